@@ -1,0 +1,161 @@
+package view
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Msg is what members say to one another about views. All of it may be lost,
+// repeated or late: each message is sent again until it is answered, and what
+// is out of date is refused or ignored. Exactly one of the pointers is set.
+type Msg struct {
+	From    Fact // the sender, so that whoever is spoken to also knows where to answer
+	Propose *View
+	Hold    *Hold
+	Ack     *Ack
+	Refuse  *Refuse
+	Start   *Start
+	Stop    *Stop
+}
+
+// Hold answers a proposal that is accepted but must wait for the end of a
+// step: "I have it, I am coming".
+type Hold struct{ View Name }
+
+// Ack says that the sender's older group is gone, that its state is at a
+// transition, which one and with what digest. It is sent again until a Start
+// or a Refuse answers.
+type Ack struct {
+	View       Name
+	Generation uint64
+	Transition uint64
+	Digest     [32]byte
+}
+
+// Refuse answers a proposal that is not accepted, or an Ack for a view that
+// is no longer proposed. It tells the newest view that the refuser knows.
+type Refuse struct {
+	View       Name   // what is refused
+	Generation uint64 // the refuser's
+	Member     bool   // whether the one who is refused is a member of the refuser's running view
+	Reason     string
+}
+
+// Start makes a view run: all have acknowledged. Whoever is not at Transition
+// with Digest copies the state from one of the donors first.
+type Start struct {
+	View       Name
+	Transition uint64
+	Digest     [32]byte
+	Donors     []int // ranks whose state is the one to start from
+}
+
+// Stop ends the run on every member: the replicas differ.
+type Stop struct{ Reason string }
+
+// Encode returns the wire form.
+func (m Msg) Encode() []byte {
+	b, err := json.Marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("view: a message cannot be encoded: %v", err))
+	}
+	return b
+}
+
+// DecodeMsg parses and checks what Encode wrote.
+func DecodeMsg(b []byte) (Msg, error) {
+	var m Msg
+	if err := json.Unmarshal(b, &m); err != nil {
+		return Msg{}, fmt.Errorf("view: a message cannot be read: %w", err)
+	}
+	set := 0
+	for _, is := range [...]bool{m.Propose != nil, m.Hold != nil, m.Ack != nil, m.Refuse != nil, m.Start != nil, m.Stop != nil} {
+		if is {
+			set++
+		}
+	}
+	if set != 1 {
+		return Msg{}, fmt.Errorf("view: a message says %d things, want 1", set)
+	}
+	return m, nil
+}
+
+// Pong is a node's answer to a ping: alive, and this is what I am doing. A
+// goroutine that training cannot hold up sends it.
+type Pong struct {
+	Fact        Fact
+	Running     Name // of the running view, zero if none
+	Generation  uint64
+	Coordinator Node   // whom it takes for the coordinator
+	Beat        uint64 // grows with whatever it computes, sends or receives
+	Waiting     bool   // it has done its part of the step and waits for a neighbour
+}
+
+// Cause says why a group ended.
+type Cause struct {
+	Blame  Node   // who was lost, zero if nobody is to blame
+	By     Node   // who noticed
+	Reason string // "stream reset after 3 ms"
+}
+
+// Effect is something that a Machine wants done. Performing one has no result
+// but later events.
+type Effect interface{ effect() }
+
+// The effects.
+type (
+	// Send delivers Msg to a node, at most once, without an answer; what is
+	// known to have failed comes back as Undelivered.
+	Send struct {
+		To   Node
+		Addr string
+		Msg  Msg
+	}
+	// Ping asks a node whether it lives; the answer is Ponged or PingFailed.
+	Ping struct {
+		To      Node
+		Addr    string
+		Timeout time.Duration
+	}
+	// Boundary asks training to end the running group after the step in hand.
+	Boundary struct{ Reason string }
+	// Halt ends the running group at once: one of its members is lost.
+	Halt struct{ Cause Cause }
+	// Install starts a generation. Whoever is not at Start.Transition copies
+	// the state from a donor first.
+	Install struct {
+		View  *View
+		Rank  int
+		Start Start
+	}
+	// Announce changes this node's fact in gossip.
+	Announce struct{ Fact Fact }
+	// Stranger reports a living node on another trajectory, once for each life.
+	// Senior tells that it goes before us, so that it is we who do not belong.
+	Stranger struct {
+		Fact   Fact
+		Senior bool
+	}
+	// Over reports that the run is finished elsewhere and needs nobody.
+	Over struct{ Fact Fact }
+	// Fail ends the run with an error on this node.
+	Fail struct{ Err error }
+	// Note is a line of the story for people.
+	Note struct {
+		Kind string // lost, resumed, refused, waiting, expelled, healed
+		Node Node
+		Text string
+	}
+)
+
+func (Send) effect()     {}
+func (Ping) effect()     {}
+func (Boundary) effect() {}
+func (Halt) effect()     {}
+func (Install) effect()  {}
+func (Announce) effect() {}
+func (Stranger) effect() {}
+func (Over) effect()     {}
+func (Fail) effect()     {}
+func (Note) effect()     {}
