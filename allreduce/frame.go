@@ -1,0 +1,172 @@
+package allreduce
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+// Fence is the name of a view, cut to 16 bytes. What carries another fence is refused.
+type Fence [16]byte
+
+// String returns the first eight hexadecimal digits, enough to tell two views apart in a log.
+func (f Fence) String() string { return hex.EncodeToString(f[:4]) }
+
+// Kind says what a frame carries.
+type Kind uint8
+
+// The kinds of frames. Zero is none of them.
+const (
+	Header  Kind = iota + 1 // payload: the header of rank Chunk, as given to Op.Header
+	Reduce                  // payload: float64, the sum so far of one segment of Chunk
+	Gather                  // payload: float32, one finished segment of Chunk
+	Closing                 // payload: a ClosingNote; the last frame on a link
+)
+
+// String returns the kind's name in lower case.
+func (k Kind) String() string {
+	switch k {
+	case Header:
+		return "header"
+	case Reduce:
+		return "reduce"
+	case Gather:
+		return "gather"
+	case Closing:
+		return "closing"
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// FrameOverhead is the number of bytes that a frame puts before its payload.
+const FrameOverhead = 40
+
+// frameVersion is the first byte of every frame; another layout takes another number.
+const frameVersion = 1
+
+// Frame is what travels over a link of the ring, always from a rank to its right neighbour (only a
+// Closing frame may also go back). Elements of a payload are little-endian on every machine.
+//
+// On the wire, all integers little-endian:
+//
+//	offset  0: version   1 byte
+//	        1: kind      1 byte
+//	        2: hops      2 bytes
+//	        4: chunk     4 bytes
+//	        8: segment   4 bytes
+//	       12: length    4 bytes, of the payload
+//	       16: seq       8 bytes
+//	       24: fence    16 bytes
+//	       40: payload
+type Frame struct {
+	Fence   Fence
+	Seq     uint64 // number of the op within its ring, from 1; 0 in a Closing frame
+	Kind    Kind
+	Hops    uint16 // links travelled, the one it arrives by included: 1 to world-1
+	Chunk   uint32 // the chunk, named by the rank that owns it; in a Header the rank that wrote it
+	Segment uint32 // index within the chunk; 0 in a Header
+	Payload []byte // see Kind; who keeps it how long is said where a Frame is passed
+}
+
+// Append appends the frame's wire form to dst.
+func (f Frame) Append(dst []byte) []byte {
+	dst = append(dst, frameVersion, byte(f.Kind))
+	dst = binary.LittleEndian.AppendUint16(dst, f.Hops)
+	dst = binary.LittleEndian.AppendUint32(dst, f.Chunk)
+	dst = binary.LittleEndian.AppendUint32(dst, f.Segment)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(f.Payload)))
+	dst = binary.LittleEndian.AppendUint64(dst, f.Seq)
+	dst = append(dst, f.Fence[:]...)
+	return append(dst, f.Payload...)
+}
+
+// ParseFrame reads one frame that fills all of b. The payload is a window of b. Any input that Append
+// does not produce is an error.
+func ParseFrame(b []byte) (Frame, error) {
+	if len(b) < FrameOverhead {
+		return Frame{}, fmt.Errorf("allreduce: frame of %d bytes, at least %d expected", len(b), FrameOverhead)
+	}
+	if b[0] != frameVersion {
+		return Frame{}, fmt.Errorf("allreduce: frame of version %d, %d expected", b[0], frameVersion)
+	}
+	f := Frame{
+		Kind:    Kind(b[1]),
+		Hops:    binary.LittleEndian.Uint16(b[2:]),
+		Chunk:   binary.LittleEndian.Uint32(b[4:]),
+		Segment: binary.LittleEndian.Uint32(b[8:]),
+		Seq:     binary.LittleEndian.Uint64(b[16:]),
+		Fence:   Fence(b[24:FrameOverhead]),
+		Payload: b[FrameOverhead:],
+	}
+	if f.Kind < Header || f.Kind > Closing {
+		return Frame{}, fmt.Errorf("allreduce: frame of unknown %v", f.Kind)
+	}
+	if n := binary.LittleEndian.Uint32(b[12:]); uint64(n) != uint64(len(f.Payload)) {
+		return Frame{}, fmt.Errorf("allreduce: %v: payload of %d bytes announced", f, n)
+	}
+	return f, nil
+}
+
+// String names the frame for errors and logs; it tells the payload's length only.
+func (f Frame) String() string {
+	return fmt.Sprintf("frame (view %v, op %d, %v, chunk %d, segment %d, %d hops, %d bytes)",
+		f.Fence, f.Seq, f.Kind, f.Chunk, f.Segment, f.Hops, len(f.Payload))
+}
+
+// ClosingNote is the payload of a Closing frame: why a group ends. The node that saw the root cause
+// writes it, all others pass it on unchanged before they close, so that nobody blames the neighbour
+// that merely closed first.
+type ClosingNote struct {
+	By     string // id of the node that wrote the note
+	Blame  string // id of the node that is to blame; "" for none
+	Reason string // for people
+}
+
+// maxNoteString bounds each string of a ClosingNote on the wire, in bytes.
+const maxNoteString = 1024
+
+var errClosingNote = errors.New("allreduce: malformed closing note")
+
+// Append appends the note's wire form to dst: three strings, each after its length in two bytes.
+// Longer strings than 1024 bytes are cut.
+func (n ClosingNote) Append(dst []byte) []byte {
+	for _, s := range [...]string{n.By, n.Blame, n.Reason} {
+		s = cut(s, maxNoteString)
+		dst = binary.LittleEndian.AppendUint16(dst, uint16(len(s)))
+		dst = append(dst, s...)
+	}
+	return dst
+}
+
+// ParseClosingNote reads a note that fills all of b.
+func ParseClosingNote(b []byte) (ClosingNote, error) {
+	var n ClosingNote
+	for _, s := range [...]*string{&n.By, &n.Blame, &n.Reason} {
+		if len(b) < 2 {
+			return ClosingNote{}, errClosingNote
+		}
+		size := int(binary.LittleEndian.Uint16(b))
+		b = b[2:]
+		if size > maxNoteString || size > len(b) {
+			return ClosingNote{}, errClosingNote
+		}
+		*s, b = string(b[:size]), b[size:]
+	}
+	if len(b) > 0 {
+		return ClosingNote{}, errClosingNote
+	}
+	return n, nil
+}
+
+// cut shortens s to at most n bytes without splitting a rune.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
