@@ -1,0 +1,143 @@
+// Package kernel is the arithmetic over vectors and matrices that a training
+// step consists of: the same bits on every CPU.
+//
+// Each element of a result is defined by one sequence of IEEE operations, and
+// the doc comment of each function is that sequence as a loop in Go, with
+// fma(a, b, c) for fmath.FMA32. How many elements are computed at once, in what
+// order, by which instructions, is free; what happens within one element is not.
+// So a product of matrices never splits its sum: one chain of fused multiply-adds,
+// k ascending, from +0 or from the old value.
+//
+//	       k ──►                      c[i,j] = fma(a[i,k-1], b[k-1,j],
+//	  ┌──────────────┐                           ... fma(a[i,1], b[1,j],
+//	i │▒▒▒▒ a ▒▒▒▒▒▒▒│                             fma(a[i,0], b[0,j], +0)))
+//	  └──────────────┘  ┌─┐ k
+//	                    │▒│ │         a tile of c stays in registers, its
+//	                    │b│ ▼         elements in different lanes, while k runs
+//	                    │▒│
+//	                    └─┘ j
+//
+// Nothing is padded along k and no zero is skipped: 0*Inf is NaN, and adding +0
+// turns -0 into +0. Chains may be cut along k, since a float32 stored and loaded
+// again is the same float32.
+//
+// There are three variants: assembly for AVX-512, assembly for AVX2 with FMA
+// (both generated, see gen), and portable Go for everything else. Tests run all
+// of them on the same input and compare bits; a recorded SHA-256 of fixed results
+// guards the definitions themselves.
+//
+// # NaN
+//
+// Architectures disagree on the sign and payload of a NaN, so every NaN that a
+// kernel writes is 0x7fc00000 (0x7ff8000000000000 in float64).
+//
+// # Rounding mode
+//
+// Round to nearest, subnormals kept: the state that the Go runtime sets up. A
+// program that links C may change it; CheckMode tells.
+package kernel
+
+import (
+	"fmt"
+	"math"
+)
+
+// variant is one implementation of what the exported functions share out.
+// Whole vectors of any length, 0 included, are handed down; lengths are checked.
+type variant struct {
+	name string
+
+	rows, cols int          // largest tile of a product held in registers
+	product    func(*panel) // see panel
+	add        func(dst, src []float32)
+	addF64     func(dst, src []float64)
+	roundAdd   func(acc []float64, g []float32, scale float64)
+	maxBits    func(x []float32) uint32 // maximum of the bits without sign
+	relu       func(dst, x []float32)
+	reluGrad   func(dx, dy, y []float32)
+	exp        func(dst, x []float32)
+	adam       func(p, g, m, v []float32, c *adamConst)
+}
+
+// variants lists what this CPU can run, best first. The portable one is last
+// and always there.
+var variants = append(native(), generic)
+
+// active is the variant in use: the best, until Use names another.
+var active = &variants[0]
+
+// Use makes the named variant ("avx512", "avx2" or "generic") the one in use. An
+// unknown or unsupported name is an error that lists what this CPU can run. It
+// is meant for tests and for the start of a program: calls must not overlap with
+// calls of other functions of this package.
+func Use(name string) error {
+	var names []string
+	for i := range variants {
+		if variants[i].name == name {
+			active = &variants[i]
+			return nil
+		}
+		names = append(names, variants[i].name)
+	}
+	return fmt.Errorf("kernel %q is not among those this CPU runs: %q", name, names)
+}
+
+// Name returns the name of the variant in use.
+func Name() string { return active.name }
+
+// Variants returns the names that Use accepts on this CPU, best first.
+func Variants() []string {
+	names := make([]string, len(variants))
+	for i := range variants {
+		names[i] = variants[i].name
+	}
+	return names
+}
+
+// CheckMode returns an error unless the calling thread keeps subnormal numbers
+// and rounds to nearest. Go programs start so; code linked through cgo can break
+// it, and a trajectory's bits with it.
+func CheckMode() error {
+	tiny := math.Float32frombits(1 + opaque)
+	if got := math.Float32bits(float32(tiny*0.75) + tiny); got != 2 {
+		return fmt.Errorf("the floating-point unit flushes subnormal numbers to zero (2^-149 * 0.75 + 2^-149 gave %#x, want 2)", got)
+	}
+	one := 1 + float32(opaque)
+	up, down := float32(one+0x1.8p-24), float32(one-0x1.8p-26)
+	if up != 1+0x1p-23 || down != 1 {
+		return fmt.Errorf("the floating-point unit does not round to nearest")
+	}
+	return nil
+}
+
+// opaque is 0, unknown to the compiler, so that CheckMode runs at run time.
+var opaque uint32
+
+const (
+	nanBits32 = 0x7fc00000
+	nanBits64 = 0x7ff8000000000000
+	absMask32 = 1<<31 - 1
+)
+
+// quiet32 replaces any NaN by the one that kernels write.
+func quiet32(x float32) float32 {
+	if x != x {
+		return math.Float32frombits(nanBits32)
+	}
+	return x
+}
+
+// quiet64 is quiet32 for float64.
+func quiet64(x float64) float64 {
+	if x != x {
+		return math.Float64frombits(nanBits64)
+	}
+	return x
+}
+
+// same panics unless the two lengths are equal.
+func same(what string, got, want int) {
+	if got != want {
+		panic(fmt.Sprintf("kernel: %s: got length %d, want %d", what, got, want))
+	}
+}

@@ -1,0 +1,4 @@
+package kernel
+
+// native returns the variants in assembly: none on this architecture.
+func native() []variant { return nil }

@@ -1,0 +1,6 @@
+//go:build !amd64
+
+package kernel
+
+// native returns the variants in assembly: none on this architecture.
+func native() []variant { return nil }

@@ -1,0 +1,151 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+)
+
+// AddBias adds a vector to every row: y[i,j] = y[i,j] + bias[j], with
+// len(y)/len(bias) rows.
+func AddBias(y, bias []float32) {
+	n := len(bias)
+	checkRows("AddBias", len(y), n)
+	for ; len(y) > 0; y = y[n:] {
+		active.add(y[:n], bias)
+	}
+}
+
+// SumRows sums the rows of x[m,n], m = len(x)/len(dst), in their order:
+//
+//	for j in 0..n:
+//		s := +0, or dst[j] if accumulate
+//		for i in 0..m:
+//			s = s + x[i,j]
+//		dst[j] = s
+func SumRows(dst, x []float32, accumulate bool) {
+	n := len(dst)
+	checkRows("SumRows", len(x), n)
+	start(dst, accumulate)
+	for ; len(x) > 0; x = x[n:] {
+		active.add(dst, x[:n])
+	}
+}
+
+func checkRows(what string, elements, n int) {
+	if elements > 0 && (n == 0 || elements%n != 0) {
+		panic(fmt.Sprintf("kernel: %s: %d elements are no rows of %d", what, elements, n))
+	}
+}
+
+// lanes is the number of partial sums of Sum, whatever the width of registers.
+const lanes = 16
+
+// Sum returns the sum of x: element i is added to lane i%16, in order, from +0,
+// and the lanes are added as a tree, upper half onto lower half.
+//
+//	var l [16]float32
+//	for i := range x { l[i%16] += x[i] }
+//	for h := 8; h > 0; h /= 2 {
+//		for j := range h { l[j] += l[j+h] }
+//	}
+//	return l[0]
+func Sum(x []float32) float32 {
+	var l [lanes]float32
+	for len(x) >= lanes {
+		for j, e := range (*[lanes]float32)(x) {
+			l[j] += e
+		}
+		x = x[lanes:]
+	}
+	for j, e := range x {
+		l[j] += e
+	}
+	for h := lanes / 2; h > 0; h /= 2 {
+		for j := range h {
+			l[j] += l[j+h]
+		}
+	}
+	return quiet32(l[0])
+}
+
+// Max returns the greatest element of x: NaN if one is NaN, +0 rather than -0,
+// -Inf if x is empty.
+func Max(x []float32) float32 {
+	m := float32(math.Inf(-1))
+	for _, e := range x {
+		if e != e {
+			return math.Float32frombits(nanBits32)
+		}
+		m = max(m, e) // Go's max prefers +0
+	}
+	return m
+}
+
+// ReLU sets dst[i] to x[i] if x[i] > 0 and to +0 otherwise, NaN included.
+// dst may be x.
+func ReLU(dst, x []float32) {
+	same("ReLU", len(x), len(dst))
+	active.relu(dst, x)
+}
+
+// ReLUGrad sets dx[i] to dy[i] where y[i] > 0 and to +0 elsewhere; y is ReLU's
+// result or its argument. dx may be dy.
+func ReLUGrad(dx, dy, y []float32) {
+	same("ReLUGrad: dy", len(dy), len(dx))
+	same("ReLUGrad: y", len(y), len(dx))
+	active.reluGrad(dx, dy, y)
+}
+
+// MaxExponent returns the greatest biased exponent field of the raw bits of x:
+// 255 if something is infinite or NaN, 0 if all are zero or subnormal or x is
+// empty. |x[i]| < 2^(MaxExponent(x)-126) for every finite x[i].
+func MaxExponent(x []float32) uint8 { return uint8(active.maxBits(x) >> 23) }
+
+// RoundAdd adds multiples of a grid, as whole numbers:
+//
+//	acc[i] += RoundToEven(float64(g[i]) * scale)
+//
+// With scale a power of two this is the sum of package exact: whole
+// numbers below 2^53 add exactly. From accumulators that start at +0 no -0 ever
+// arises.
+func RoundAdd(acc []float64, g []float32, scale float64) {
+	same("RoundAdd", len(g), len(acc))
+	active.roundAdd(acc, g, scale)
+}
+
+// AddF64 adds vectors: dst[i] += src[i].
+func AddF64(dst, src []float64) {
+	same("AddF64", len(src), len(dst))
+	active.addF64(dst, src)
+}
+
+// adamConst holds what Adam's loop derives from its arguments once.
+type adamConst struct {
+	lr, beta1, beta2, eps, c1, c2 float32
+	rest1, rest2, shrink          float32
+}
+
+// Adam makes one update of Adam with decoupled weight decay (Kingma and Ba 2015,
+// algorithm 1; Loshchilov and Hutter 2019) to the parameters p, from the gradient
+// g, in place, together with its moments m and v. c1 and c2 are the corrections
+// 1/(1-beta1^t) and 1/(1-beta2^t); decay is 0 for plain Adam.
+//
+//	rest1, rest2, shrink := 1-beta1, 1-beta2, lr*decay
+//	for i := range p {
+//		m[i] = beta1*m[i] + rest1*g[i]
+//		v[i] = beta2*v[i] + rest2*(g[i]*g[i])
+//		w := p[i] - shrink*p[i]
+//		p[i] = w - lr*((c1*m[i])/(sqrt(c2*v[i])+eps))
+//	}
+//
+// Every operation is rounded to float32, none is fused.
+func Adam(p, g, m, v []float32, lr, beta1, beta2, eps, c1, c2, decay float32) {
+	same("Adam: g", len(g), len(p))
+	same("Adam: m", len(m), len(p))
+	same("Adam: v", len(v), len(p))
+	c := adamConst{
+		lr: lr, beta1: beta1, beta2: beta2, eps: eps, c1: c1, c2: c2,
+		rest1: 1 - beta1, rest2: 1 - beta2, shrink: float32(lr * decay),
+	}
+	active.adam(p, g, m, v, &c)
+}
