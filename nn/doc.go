@@ -1,0 +1,62 @@
+// Package nn is the function that is trained: layers, losses and metrics over
+// flat vectors of float32, forwards and backwards.
+//
+// # What goes in and what comes out
+//
+// A [Spec] says what the model is, in Keras' vocabulary. [Build] checks it
+// against the shape of the data and turns it into a [Model]: an immutable chain
+// of operations and a list of [Tensor] windows into one flat parameter vector.
+// The vector itself belongs to the caller. So do the gradient and whatever an
+// optimizer keeps beside them: to sum, to update, to save, to hash and to send
+// a model are loops over one slice, and none of them is in this package.
+//
+//	Spec ──Build──► Model ──NewWorkspace──► Workspace        (one a goroutine)
+//	                  │                        │
+//	            Tensors, Init            Forward, Backward
+//	                  │                        │
+//	params [──kernel──|bias|──kernel──|bias]   │  x ─► ops ─► out ─► losses
+//	grads  [──────────|────|──────────|────] ◄─┘         ◄── ready(lo, hi)
+//
+// A [Workspace] holds every byte that a batch needs, taken once. A step
+// allocates nothing. Backward walks the chain in reverse and says of each
+// layer, as soon as it is so, that its window of the gradient is final.
+//
+// # One sample, one sequence of operations
+//
+// Training here is a deterministic state machine: any node may compute any
+// microbatch, and another may compute it again. That works only if the bits of
+// a result are a function of what is computed, not of where. The rules:
+//
+//   - What belongs to one sample (output, loss, metric, dropout mask) is the
+//     same alone, in a batch of 32, and at any place in it. Every element of a
+//     matrix product is one chain of fused multiply-adds along the shared axis,
+//     in order; every reduction over a row has an order that depends on the
+//     row's length alone.
+//   - The gradient of a batch is a sum over its samples in their order. A
+//     microbatch is therefore the unit of work: its gradient is a value, and
+//     what crosses microbatches is added elsewhere, exactly.
+//   - Randomness is looked up, never drawn. Element j of sample id in layer l at
+//     step t is kept or dropped by word j of the stream (seed, Dropout, t, id,
+//     l). Weights begin as words of (seed, Init, tensor).
+//   - Products are written float32(x*y), so that no compiler fuses them into
+//     the addition that follows; exp, log, sin and cos are the project's own.
+//
+// # Losses
+//
+// Cross-entropies are computed from logits, never from probabilities: softmax
+// with a shifted log-sum-exp, sigmoid with log1p(exp(-|z|)). The gradient at
+// the logits is then simply p - y; nothing is clipped and nothing is divided by
+// a vanishing probability. A cross-entropy therefore demands its activation at
+// the end of the model and Build says so. Backward computes the gradient of the
+// sum of the losses, not of their mean: the denominator is a property of the
+// global batch, and is divided out once by whoever knows it.
+//
+// # Deliberately absent
+//
+// No clock, no goroutine, no file, no global state, no source of randomness of
+// its own. No automatic differentiation: each operation is a forward and a
+// backward, side by side, which the tests hold against finite differences of a
+// float64 twin and against values recorded from PyTorch. No broadcasting: a
+// shape that does not fit is an error that names the layer, what it got and
+// what it wants, also where Keras would find a meaning for it.
+package nn

@@ -1,0 +1,105 @@
+package nn
+
+import (
+	"math"
+
+	"github.com/dlnode/dlnode/internal/fmath"
+	"github.com/dlnode/dlnode/internal/rng"
+)
+
+// Init writes the parameters that a model starts with: all of params, which has
+// [Model.NumParams] elements. Element i of tensor t is a function of (seed, t,
+// i) and of the tensor's shape.
+//
+// Distributions and scales are those of Keras' VarianceScaling: glorot (Glorot
+// and Bengio 2010) has variance 2/(in+out), he (He et al. 2015) 2/in, lecun
+// (LeCun et al. 1998) 1/in; the normal ones are cut off at two standard
+// deviations and widened so that the variance stays.
+func (m *Model) Init(seed uint64, params []float32) {
+	if len(params) != m.params {
+		panic("nn: Init of a vector of another length")
+	}
+	for i, t := range m.tensors {
+		s := rng.New(seed, rng.Init, uint64(i), 0, 0)
+		start(m.starts[i], s, t.Shape, t.of(params))
+	}
+}
+
+func start(initializer string, s rng.Stream, shape []int, dst []float32) {
+	in, out := fans(shape)
+	switch initializer {
+	case "zeros":
+		fill(dst, 0)
+	case "ones":
+		fill(dst, 1)
+	case "glorot_uniform":
+		uniform(s, 2/(in+out), dst)
+	case "he_uniform":
+		uniform(s, 2/in, dst)
+	case "lecun_uniform":
+		uniform(s, 1/in, dst)
+	case "glorot_normal":
+		truncatedNormal(s, 2/(in+out), dst)
+	case "he_normal":
+		truncatedNormal(s, 2/in, dst)
+	case "lecun_normal":
+		truncatedNormal(s, 1/in, dst)
+	default:
+		panic("nn: no initializer " + initializer)
+	}
+}
+
+// fans are the numbers of inputs and outputs of one unit, as Keras counts them.
+func fans(shape []int) (in, out float64) {
+	if len(shape) == 1 {
+		return float64(shape[0]), float64(shape[0])
+	}
+	return float64(shape[0]), float64(shape[1])
+}
+
+func fill(dst []float32, v float32) {
+	for i := range dst {
+		dst[i] = v
+	}
+}
+
+// uniform draws from [-limit, limit), limit = sqrt(3·variance): element i from
+// word i.
+func uniform(s rng.Stream, variance float64, dst []float32) {
+	limit := math.Sqrt(float64(3 * variance))
+	for i := range dst {
+		u := float64(rng.Unit32(s.Uint32(uint64(i))))
+		dst[i] = float32(limit * (u + u - 1))
+	}
+}
+
+// truncation is the standard deviation of a standard normal distribution that
+// is cut off at ±2.
+const truncation = 0.87962566103423978
+
+// truncatedNormal draws from a normal distribution of the given variance cut
+// off at two standard deviations of its uncut self.
+func truncatedNormal(s rng.Stream, variance float64, dst []float32) {
+	scale := math.Sqrt(variance) / truncation
+	for i := range dst {
+		dst[i] = float32(scale * standardNormal(s, uint64(i)))
+	}
+}
+
+// standardNormal is draw i of a standard normal distribution cut off at ±2:
+// the first that fits of the pairs of Box and Muller (1958) from blocks i, i +
+// 2^40, i + 2·2^40, ... One of 22 draws does not fit.
+func standardNormal(s rng.Stream, i uint64) float64 {
+	for ; ; i += 1 << 40 {
+		b := s.Block(i)
+		u := rng.Unit64(uint64(b[0]) | uint64(b[1])<<32)
+		v := rng.Unit64(uint64(b[2]) | uint64(b[3])<<32)
+		r := math.Sqrt(float64(-2 * fmath.Log(1-u)))
+		angle := float64(2 * math.Pi * v)
+		for _, z := range [2]float64{float64(r * fmath.Cos(angle)), float64(r * fmath.Sin(angle))} {
+			if math.Abs(z) <= 2 {
+				return z
+			}
+		}
+	}
+}

@@ -1,0 +1,241 @@
+package nn
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/dlnode/dlnode/internal/fmath"
+)
+
+// loss is the end of the chain. Both methods look at one sample, whose last
+// forward is the workspace's present one: p is its output, y its label.
+type loss interface {
+	// value is the sample's loss. Its order of operations is fixed.
+	value(i int, p, y []float32) float64
+	// gradient writes the derivative of value: by the logits for a
+	// cross-entropy, which skips the last activation, else by p.
+	gradient(i int, p, y, d []float32)
+}
+
+// bindLoss returns a loss that reads logits from the op the model ends with.
+func bindLoss(name string, last op) loss {
+	switch name {
+	case sparseCE:
+		return &sparseCrossEntropy{last.(*softmax)}
+	case categoricalCE:
+		return &crossEntropy{last.(*softmax)}
+	case binaryCE:
+		return &binaryCrossEntropy{last.(*pointwise)}
+	case meanSquared:
+		return squaredError{}
+	}
+	panic("nn: no loss " + name)
+}
+
+// fused tells whether the loss takes the last activation into itself.
+func (m *Model) fused() bool { return m.loss != meanSquared }
+
+// keepLogits takes the last activation of a fused loss out of place: its input
+// is what the loss is computed from.
+func (m *Model) keepLogits() {
+	if !m.fused() {
+		return
+	}
+	last := len(m.plans) - 1
+	switch p := m.plans[last].(type) {
+	case softmax:
+		p.inPlace = false
+		m.plans[last] = p
+	case pointwise:
+		p.inPlace = false
+		m.plans[last] = p
+	}
+}
+
+// sparseCrossEntropy is -log p_c for the class id c = y[0], from logits z:
+// log Σ_j exp(z_j - max z) + max z - z_c.
+type sparseCrossEntropy struct{ end *softmax }
+
+func (l *sparseCrossEntropy) value(i int, _, y []float32) float64 {
+	return l.end.logSum(i) - float64(l.end.logits(i)[classOf(y)])
+}
+
+func (l *sparseCrossEntropy) gradient(_ int, p, y, d []float32) {
+	copy(d, p)
+	d[classOf(y)] -= 1
+}
+
+// logSum is log Σ_j exp(z_j) of sample i.
+func (s *softmax) logSum(i int) float64 {
+	return fmath.Log(float64(s.sum[i])) + float64(s.max[i])
+}
+
+// logits are the inputs of sample i.
+func (s *softmax) logits(i int) []float32 { return row(s.x, i, s.width) }
+
+// classOf is the class id of a label that CheckTarget has let pass.
+func classOf(y []float32) int { return int(y[0]) }
+
+// crossEntropy is -Σ_j y_j·log p_j for a distribution y over the classes.
+type crossEntropy struct{ end *softmax }
+
+func (l *crossEntropy) value(i int, _, y []float32) float64 {
+	lse, z := l.end.logSum(i), l.end.logits(i)
+	var sum float64
+	for j, v := range y {
+		sum += float64(float64(v) * (lse - float64(z[j])))
+	}
+	return sum
+}
+
+// gradient: p·Σy - y, which is p - y where y sums to 1.
+func (l *crossEntropy) gradient(_ int, p, y, d []float32) {
+	var mass float32
+	for _, v := range y {
+		mass += v
+	}
+	for j, v := range y {
+		d[j] = float32(p[j]*mass) - v
+	}
+}
+
+// binaryCrossEntropy is the mean over units of -y·log p - (1-y)·log(1-p), from
+// logits z: max(z, 0) - z·y + log(1 + exp(-|z|)).
+type binaryCrossEntropy struct{ end *pointwise }
+
+func (l *binaryCrossEntropy) value(i int, _, y []float32) float64 {
+	var sum float64
+	for j, z := range row(l.end.x, i, len(y)) {
+		z := float64(z)
+		sum += max(z, 0) - float64(z*float64(y[j])) + fmath.Log(1+fmath.Exp(-math.Abs(z)))
+	}
+	return sum / float64(len(y))
+}
+
+func (l *binaryCrossEntropy) gradient(_ int, p, y, d []float32) {
+	n := float32(len(y))
+	for j, v := range y {
+		d[j] = (p[j] - v) / n
+	}
+}
+
+// squaredError is the mean over outputs of (p - y)².
+type squaredError struct{}
+
+func (squaredError) value(_ int, p, y []float32) float64 {
+	var sum float64
+	for j, v := range y {
+		d := float64(p[j]) - float64(v)
+		sum += float64(d * d)
+	}
+	return sum / float64(len(y))
+}
+
+func (squaredError) gradient(_ int, p, y, d []float32) {
+	n := float32(len(y))
+	for j, v := range y {
+		d[j] = 2 * (p[j] - v) / n
+	}
+}
+
+// fitLoss checks that the end of the model, the loss and the labels fit.
+func (b *builder) fitLoss() error {
+	if b.m.fused() {
+		if err := b.fitActivation(); err != nil {
+			return err
+		}
+	}
+	switch t := b.m.target; {
+	case b.m.loss == sparseCE && t.Len != 1:
+		return fmt.Errorf("got labels of %d values, want one class id: %s takes one value a class", t.Len, categoricalCE)
+	case b.m.loss == sparseCE && t.Classes > b.width:
+		return fmt.Errorf("got %d classes but %d units, want at least one unit a class", t.Classes, b.width)
+	case b.m.loss == sparseCE:
+		return nil
+	case b.m.loss == categoricalCE && t.Len == 1:
+		return fmt.Errorf("got class ids, want one value a class: %s takes class ids", sparseCE)
+	case b.m.loss == binaryCE && t.Len == 1 && t.Classes > 2:
+		return fmt.Errorf("got %d classes, want 2: %s takes more", t.Classes, sparseCE)
+	}
+	return b.fitWidth()
+}
+
+// fitActivation checks the activation that a cross-entropy is fused with.
+func (b *builder) fitActivation() error {
+	want := "softmax"
+	if b.m.loss == binaryCE {
+		want = "sigmoid"
+	}
+	if b.end == want {
+		return nil
+	}
+	return fmt.Errorf("got a model that ends with %s, want %s at the end: the loss is computed from its logits", b.end, want)
+}
+
+// fitWidth checks that outputs and labels can be compared one by one.
+func (b *builder) fitWidth() error {
+	if len(b.shape) != 1 {
+		return errors.New("got samples of shape " + shapeString(b.shape) + ", want one axis: put flatten before the end")
+	}
+	if b.m.target.Len != b.width {
+		return fmt.Errorf("got labels of %d values but %d units, want as many of both", b.m.target.Len, b.width)
+	}
+	return nil
+}
+
+// CheckTarget checks one label, [Target.Len] values as the data has them,
+// against what the loss can use. Forward relies on it: who loads data calls it.
+func (m *Model) CheckTarget(y []float32) error {
+	if len(y) != m.target.Len {
+		return fmt.Errorf("label has %d values, want %d", len(y), m.target.Len)
+	}
+	switch m.loss {
+	case sparseCE:
+		return m.checkClass(y[0])
+	case meanSquared:
+		return checkRange(y, -math.MaxFloat32, math.MaxFloat32, "a finite number")
+	case binaryCE:
+		return checkRange(y, 0, 1, "a number from 0 to 1")
+	default:
+		return checkDistribution(y)
+	}
+}
+
+func (m *Model) checkClass(c float32) error {
+	classes := m.output
+	if m.target.Classes > 0 {
+		classes = m.target.Classes
+	}
+	if !(c >= 0 && c < float32(classes)) || float32(int(c)) != c {
+		return fmt.Errorf("label is %v, want a class id from 0 to %d", c, classes-1)
+	}
+	return nil
+}
+
+func checkRange(y []float32, lo, hi float32, want string) error {
+	for j, v := range y {
+		if !(v >= lo && v <= hi) {
+			return fmt.Errorf("value %d of the label is %v, want %s", j, v, want)
+		}
+	}
+	return nil
+}
+
+// distributionSlack is how far the sum of a label may be from 1: what rounding
+// a few thousand shares to float32 can do, and no more.
+const distributionSlack = 1e-3
+
+func checkDistribution(y []float32) error {
+	if err := checkRange(y, 0, 1, "a share from 0 to 1"); err != nil {
+		return err
+	}
+	var sum float64
+	for _, v := range y {
+		sum += float64(v)
+	}
+	if math.Abs(sum-1) > distributionSlack {
+		return fmt.Errorf("values of the label sum to %v, want 1: one class is 1 and the others are 0", sum)
+	}
+	return nil
+}

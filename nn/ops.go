@@ -1,0 +1,269 @@
+package nn
+
+import (
+	"math"
+
+	"github.com/dlnode/dlnode/internal/kernel"
+	"github.com/dlnode/dlnode/internal/rng"
+)
+
+// plan is an operation as a Model knows it: sizes and windows, no memory.
+type plan interface {
+	// bind returns the operation with memory of its own for batches of up to
+	// maxBatch samples. It is called twice, the first time to measure: see arena.
+	bind(mem *arena, maxBatch int) op
+}
+
+// op is one operation of the chain at work, forwards and backwards side by side.
+//
+// Shapes below: n is the number of samples of the batch at hand, and a vector
+// x [n, width] holds sample after sample.
+type op interface {
+	// forward computes y [n, out] from x [n, in] and returns it. Both stay until
+	// the next forward. It overwrites x where Build has seen that it may.
+	forward(w *Workspace, x []float32) (y []float32)
+	// backward turns dy [n, out], the gradient of the summed losses, into dx
+	// [n, in], and writes the gradient of its parameters. It may overwrite dy.
+	backward(w *Workspace, dy []float32) (dx []float32)
+}
+
+// affine is y = x·W + b.
+//
+//	x [n, in]   W [in, units]   b [units]   y [n, units]
+type affine struct {
+	in, units int
+	kernel    Tensor
+	bias      Tensor // Len 0: there is none
+	inner     bool   // parameters lie before it, so somebody wants dx
+
+	x, y []float32
+}
+
+func (a affine) bind(mem *arena, maxBatch int) op {
+	a.y = mem.take(maxBatch * a.units)
+	return &a
+}
+
+func (a *affine) forward(w *Workspace, x []float32) []float32 {
+	y := a.y[:w.n*a.units]
+	kernel.GemmNN(&w.scratch, w.n, a.units, a.in, x, a.kernel.of(w.params), y, false)
+	if a.bias.Len > 0 {
+		kernel.AddBias(y, a.bias.of(w.params))
+	}
+	a.x = x
+	return y
+}
+
+// backward: dW = xᵀ·dy, db = Σ dy over samples, dx = dy·Wᵀ.
+func (a *affine) backward(w *Workspace, dy []float32) []float32 {
+	kernel.GemmTN(&w.scratch, a.in, a.units, w.n, a.x, dy, a.kernel.of(w.grads), false)
+	if a.bias.Len > 0 {
+		kernel.SumRows(a.bias.of(w.grads), dy, false)
+	}
+	if w.ready != nil {
+		w.ready(a.kernel.Off, a.kernel.Off+a.kernel.Len+a.bias.Len)
+	}
+	if !a.inner {
+		return nil
+	}
+	dx := w.otherGrad(w.n * a.in)
+	kernel.GemmNT(&w.scratch, w.n, a.in, a.units, dy, a.kernel.of(w.params), dx, false)
+	return dx
+}
+
+// of cuts the tensor's window out of a flat vector.
+func (t Tensor) of(flat []float32) []float32 { return flat[t.Off : t.Off+t.Len : t.Off+t.Len] }
+
+// pointwise is y = f(x), element by element, for an f whose derivative is a
+// function of y.
+type pointwise struct {
+	width   int
+	inPlace bool
+	apply   func(y, x []float32)
+	grad    func(dx, dy, y []float32)
+
+	x, y []float32
+}
+
+// newPointwise returns relu, sigmoid or tanh.
+func newPointwise(function string, width int, inPlace bool) pointwise {
+	p := pointwise{width: width, inPlace: inPlace}
+	switch function {
+	case "relu":
+		p.apply, p.grad = kernel.ReLU, kernel.ReLUGrad
+	case "sigmoid":
+		p.apply, p.grad = kernel.Sigmoid, sigmoidGrad
+	case "tanh":
+		p.apply, p.grad = kernel.Tanh, tanhGrad
+	default:
+		panic("nn: no activation " + function)
+	}
+	return p
+}
+
+func (p pointwise) bind(mem *arena, maxBatch int) op {
+	if !p.inPlace {
+		p.y = mem.take(maxBatch * p.width)
+	}
+	return &p
+}
+
+func (p *pointwise) forward(w *Workspace, x []float32) []float32 {
+	if p.inPlace {
+		p.y = x
+	}
+	p.x = x
+	y := p.y[:len(x)]
+	p.apply(y, x)
+	return y
+}
+
+func (p *pointwise) backward(w *Workspace, dy []float32) []float32 {
+	p.grad(dy, dy, p.y[:len(dy)])
+	return dy
+}
+
+// sigmoidGrad is dx = dy·y·(1-y).
+func sigmoidGrad(dx, dy, y []float32) {
+	for i, g := range dy {
+		dx[i] = float32(float32(g*y[i]) * (1 - y[i]))
+	}
+}
+
+// tanhGrad is dx = dy·(1-y²).
+func tanhGrad(dx, dy, y []float32) {
+	for i, g := range dy {
+		dx[i] = float32(g * (1 - float32(y[i]*y[i])))
+	}
+}
+
+// softmax is y_j = exp(x_j - max x) / Σ_k exp(x_k - max x) over each sample.
+// The maximum and the sum stay for the loss, which is computed from logits.
+type softmax struct {
+	width   int
+	inPlace bool
+
+	x, y     []float32
+	max, sum []float32 // [n]
+}
+
+func (s softmax) bind(mem *arena, maxBatch int) op {
+	if !s.inPlace {
+		s.y = mem.take(maxBatch * s.width)
+	}
+	s.max, s.sum = mem.take(maxBatch), mem.take(maxBatch)
+	return &s
+}
+
+func (s *softmax) forward(w *Workspace, x []float32) []float32 {
+	if s.inPlace {
+		s.y = x
+	}
+	s.x = x
+	for i := range w.n {
+		s.sample(i, row(x, i, s.width), row(s.y, i, s.width))
+	}
+	return s.y[:len(x)]
+}
+
+func (s *softmax) sample(i int, x, y []float32) {
+	top := kernel.Max(x)
+	for j, v := range x {
+		y[j] = v - top
+	}
+	kernel.Exp(y, y)
+	sum := kernel.Sum(y)
+	for j := range y {
+		y[j] /= sum
+	}
+	s.max[i], s.sum[i] = top, sum
+}
+
+// backward: dx_j = y_j · (dy_j - Σ_k dy_k·y_k). Products of two float32 are
+// exact in float64, so the sum has one rounding a term.
+func (s *softmax) backward(w *Workspace, dy []float32) []float32 {
+	for i := range w.n {
+		d, y := row(dy, i, s.width), row(s.y, i, s.width)
+		var dot float64
+		for k, g := range d {
+			dot += float64(float64(g) * float64(y[k]))
+		}
+		for j, g := range d {
+			d[j] = float32(y[j] * (g - float32(dot)))
+		}
+	}
+	return dy
+}
+
+// dropout is y = x·mask in training, where mask is 0 with probability rate and
+// 1/(1-rate) otherwise (inverted dropout: Srivastava et al., JMLR 15, section
+// 10), and y = x in evaluation.
+type dropout struct {
+	width     int
+	layer     uint64  // coordinate of its random numbers
+	threshold uint32  // of 2^24: a draw below it drops
+	scale     float32 // 1/(1-rate)
+
+	mask, y []float32
+	active  bool // the last forward was one of training
+}
+
+func newDropout(rate float64, width, layer int) dropout {
+	return dropout{
+		width:     width,
+		layer:     uint64(layer),
+		threshold: uint32(math.Floor(float64(rate*(1<<24)) + 0.5)),
+		scale:     float32(1 / (1 - rate)),
+	}
+}
+
+func (d dropout) bind(mem *arena, maxBatch int) op {
+	d.mask, d.y = mem.take(maxBatch*d.width), mem.take(maxBatch*d.width)
+	return &d
+}
+
+func (d *dropout) forward(w *Workspace, x []float32) []float32 {
+	d.active = w.train
+	if !d.active {
+		return x
+	}
+	for i := range w.n {
+		s := rng.New(w.key.Seed, rng.Dropout, w.key.Step, w.ids[i], d.layer)
+		d.draw(s, row(d.mask, i, d.width))
+	}
+	return multiply(d.y[:len(x)], x, d.mask)
+}
+
+func (d *dropout) backward(w *Workspace, dy []float32) []float32 {
+	if !d.active {
+		return dy
+	}
+	return multiply(dy, dy, d.mask)
+}
+
+// draw fills the mask of one sample: element j is decided by the upper 24 bits
+// of word j of s.
+func (d *dropout) draw(s rng.Stream, mask []float32) {
+	for j := 0; j < len(mask); j += 4 {
+		block := s.Block(uint64(j / 4))
+		for k := range min(4, len(mask)-j) {
+			mask[j+k] = 0
+			if block[k]>>8 >= d.threshold {
+				mask[j+k] = d.scale
+			}
+		}
+	}
+}
+
+// multiply is dst_i = x_i·f_i. A dropped NaN stays NaN: nothing is hidden.
+func multiply(dst, x, f []float32) []float32 {
+	f = f[:len(x)]
+	dst = dst[:len(x)]
+	for i, v := range x {
+		dst[i] = float32(v * f[i])
+	}
+	return dst
+}
+
+// row is sample i of x [n, width].
+func row(x []float32, i, width int) []float32 { return x[i*width : (i+1)*width : (i+1)*width] }

@@ -1,0 +1,230 @@
+package nn
+
+import "github.com/dlnode/dlnode/internal/kernel"
+
+// Batch is what one Forward looks at. The workspace reads X and IDs until the
+// Backward that follows is over.
+type Batch struct {
+	N   int
+	X   []float32 // [N, InputLen]
+	Y   []float32 // [N, Target.Len], class ids as whole numbers; nil: predictions alone
+	IDs []uint64  // [N], names of the samples; needed in training alone
+}
+
+// Key says which random numbers a training forward uses.
+type Key struct {
+	Seed uint64
+	Step uint64
+}
+
+// Workspace is the memory of one batch at a time on its way through a model.
+// It belongs to one goroutine. What its methods return is valid until the next
+// Forward.
+type Workspace struct {
+	// Cancelled, where set, is asked before every operation. Once it says yes,
+	// Forward and Backward return at once and Aborted tells so.
+	Cancelled func() bool
+
+	m        *Model
+	maxBatch int
+	ops      []op
+	loss     loss
+	metrics  []metric
+	grad     [2][]float32 // gradient on its way down, and where the next one goes
+	losses   []float64    // [maxBatch]
+	values   []float64    // [metrics, maxBatch]
+	bytes    int
+	scratch  kernel.Scratch
+
+	// Of the batch at hand; params, grads, ids and ready during a call alone.
+	n             int
+	train         bool
+	key           Key
+	ids           []uint64
+	params, grads []float32
+	ready         func(lo, hi int)
+	out, y        []float32
+	scored        bool // losses and metrics are those of this batch
+	aborted       bool
+}
+
+// arena deals out windows of one allocation. While buf is nil it only measures.
+type arena struct {
+	buf  []float32
+	used int
+}
+
+// take returns n zeroed floats that begin at a cache line of the allocation.
+func (a *arena) take(n int) []float32 {
+	lo := a.used
+	a.used += (n + 15) &^ 15
+	if a.buf == nil {
+		return nil
+	}
+	return a.buf[lo : lo+n : lo+n]
+}
+
+// NewWorkspace allocates all memory that batches of up to maxBatch samples need.
+func (m *Model) NewWorkspace(maxBatch int) *Workspace {
+	if maxBatch < 1 {
+		panic("nn: NewWorkspace for no samples")
+	}
+	w := &Workspace{m: m, maxBatch: maxBatch, losses: make([]float64, maxBatch)}
+	var mem arena
+	w.bind(&mem)
+	mem = arena{buf: make([]float32, mem.used)}
+	w.bind(&mem)
+	w.loss = bindLoss(m.loss, w.ops[len(w.ops)-1])
+	for _, name := range m.metrics {
+		w.metrics = append(w.metrics, m.metricNamed(name))
+	}
+	w.values = make([]float64, maxBatch*len(w.metrics))
+	w.bytes = 4*len(mem.buf) + 8*(len(w.losses)+len(w.values))
+	return w
+}
+
+// bind gives every op its memory, and the gradient on its way down the two
+// windows that it changes between.
+func (w *Workspace) bind(mem *arena) {
+	w.ops = make([]op, len(w.m.plans))
+	widest := w.m.output
+	for i, p := range w.m.plans {
+		w.ops[i] = p.bind(mem, w.maxBatch)
+		if a, ok := p.(affine); ok && a.inner {
+			widest = max(widest, a.in, a.units)
+		}
+	}
+	w.grad = [2][]float32{mem.take(w.maxBatch * widest), mem.take(w.maxBatch * widest)}
+}
+
+// Bytes is the memory the workspace holds, in bytes, without the packing
+// buffers that the kernels grow on first use.
+func (w *Workspace) Bytes() int { return w.bytes }
+
+// Forward computes the model's output for a batch, [N, OutputLen], as Keras'
+// predict gives it: probabilities behind softmax and sigmoid. With labels it
+// computes the losses and metrics, too. train switches dropout on. It returns
+// nil when it was cancelled.
+func (w *Workspace) Forward(params []float32, b *Batch, key Key, train bool) (out []float32) {
+	w.begin(params, b, key, train)
+	w.out = w.climb(b.X)
+	w.params, w.ids = nil, nil
+	if w.y != nil && !w.aborted {
+		w.score()
+	}
+	return w.out
+}
+
+// climb takes samples through the chain.
+func (w *Workspace) climb(x []float32) []float32 {
+	for _, o := range w.ops {
+		if w.cancelled() {
+			return nil
+		}
+		x = o.forward(w, x)
+	}
+	return x
+}
+
+// begin takes over a batch after checking that its lengths agree.
+func (w *Workspace) begin(params []float32, b *Batch, key Key, train bool) {
+	switch m := w.m; {
+	case len(params) != m.params:
+		panic("nn: Forward with parameters of another model")
+	case b.N < 1 || b.N > w.maxBatch:
+		panic("nn: Forward with a batch that is empty or greater than the workspace")
+	case len(b.X) != b.N*m.input:
+		panic("nn: Forward with samples of another length")
+	case b.Y != nil && len(b.Y) != b.N*m.target.Len:
+		panic("nn: Forward with labels of another length")
+	case train && len(b.IDs) != b.N:
+		panic("nn: Forward in training without the ids of the samples")
+	}
+	w.n, w.params, w.key, w.train, w.ids, w.y = b.N, params, key, train, b.IDs, b.Y
+	w.scored, w.aborted = false, false
+}
+
+// score computes losses and metrics of every sample.
+func (w *Workspace) score() {
+	for i := range w.n {
+		p, y := row(w.out, i, w.m.output), row(w.y, i, w.m.target.Len)
+		w.losses[i] = w.loss.value(i, p, y)
+		for j, f := range w.metrics {
+			w.values[j*w.maxBatch+i] = f(p, y)
+		}
+	}
+	w.scored = true
+}
+
+// Losses are the losses of the batch, [N]. nil without labels, or after a
+// cancelled Forward.
+func (w *Workspace) Losses() []float64 {
+	if !w.scored {
+		return nil
+	}
+	return w.losses[:w.n]
+}
+
+// MetricValues are the values of metric i of [Model.Metrics], [N], each a
+// number from one sample, so that sums and counts are all that a mean over any
+// set of samples needs. nil where Losses is.
+func (w *Workspace) MetricValues(i int) []float64 {
+	if !w.scored {
+		return nil
+	}
+	return w.values[i*w.maxBatch:][:w.n]
+}
+
+// Backward writes the gradient of the sum of the losses of the batch that
+// Forward has just seen; params must be the same still. It overwrites all of
+// grads, [NumParams]. As soon as a window [lo, hi) of it is final it calls
+// ready, if there is one: layer by layer from the last to the first, all of
+// them together covering grads once. After a cancelled call, what was not
+// announced is undefined.
+func (w *Workspace) Backward(params, grads []float32, ready func(lo, hi int)) {
+	if w.aborted {
+		return
+	}
+	if !w.scored || len(params) != w.m.params || len(grads) != w.m.params {
+		panic("nn: Backward without a labelled Forward, or with vectors of another model")
+	}
+	w.params, w.grads, w.ready = params, grads, ready
+	w.descend()
+	w.params, w.grads, w.ready = nil, nil, nil
+}
+
+// descend walks from the loss down to the first op that has parameters.
+func (w *Workspace) descend() {
+	d := w.grad[0][:len(w.out)]
+	for i := range w.n {
+		p, y := row(w.out, i, w.m.output), row(w.y, i, w.m.target.Len)
+		w.loss.gradient(i, p, y, row(d, i, w.m.output))
+	}
+	top := len(w.ops) - 1
+	if w.m.fused() {
+		top--
+	}
+	for i := top; i >= w.m.first; i-- {
+		if w.cancelled() {
+			return
+		}
+		d = w.ops[i].backward(w, d)
+	}
+}
+
+// otherGrad swaps the two gradient windows and returns the free one.
+func (w *Workspace) otherGrad(n int) []float32 {
+	w.grad[0], w.grad[1] = w.grad[1], w.grad[0]
+	return w.grad[0][:n]
+}
+
+// Aborted tells whether the last Forward, or the Backward behind it, was
+// cancelled.
+func (w *Workspace) Aborted() bool { return w.aborted }
+
+func (w *Workspace) cancelled() bool {
+	if w.Cancelled != nil && w.Cancelled() {
+		w.aborted = true
+	}
+	return w.aborted
+}
