@@ -1,0 +1,221 @@
+package job
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Validate checks a job made in Go against the parts that this program knows.
+// The error is an [Errors] without file and lines. Parse has done it already.
+func (j *Job) Validate() error { return Standard().Validate(j) }
+
+// Validate checks a job against the registry's parts.
+func (r Registry) Validate(j *Job) error {
+	c := &checker{reg: r, broken: func(string) bool { return false }}
+	c.job(j)
+	return c.errs.sorted()
+}
+
+// checker looks at values; types are right by then.
+type checker struct {
+	reg    Registry
+	broken func(path string) bool // the field has been complained about before
+	errs   Errors
+}
+
+// bad records a problem, unless there is already one with that field.
+func (c *checker) bad(path, format string, args ...any) {
+	if !c.broken(path) {
+		c.errs = append(c.errs, &Error{Field: path, Problem: fmt.Sprintf(format, args...)})
+	}
+}
+
+// atLeast checks a whole number.
+func (c *checker) atLeast(path string, n, least int) {
+	if n < least {
+		c.bad(path, "%d is not allowed (want at least %d)", n, least)
+	}
+}
+
+// oneOf checks a word.
+func (c *checker) oneOf(path, word string, words []string) {
+	if !slices.Contains(words, word) {
+		c.bad(path, "%q is not allowed (want %s)", word, options(word, words))
+	}
+}
+
+var plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// job checks everything, in the order of the fields.
+func (c *checker) job(j *Job) {
+	if !plainName.MatchString(j.Name) {
+		c.bad("name", "%q is not allowed (want 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first)", j.Name)
+	}
+	c.data(j)
+	c.model(j)
+	c.objective(j)
+	c.section("optimizer", j.Optimizer, c.reg.Optimizers)
+	if !(j.ClipNorm >= 0) || math.IsInf(j.ClipNorm, 0) {
+		c.bad("clip_norm", "%v is not allowed (want a number above 0, or 0 for no limit)", j.ClipNorm)
+	}
+	c.batch(j.Batch)
+	c.atLeast("epochs", j.Epochs, 1)
+	c.stopping(j)
+	c.oneOf("on_nonfinite", j.OnNonfinite, []string{"stop", "skip"})
+	c.running(&j.Running)
+}
+
+func (c *checker) data(j *Job) {
+	if j.Data == nil {
+		c.bad("data", "missing (want %s)", c.reg.Datasets.wanted())
+		return
+	}
+	c.section("data", j.Data, c.reg.Datasets)
+}
+
+func (c *checker) model(j *Job) {
+	if len(j.Model) == 0 {
+		c.bad("model", "no layers (want a list of %s)", either(c.reg.Layers.Kinds()))
+	}
+	for i, layer := range j.Model {
+		c.section(fmt.Sprintf("model[%d]", i), layer, c.reg.Layers)
+	}
+}
+
+// objective checks what is made small, and what is watched meanwhile.
+func (c *checker) objective(j *Job) {
+	if j.Loss == "" {
+		c.bad("loss", "missing (want %s)", either(c.reg.Losses))
+	} else {
+		c.oneOf("loss", j.Loss, c.reg.Losses)
+	}
+	for i, m := range j.Metrics {
+		path := fmt.Sprintf("metrics[%d]", i)
+		c.oneOf(path, m, c.reg.Metrics)
+		if first := slices.Index(j.Metrics, m); first < i {
+			c.bad(path, "%q is listed twice (first as metrics[%d])", m, first)
+		}
+	}
+}
+
+func (c *checker) batch(b Batch) {
+	if b.Global < 1 || b.Global > MaxGlobalBatch {
+		c.bad("batch.global", "%d is not allowed (want 1 to %d)", b.Global, MaxGlobalBatch)
+		return
+	}
+	if b.Microbatch >= 1 && b.Microbatch <= b.Global {
+		return
+	}
+	if c.broken("batch.global") {
+		c.atLeast("batch.microbatch", b.Microbatch, 1)
+		return
+	}
+	c.bad("batch.microbatch", "%d is not allowed (want 1 to batch.global = %d)", b.Microbatch, b.Global)
+}
+
+// stopping checks validation and early stopping, which need one another.
+func (c *checker) stopping(j *Job) {
+	if v := j.Validation; v != nil && !(v.Split > 0 && v.Split < 1) {
+		c.bad("validation.split", "%s is not allowed (want a fraction above 0 and below 1; for none write validation: none)", number(v.Split, 64))
+	}
+	e := j.EarlyStopping
+	if e == nil {
+		return
+	}
+	c.monitor(j)
+	c.atLeast("early_stopping.patience", e.Patience, 0)
+	if !(e.MinDelta >= 0) {
+		c.bad("early_stopping.min_delta", "%s is not allowed (want at least 0)", number(e.MinDelta, 64))
+	}
+	c.oneOf("early_stopping.mode", e.Mode, []string{"auto", "min", "max"})
+}
+
+func (c *checker) monitor(j *Job) {
+	const path = "early_stopping.monitor"
+	plain := append([]string{"loss"}, j.Metrics...)
+	held := make([]string, len(plain))
+	for i, m := range plain {
+		held[i] = "val_" + m
+	}
+	isHeld := slices.Contains(held, j.EarlyStopping.Monitor)
+	switch {
+	case c.broken("metrics") || c.broken("validation"):
+	case isHeld && j.Validation == nil:
+		c.bad(path, "%q needs validation samples (want validation: {split: 0.1} or the like, or monitor %s)", j.EarlyStopping.Monitor, either(plain))
+	case j.Validation == nil:
+		c.oneOf(path, j.EarlyStopping.Monitor, plain)
+	default:
+		c.oneOf(path, j.EarlyStopping.Monitor, append(held, plain...))
+	}
+}
+
+func (c *checker) running(r *Running) {
+	if r.Checkpoint.Dir == "" {
+		c.bad("checkpoint.dir", "\"\" is not allowed (want a directory)")
+	}
+	c.atLeast("checkpoint.every_steps", r.Checkpoint.EverySteps, 1)
+	c.atLeast("checkpoint.keep", r.Checkpoint.Keep, 1)
+	c.atLeast("checkpoint.replicas", r.Checkpoint.Replicas, 1)
+	c.atLeast("min_nodes", r.MinNodes, 1)
+}
+
+// section asks the section's own room. A message that begins with one of its
+// fields is reported there.
+func (c *checker) section(path string, s Section, f Family) {
+	if s == nil {
+		c.bad(path, "missing (want %s)", f.wanted())
+		return
+	}
+	at := join(path, s.Kind())
+	for _, problem := range flatten(s.Validate()) {
+		field, rest := blame(s, problem)
+		c.bad(join(at, field), "%s", rest)
+	}
+}
+
+// flatten lists the messages of a joined error.
+func flatten(err error) []string {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []string{err.Error()}
+	}
+	var out []string
+	for _, e := range joined.Unwrap() {
+		out = append(out, flatten(e)...)
+	}
+	return out
+}
+
+// wish is how sections word what is wrong with one of their fields, either
+// "units: 0 is not allowed (want at least 1)" or "units is 0, want at least 1".
+var wish = regexp.MustCompile(`^is (.*?), want (.*)$`)
+
+// blame splits a section's message into the field that it begins with, which
+// may be a path further down, and the problem. The field is "" where the
+// message is about the section as a whole.
+func blame(s Section, message string) (field, problem string) {
+	message = strings.TrimPrefix(message, s.Kind()+": ")
+	head, rest, _ := strings.Cut(message, " ")
+	field = strings.TrimSuffix(head, ":")
+	name, _, _ := strings.Cut(field, ".")
+	if find(fieldsOf(reflect.ValueOf(s).Elem()), name) == nil {
+		return "", message
+	}
+	switch m := wish.FindStringSubmatch(rest); {
+	case field != head:
+		return field, rest
+	case m == nil:
+		return "", message
+	case m[1] == "missing":
+		return field, "missing (want " + m[2] + ")"
+	default:
+		return field, m[1] + " is not allowed (want " + m[2] + ")"
+	}
+}

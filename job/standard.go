@@ -1,0 +1,3 @@
+package job
+
+func Standard() Registry { return Registry{} }
