@@ -2,7 +2,8 @@ package exact
 
 import (
 	"fmt"
-	"math"
+
+	"github.com/dlnode/dlnode/internal/kernel"
 )
 
 // Sum adds microbatch gradients of one flat parameter vector, each tensor on
@@ -55,8 +56,8 @@ func (s *Sum) Add(g []float32) {
 	s.count(1)
 	for i, w := range s.windows {
 		part := g[w.Lo:w.Hi]
-		roundAdd(s.acc[w.Lo:w.Hi], part, s.scale[i])
-		s.seen[i] = max(s.seen[i], exponent(maxExponent(part)))
+		kernel.RoundAdd(s.acc[w.Lo:w.Hi], part, s.scale[i])
+		s.seen[i] = max(s.seen[i], exponent(kernel.MaxExponent(part)))
 	}
 }
 
@@ -71,7 +72,7 @@ func (s *Sum) Merge(o *Sum) {
 		}
 	}
 	s.count(o.added)
-	addF64(s.acc, o.acc)
+	kernel.AddF64(s.acc, o.acc)
 	MergeSeen(s.seen, o.seen)
 }
 
@@ -157,26 +158,4 @@ func length(windows []Window) int {
 		n = w.Hi
 	}
 	return n
-}
-
-func roundAdd(acc []float64, g []float32, scale float64) {
-	acc = acc[:len(g)]
-	for i, x := range g {
-		acc[i] += math.RoundToEven(float64(float64(x) * scale))
-	}
-}
-
-func maxExponent(x []float32) uint8 {
-	var m uint32
-	for _, v := range x {
-		m = max(m, math.Float32bits(v)&0x7f800000)
-	}
-	return uint8(m >> 23)
-}
-
-func addF64(dst, src []float64) {
-	src = src[:len(dst)]
-	for i := range dst {
-		dst[i] += src[i]
-	}
 }

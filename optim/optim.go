@@ -1,0 +1,226 @@
+// Package optim turns a gradient into an update of the parameters.
+//
+//	gradient ──► clip by global norm ──► rule (SGD, Adam, AdamW) ──► parameters
+//	                                       ▲            ▲
+//	                     LR(step) ─────────┘            └── slots
+//
+// An Optimizer is a value without a state of its own: what it remembers from
+// step to step lies in slots, vectors as long as the parameters, which belong to
+// the replicated state of the run, and the step is an argument. So an update is
+// a pure function, and one that was interrupted can be made again.
+//
+// Every node makes the same update, so it must come to the same bits on each.
+// Elements are updated independently of one another in float32, each operation
+// rounded, none fused. What is computed once per step (learning rate, bias
+// corrections, the norm) is float64, through package fmath, and rounded once.
+//
+// The mathematics is PyTorch's, whose recorded steps the tests compare with; the
+// names and the defaults are Keras'. Where the two differ:
+//
+//   - Adam adds epsilon to sqrt(v̂), after the bias correction, as the paper's
+//     algorithm 1 and PyTorch do; Keras adds it before. With v̂ far from
+//     epsilon² that cannot be seen.
+//   - SGD's velocity holds gradients, and the learning rate of a step scales it
+//     whole. Keras' holds updates, each scaled by the rate of its own step. With a
+//     constant rate that is the same.
+//   - AdamW's decay is decoupled and scaled by the learning rate, p −= lr·λ·p, in
+//     both; the default λ is Keras' 0.004 (PyTorch's is 0.01).
+package optim
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/dlnode/dlnode/internal/fmath"
+	"github.com/dlnode/dlnode/internal/kernel"
+)
+
+// Optimizer makes updates of one flat parameter vector. It is an immutable
+// value and may be shared by goroutines.
+type Optimizer struct {
+	params   int
+	clip     float64 // largest global norm; 0 for no limit
+	schedule Schedule
+	rule     rule
+}
+
+// rule is what makes one optimizer different from another.
+type rule interface {
+	slots() []string
+	update(params, grads []float32, slots [][]float32, lr float64, step uint64)
+}
+
+// New returns the optimizer of a spec for vectors of params elements. clipNorm
+// is the largest global norm that a gradient keeps, 0 for no limit. The spec has
+// been validated.
+func New(spec Spec, params int, clipNorm float64) Optimizer {
+	if err := spec.Validate(); err != nil {
+		panic("optim: " + err.Error())
+	}
+	if !(clipNorm >= 0) {
+		panic(fmt.Sprintf("optim: clipping at a norm of %v", clipNorm))
+	}
+	o := Optimizer{params: params, clip: clipNorm}
+	switch s := spec.(type) {
+	case *SGD:
+		o.schedule, o.rule = s.LearningRate, newSGD(s)
+	case *Adam:
+		o.schedule, o.rule = s.LearningRate, newAdam(s.Beta1, s.Beta2, s.Epsilon, 0)
+	case *AdamW:
+		o.schedule, o.rule = s.LearningRate, newAdam(s.Beta1, s.Beta2, s.Epsilon, s.WeightDecay)
+	default:
+		panic(fmt.Sprintf("optim: a spec of type %T", spec))
+	}
+	return o
+}
+
+// Slots returns the names of the vectors that the optimizer keeps, which may be
+// none. All start as zeros.
+func (o Optimizer) Slots() []string { return o.rule.slots() }
+
+// LR returns the learning rate of a step; steps count from 0.
+func (o Optimizer) LR(step, stepsPerEpoch uint64) float64 {
+	return o.schedule.At(step, stepsPerEpoch)
+}
+
+// Step updates params in place by the mean gradient grads, which is scaled in
+// place if it is clipped. slots are vectors in the order of Slots. Steps count
+// from 0, and no step may be left out, since the bias corrections go by them.
+func (o Optimizer) Step(params, grads []float32, slots [][]float32, step, stepsPerEpoch uint64) {
+	o.check(params, grads, slots)
+	if o.clip > 0 {
+		clip(grads, o.clip)
+	}
+	o.rule.update(params, grads, slots, o.LR(step, stepsPerEpoch), step)
+}
+
+func (o Optimizer) check(params, grads []float32, slots [][]float32) {
+	if len(params) != o.params || len(grads) != o.params || len(slots) != len(o.rule.slots()) {
+		panic(fmt.Sprintf("optim: %d parameters, %d gradients and %d slots for an optimizer of %d and %d",
+			len(params), len(grads), len(slots), o.params, len(o.rule.slots())))
+	}
+	for _, s := range slots {
+		if len(s) != o.params {
+			panic(fmt.Sprintf("optim: a slot of %d elements for %d parameters", len(s), o.params))
+		}
+	}
+}
+
+// clip scales g so that its norm is at most limit: g·(limit/‖g‖) where ‖g‖ is
+// larger, as tf.clip_by_global_norm does. A norm that is not a number clips
+// nothing.
+func clip(g []float32, limit float64) {
+	norm := GlobalNorm(g)
+	if !(norm > limit) {
+		return
+	}
+	factor := float32(limit / norm)
+	for i := range g {
+		g[i] = float32(g[i] * factor)
+	}
+}
+
+// GlobalNorm returns the Euclidean norm of the whole vector. Squares of float32
+// are exact in float64; square i is added to lane i mod 8, in order, and the lanes
+// by a fixed tree. No gradient overflows it.
+func GlobalNorm(g []float32) float64 {
+	var lane [8]float64
+	for ; len(g) >= 8; g = g[8:] {
+		for j, x := range g[:8] {
+			lane[j] += float64(float64(x) * float64(x))
+		}
+	}
+	for j, x := range g {
+		lane[j] += float64(float64(x) * float64(x))
+	}
+	return math.Sqrt(((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7])))
+}
+
+// sgd is gradient descent, with momentum where that is not 0:
+//
+//	v = momentum·v + g
+//	p = p − lr·v                   or, with Nesterov's momentum,
+//	p = p − lr·(g + momentum·v)
+//
+// (Sutskever et al., "On the importance of initialization and momentum in deep
+// learning", ICML 2013, in PyTorch's form.)
+type sgd struct {
+	momentum float32
+	nesterov bool
+	names    []string
+}
+
+func newSGD(s *SGD) *sgd {
+	r := &sgd{momentum: float32(s.Momentum), nesterov: s.Nesterov}
+	if r.momentum != 0 {
+		r.names = []string{"velocity"}
+	}
+	return r
+}
+
+func (r *sgd) slots() []string { return r.names }
+
+func (r *sgd) update(params, grads []float32, slots [][]float32, rate float64, _ uint64) {
+	lr := float32(rate)
+	switch {
+	case r.momentum == 0:
+		descend(params, grads, lr)
+	case r.nesterov:
+		accumulate(slots[0], grads, r.momentum)
+		descendNesterov(params, grads, slots[0], lr, r.momentum)
+	default:
+		accumulate(slots[0], grads, r.momentum)
+		descend(params, slots[0], lr)
+	}
+}
+
+func accumulate(v, g []float32, momentum float32) {
+	g = g[:len(v)]
+	for i := range v {
+		v[i] = float32(momentum*v[i]) + g[i]
+	}
+}
+
+func descend(p, d []float32, lr float32) {
+	d = d[:len(p)]
+	for i := range p {
+		p[i] -= float32(lr * d[i])
+	}
+}
+
+func descendNesterov(p, g, v []float32, lr, momentum float32) {
+	g, v = g[:len(p)], v[:len(p)]
+	for i := range p {
+		p[i] -= float32(lr * float32(g[i]+float32(momentum*v[i])))
+	}
+}
+
+// adam is Adam with decoupled weight decay (Kingma and Ba, ICLR 2015, algorithm
+// 1; Loshchilov and Hutter, ICLR 2019); kernel.Adam is its loop.
+//
+// The bias corrections are those of the betas that the loop uses, which are
+// rounded to float32: the weights of the moments then add up to 1, whereas 0.999
+// and its float32 leave 5e-5 of the second moment unaccounted for at first.
+type adam struct {
+	beta1, beta2, epsilon, decay float32
+}
+
+func newAdam(beta1, beta2, epsilon, decay float64) *adam {
+	return &adam{float32(beta1), float32(beta2), float32(epsilon), float32(decay)}
+}
+
+var adamSlots = []string{"m", "v"}
+
+func (r *adam) slots() []string { return adamSlots }
+
+func (r *adam) update(params, grads []float32, slots [][]float32, rate float64, step uint64) {
+	c1, c2 := correction(r.beta1, step), correction(r.beta2, step)
+	kernel.Adam(params, grads, slots[0], slots[1],
+		float32(rate), r.beta1, r.beta2, r.epsilon, c1, c2, r.decay)
+}
+
+// correction returns 1/(1 − beta^t), t = step+1, by which a moment that
+// started from zero is too small.
+func correction(beta float32, step uint64) float32 {
+	return float32(1 / (1 - fmath.Pow(float64(beta), float64(step+1))))
+}
