@@ -27,17 +27,13 @@ func Log(dst, x []float32) {
 // Tanh sets dst[i] to the hyperbolic tangent of x[i]; ±0 gives ±0. dst may be x.
 func Tanh(dst, x []float32) {
 	same("Tanh", len(x), len(dst))
-	for i, e := range x {
-		dst[i] = tanh32(e)
-	}
+	active.tanh(dst, x)
 }
 
 // Sigmoid sets dst[i] to 1/(1+e^-x[i]). dst may be x.
 func Sigmoid(dst, x []float32) {
 	same("Sigmoid", len(x), len(dst))
-	for i, e := range x {
-		dst[i] = sigmoid32(e)
-	}
+	active.sigmoid(dst, x)
 }
 
 const (
@@ -51,33 +47,20 @@ const (
 	// lowest bits; taken away again it leaves that number.
 	roundMagic = 0x1.8p52
 
-	// Beyond these, e^x is above every float32 or rounds to 0, and so does 1/(1+e^x).
-	expHi = 105
-	expLo = -105
+	// Beyond ±expLimit, e^x is above every float32 or rounds to 0, and 1/(1+e^x)
+	// rounds to 0 or 1; beyond tanhLimit, tanh rounds to 1.
+	expLimit  = 105
+	tanhLimit = 16
 )
 
-func expGeneric(dst, x []float32) {
-	for i, e := range x {
-		dst[i] = float32(quiet64(exp64(float64(e))))
-	}
-}
-
-// exp64 is e^x for x clamped to [expLo, expHi], or NaN.
+// exp64 is e^x for x clamped to ±expLimit, or NaN.
 func exp64(x float64) float64 {
 	q, two := expm1Parts(clamp(x))
 	return float64(q*two) + two
 }
 
-// clamp limits x to what a float32 exponential needs and keeps NaN.
-func clamp(x float64) float64 {
-	if x > expHi {
-		return expHi
-	}
-	if x < expLo {
-		return expLo
-	}
-	return x
-}
+// clamp limits x to ±expLimit and keeps NaN.
+func clamp(x float64) float64 { return max(min(x, expLimit), -expLimit) }
 
 // expm1Parts returns q and two with e^x = two*(q + 1), two a power of two and
 // q = e^r - 1 for |r| <= ln2/2: r + r²/2! + ... + r^10/10!, whose relative error
@@ -99,16 +82,27 @@ var expCoeff = [9]float64{
 	1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 1.0 / 2, 1,
 }
 
-// tanh32 is (e^2|x| - 1)/(e^2|x| + 1) with the sign of x. The difference above is
-// formed from q, which is exact where x is small.
-func tanh32(x float32) float32 {
-	q, two := expm1Parts(min(math.Abs(float64(x)), 16) * 2)
-	e := float64(q*two) + (two - 1)
-	return quiet32(float32(math.Copysign(e/(e+2), float64(x))))
+func expGeneric(dst, x []float32) {
+	for i, e := range x {
+		dst[i] = quiet32(float32(exp64(float64(e))))
+	}
 }
 
-func sigmoid32(x float32) float32 {
-	return float32(quiet64(1 / (1 + exp64(-float64(x)))))
+// tanhGeneric is (e^2|x| - 1)/(e^2|x| + 1) with the sign of x. The difference
+// above is formed from q, which is exact where x is small.
+func tanhGeneric(dst, x []float32) {
+	for i, e := range x {
+		a := min(math.Abs(float64(e)), tanhLimit)
+		q, two := expm1Parts(a + a)
+		m := float64(q*two) + (two - 1)
+		dst[i] = quiet32(float32(math.Copysign(m/(m+2), float64(e))))
+	}
+}
+
+func sigmoidGeneric(dst, x []float32) {
+	for i, e := range x {
+		dst[i] = quiet32(float32(1 / (1 + exp64(-float64(e)))))
+	}
 }
 
 // log32 takes x = m*2^k with m in [√½, √2) and f = m-1, s = f/(2+f): the

@@ -19,6 +19,8 @@ var generic = variant{
 	relu:     reluGeneric,
 	reluGrad: reluGradGeneric,
 	exp:      expGeneric,
+	tanh:     tanhGeneric,
+	sigmoid:  sigmoidGeneric,
 	adam:     adamGeneric,
 }
 

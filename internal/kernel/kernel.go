@@ -56,6 +56,8 @@ type variant struct {
 	relu       func(dst, x []float32)
 	reluGrad   func(dx, dy, y []float32)
 	exp        func(dst, x []float32)
+	tanh       func(dst, x []float32)
+	sigmoid    func(dst, x []float32)
 	adam       func(p, g, m, v []float32, c *adamConst)
 }
 

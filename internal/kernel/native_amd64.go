@@ -1,4 +1,119 @@
 package kernel
 
-// native returns the variants in assembly: none on this architecture.
-func native() []variant { return nil }
+import "golang.org/x/sys/cpu"
+
+//go:generate sh -c "cd gen && go run . -out ../kernel_amd64.s"
+
+// native returns the variants in assembly that this CPU and its system support.
+func native() []variant {
+	var vs []variant
+	x := &cpu.X86
+	if x.HasAVX512F && x.HasAVX512DQ && x.HasAVX512BW && x.HasAVX512VL && x.HasBMI2 {
+		vs = append(vs, variantAVX512)
+	}
+	if x.HasAVX2 && x.HasFMA && x.HasBMI2 {
+		vs = append(vs, variantAVX2)
+	}
+	return vs
+}
+
+var variantAVX512 = variant{
+	name: "avx512",
+	rows: 8, cols: 32,
+	product:  productAVX512,
+	add:      addAVX512,
+	addF64:   addF64AVX512,
+	roundAdd: roundAddAVX512,
+	maxBits:  maxBitsAVX512,
+	relu:     reluAVX512,
+	reluGrad: reluGradAVX512,
+	exp:      expAVX512,
+	tanh:     tanhAVX512,
+	sigmoid:  sigmoidAVX512,
+	adam:     adamAVX512,
+}
+
+var variantAVX2 = variant{
+	name: "avx2",
+	rows: 6, cols: 16,
+	product:  productAVX2,
+	add:      addAVX2,
+	addF64:   addF64AVX2,
+	roundAdd: roundAddAVX2,
+	maxBits:  maxBitsAVX2,
+	relu:     reluAVX2,
+	reluGrad: reluGradAVX2,
+	exp:      expAVX2,
+	tanh:     tanhAVX2,
+	sigmoid:  sigmoidAVX2,
+	adam:     adamAVX2,
+}
+
+// The functions of kernel_amd64.s. Each is its namesake in generic.go or
+// explog.go; product is described at panel.
+
+//go:noescape
+func productAVX512(w *panel)
+
+//go:noescape
+func addAVX512(dst, src []float32)
+
+//go:noescape
+func addF64AVX512(dst, src []float64)
+
+//go:noescape
+func roundAddAVX512(acc []float64, g []float32, scale float64)
+
+//go:noescape
+func maxBitsAVX512(x []float32) uint32
+
+//go:noescape
+func reluAVX512(dst, x []float32)
+
+//go:noescape
+func reluGradAVX512(dx, dy, y []float32)
+
+//go:noescape
+func expAVX512(dst, x []float32)
+
+//go:noescape
+func tanhAVX512(dst, x []float32)
+
+//go:noescape
+func sigmoidAVX512(dst, x []float32)
+
+//go:noescape
+func adamAVX512(p, g, m, v []float32, c *adamConst)
+
+//go:noescape
+func productAVX2(w *panel)
+
+//go:noescape
+func addAVX2(dst, src []float32)
+
+//go:noescape
+func addF64AVX2(dst, src []float64)
+
+//go:noescape
+func roundAddAVX2(acc []float64, g []float32, scale float64)
+
+//go:noescape
+func maxBitsAVX2(x []float32) uint32
+
+//go:noescape
+func reluAVX2(dst, x []float32)
+
+//go:noescape
+func reluGradAVX2(dx, dy, y []float32)
+
+//go:noescape
+func expAVX2(dst, x []float32)
+
+//go:noescape
+func tanhAVX2(dst, x []float32)
+
+//go:noescape
+func sigmoidAVX2(dst, x []float32)
+
+//go:noescape
+func adamAVX2(p, g, m, v []float32, c *adamConst)

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"fmt"
+	"math"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// isa is one of the two instruction sets.
+type isa struct {
+	name string
+	wide bool // 512 bits rather than 256
+	rows int  // of the largest tile of a product; its columns are two registers
+}
+
+var (
+	avx2   = isa{name: "AVX2", rows: 6}
+	avx512 = isa{name: "AVX512", wide: true, rows: 8}
+)
+
+// lanes returns how many elements of so many bytes a register holds.
+func (s isa) lanes(size int) int {
+	if s.wide {
+		return 64 / size
+	}
+	return 32 / size
+}
+
+// vec allocates a full register.
+func (s isa) vec() VecVirtual {
+	if s.wide {
+		return ZMM()
+	}
+	return YMM()
+}
+
+// half allocates a register of half the width: what as many float32 need as a
+// full one holds float64.
+func (s isa) half() VecVirtual {
+	if s.wide {
+		return YMM()
+	}
+	return XMM()
+}
+
+// mask selects the first lanes of a register. A nil mask selects all.
+type mask struct{ reg Register }
+
+// maskFor returns the mask of the first n lanes of the given element size, for n
+// from 1 to lanes. For AVX2 a mask is a vector, loaded from a row of ones followed
+// by zeros; half says that it is for a half register.
+func (s isa) maskFor(n GPVirtual, size int, half bool) *mask {
+	if s.wide {
+		t, k := GP32(), K()
+		MOVL(I32(-1), t)
+		BZHIL(n.As32(), t, t)
+		KMOVW(t, k)
+		return &mask{k}
+	}
+	v, p, back := s.vec(), GP64(), GP64()
+	if half {
+		v = s.half()
+	}
+	LEAQ(maskTable(), p)
+	MOVQ(n, back)
+	NEGQ(back)
+	VMOVDQU(Mem{Base: p, Index: back, Scale: uint8(size), Disp: 32}, v)
+	return &mask{v}
+}
+
+var table *Mem
+
+// maskTable is 32 bytes of ones and 32 of zeros.
+func maskTable() Mem {
+	if table == nil {
+		m := GLOBL("masks", 8|16)
+		for i := range 4 {
+			DATA(8*i, U64(math.MaxUint64))
+		}
+		for i := range 4 {
+			DATA(32+8*i, U64(0))
+		}
+		table = &m
+	}
+	return *table
+}
+
+// load reads float32, or float64 if size is 8; masked-off lanes read as +0.
+func (s isa) load(m Mem, v Op, k *mask, size int) {
+	switch {
+	case k == nil && size == 4:
+		VMOVUPS(m, v)
+	case k == nil:
+		VMOVUPD(m, v)
+	case s.wide && size == 4:
+		VMOVUPS_Z(m, k.reg, v)
+	case s.wide:
+		VMOVUPD_Z(m, k.reg, v)
+	case size == 4:
+		VMASKMOVPS(m, k.reg, v)
+	default:
+		VMASKMOVPD(m, k.reg, v)
+	}
+}
+
+// store is the reverse of load.
+func (s isa) store(v Op, m Mem, k *mask, size int) {
+	switch {
+	case k == nil && size == 4:
+		VMOVUPS(v, m)
+	case k == nil:
+		VMOVUPD(v, m)
+	case s.wide && size == 4:
+		VMOVUPS(v, k.reg, m)
+	case s.wide:
+		VMOVUPD(v, k.reg, m)
+	case size == 4:
+		VMASKMOVPS(v, k.reg, m)
+	default:
+		VMASKMOVPD(v, k.reg, m)
+	}
+}
+
+// quiet32 replaces every NaN of v by nan. The vectors may be full or half ones;
+// t is a vector of the same width.
+func (s isa) quiet32(v, nan, t Op) {
+	if s.wide {
+		k := K()
+		VCMPPS(U8(3), v, v, k)
+		VMOVAPS(nan, k, v)
+		return
+	}
+	VCMPPS(U8(3), v, v, t)
+	VBLENDVPS(t, nan, v, v)
+}
+
+// quiet64 is quiet32 for float64.
+func (s isa) quiet64(v, nan, t Op) {
+	if s.wide {
+		k := K()
+		VCMPPD(U8(3), v, v, k)
+		VMOVAPD(nan, k, v)
+		return
+	}
+	VCMPPD(U8(3), v, v, t)
+	VBLENDVPD(t, nan, v, v)
+}
+
+var constants = map[uint64]Mem{}
+
+// word returns a read-only constant of 8 bytes.
+func word(bits uint64) Mem {
+	m, ok := constants[bits]
+	if !ok {
+		m = GLOBL(fmt.Sprintf("c%016x", bits), 8|16)
+		DATA(0, U64(bits))
+		constants[bits] = m
+	}
+	return m
+}
+
+// all64 returns v with x in every lane.
+func all64(v VecVirtual, x float64) VecVirtual {
+	VBROADCASTSD(word(math.Float64bits(x)), v)
+	return v
+}
+
+// all64bits returns v with the same 64 bits in every lane.
+func all64bits(v VecVirtual, bits uint64) VecVirtual {
+	VBROADCASTSD(word(bits), v)
+	return v
+}
+
+// all32bits returns v with the same 32 bits in every lane.
+func all32bits(v VecVirtual, bits uint32) VecVirtual {
+	VBROADCASTSS(word(uint64(bits)<<32|uint64(bits)), v)
+	return v
+}
+
+const (
+	nan32 = 0x7fc00000
+	nan64 = 0x7ff8000000000000
+)

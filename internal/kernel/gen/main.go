@@ -1,0 +1,32 @@
+// Command gen writes the assembly of package kernel, for AVX2 with FMA and for
+// AVX-512. It lives in a module of its own, so that who builds dlnode needs no
+// assembler library:
+//
+//	cd internal/kernel/gen && go run . -out ../kernel_amd64.s
+//
+// The functions are declared in kernel/native_amd64.go, from which the generator
+// takes parameters and the layout of structures. The two instruction sets share one description of every function; what differs
+// between them (width, masks, blends) is in isa.go.
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+)
+
+func main() {
+	Package("github.com/dlnode/dlnode/internal/kernel")
+	for _, s := range []isa{avx2, avx512} {
+		product(s)
+		add(s)
+		addF64(s)
+		roundAdd(s)
+		maxBits(s)
+		relu(s)
+		reluGrad(s)
+		exp(s)
+		tanh(s)
+		sigmoid(s)
+		adam(s)
+	}
+	Generate()
+}
