@@ -1,6 +1,9 @@
 package optim
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"math"
 	"os"
@@ -8,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dlnode/dlnode/internal/rng"
 	"pgregory.net/rapid"
 )
 
@@ -246,6 +250,42 @@ func TestClippingKeepsTheDirection(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Whoever changes these bits changes every model that was ever trained. They are
+// the same for every compiler setting (CI runs GOAMD64=v1 and v3) and processor.
+func TestTheBitsAreTheRecordedOnes(t *testing.T) {
+	const n = 1001
+	want := map[string]string{
+		"sgd":      "b35b259ae2802d7d",
+		"momentum": "fe6ac4eaddda3c6a",
+		"nesterov": "e61c5bc824a4883d",
+		"adam":     "1d205671cef79783",
+		"adamw":    "3c8ce83c1b26b92e",
+	}
+	for name, o := range optimizers(n, 10) {
+		p, g, slots := make([]float32, n), make([]float32, n), newSlots(o, n)
+		draw(p, 0)
+		for step := range uint64(10) {
+			draw(g, step+1)
+			o.Step(p, g, slots, step, 2)
+		}
+		h := sha256.New()
+		for _, x := range p {
+			h.Write(binary.LittleEndian.AppendUint32(nil, math.Float32bits(x)))
+		}
+		if got := hex.EncodeToString(h.Sum(nil)[:8]); got != want[name] {
+			t.Errorf("%s: %s, want %s", name, got, want[name])
+		}
+	}
+}
+
+// draw fills x with numbers in [-1, 1).
+func draw(x []float32, stream uint64) {
+	s := rng.New(1, rng.Audit, stream, 0, 0)
+	for i := range x {
+		x[i] = 2*rng.Unit32(s.Uint32(uint64(i))) - 1
+	}
 }
 
 func TestAStepAllocatesNothing(t *testing.T) {
