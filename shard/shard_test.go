@@ -354,3 +354,24 @@ func BenchmarkSamples(b *testing.B) {
 		buf = p.Samples(17, 1, buf)
 	}
 }
+
+func TestBrokenPromisesPanic(t *testing.T) {
+	order := NewPermutation(1, 1, 3)
+	for name, f := range map[string]func(){
+		"negative n":        func() { NewPermutation(1, 1, -1) },
+		"position past end": func() { order.At(3) },
+		"negative position": func() { order.At(-1) },
+		"microbatch":        func() { Plan{N: 5, Global: 4, Micro: 2}.Samples(1, 1, nil) },
+		"nobody":            func() { Assign(1, nil, 0) },
+		"negative work":     func() { Assign(-1, []uint32{1}, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			f()
+		})
+	}
+}

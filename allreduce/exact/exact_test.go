@@ -476,3 +476,25 @@ func TestBrokenPromisesPanic(t *testing.T) {
 		})
 	}
 }
+
+func BenchmarkAdd(b *testing.B) {
+	windows := []Window{{0, 100352}, {100352, 100480}, {100480, 101760}, {101760, 101770}} // 784-128-10
+	s := NewSum(windows, 1<<40)
+	s.Reset([]int16{0, 0, 0, 0})
+	g := make([]float32, 101770)
+	for i := range g {
+		g[i] = float32(i%17) * 1e-3
+	}
+	b.SetBytes(4 * 101770)
+	for b.Loop() {
+		s.Add(g)
+	}
+}
+
+func BenchmarkFinish(b *testing.B) {
+	total, dst := make([]float64, 101770), make([]float32, 101770)
+	b.SetBytes(4 * 101770)
+	for b.Loop() {
+		Finish(dst, total, 0, []Window{{0, 101770}}, []int16{0}, 51, 128)
+	}
+}
