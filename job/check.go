@@ -3,7 +3,6 @@ package job
 import (
 	"fmt"
 	"math"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -82,9 +81,11 @@ func (c *checker) model(j *Job) {
 		c.bad("model", "no layers (want a list of %s)", either(c.reg.Layers.Kinds()))
 	}
 	for i, layer := range j.Model {
-		c.section(fmt.Sprintf("model[%d]", i), layer, c.reg.Layers)
+		c.section(layerPath(i), layer, c.reg.Layers)
 	}
 }
+
+func layerPath(i int) string { return fmt.Sprintf("model[%d]", i) }
 
 // objective checks what is made small, and what is watched meanwhile.
 func (c *checker) objective(j *Job) {
@@ -205,7 +206,7 @@ func blame(s Section, message string) (field, problem string) {
 	head, rest, _ := strings.Cut(message, " ")
 	field = strings.TrimSuffix(head, ":")
 	name, _, _ := strings.Cut(field, ".")
-	if find(fieldsOf(reflect.ValueOf(s).Elem()), name) == nil {
+	if find(fieldsOf(indirect(s)), name) == nil {
 		return "", message
 	}
 	switch m := wish.FindStringSubmatch(rest); {

@@ -34,8 +34,8 @@ func (d *decoder) value(path string, n *yaml.Node, v reflect.Value) {
 	switch {
 	case v.Type() == sectionType:
 		d.section(path, n, v)
-	case isShorthand(v.Type()) && n.Kind == yaml.ScalarNode:
-		d.shorthand(path, n, v)
+	case v.Type() == scheduleType:
+		d.schedule(path, n, v)
 	case v.Kind() == reflect.Pointer:
 		d.optional(path, n, v)
 	case v.Kind() == reflect.Struct:
@@ -78,6 +78,9 @@ func fieldsOf(v reflect.Value) []field {
 	}
 	return out
 }
+
+// indirect is the struct that a section points to.
+func indirect(s Section) reflect.Value { return reflect.ValueOf(s).Elem() }
 
 func names(fields []field) []string {
 	out := make([]string, len(fields))
@@ -236,7 +239,7 @@ func (d *decoder) section(path string, n *yaml.Node, v reflect.Value) {
 	at := join(path, kind.Value)
 	d.lines[at] = kind.Line
 	if body != nil && body.ShortTag() != "!!null" {
-		d.fields(at, body, reflect.ValueOf(s).Elem())
+		d.fields(at, body, indirect(s))
 	}
 	v.Set(reflect.ValueOf(s))
 }

@@ -47,10 +47,8 @@ func encode(v reflect.Value, canonical bool) *yaml.Node {
 	switch {
 	case v.Type() == sectionType:
 		return encodeSection(v, canonical)
-	case isShorthand(v.Type()) && !canonical:
-		if n := encodeShorthand(v); n != nil {
-			return n
-		}
+	case v.Type() == scheduleType:
+		return encodeSchedule(v, canonical)
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -83,7 +81,7 @@ func encodeSection(v reflect.Value, canonical bool) *yaml.Node {
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null"}
 	}
 	s := v.Interface().(Section)
-	body := encodeStruct(reflect.ValueOf(s).Elem(), canonical)
+	body := encodeStruct(indirect(s), canonical)
 	body.Style = yaml.FlowStyle
 	if len(body.Content) == 0 && !canonical {
 		return text(s.Kind())

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dlnode/dlnode/optim"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
@@ -28,7 +29,7 @@ func anyJob(t *rapid.T) *Job {
 	j.Loss = rapid.SampledFrom(testRegistry().Losses).Draw(t, "loss")
 	j.Metrics = rapid.SampledFrom([][]string{nil, {"accuracy"}, {"mse", "mae"}}).Draw(t, "metrics")
 	j.Optimizer = rapid.SampledFrom([]Section{
-		&sgd_{rapid.Bool().Draw(t, "nesterov")}, &adam_{positive(t), positive(t)},
+		&sgd_{rapid.Bool().Draw(t, "nesterov")}, &adam_{anySchedule(t), positive(t)},
 	}).Draw(t, "optimizer")
 	j.ClipNorm = positive(t)
 	j.Batch.Global = rapid.IntRange(1, MaxGlobalBatch).Draw(t, "global")
@@ -55,6 +56,14 @@ func anyLayer(t *rapid.T) Section {
 			rapid.Bool().Draw(t, "use_bias"), rapid.String().Draw(t, "layer"),
 		},
 	}).Draw(t, "layer kind")
+}
+
+func anySchedule(t *rapid.T) optim.Schedule {
+	s := optim.Constant(positive(t))
+	if rapid.Bool().Draw(t, "scheduled") {
+		s.Name, s.DecayEpochs, s.Alpha = "cosine", rapid.Uint64Range(1, 9).Draw(t, "decay"), positive(t)
+	}
+	return s
 }
 
 func positive(t *rapid.T) float64 { return rapid.Float64Min(0).Draw(t, "number") + 0 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dlnode/dlnode/optim"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
@@ -43,7 +44,7 @@ func TestWhatIsNotSaidHasItsDefault(t *testing.T) {
 	}
 	want.Loss = "sparse_categorical_crossentropy"
 	want.Metrics = []string{"accuracy"}
-	want.Optimizer = &adam_{0.001, 0.9}
+	want.Optimizer = &adam_{optim.Constant(0.001), 0.9}
 	want.Batch.Microbatch = 32
 	if diff := cmp.Diff(want, parse(t, small), cmpopts.IgnoreUnexported(Job{})); diff != "" {
 		t.Error(diff)
@@ -252,6 +253,14 @@ func TestEveryMistakeIsToldWithPlaceValueAndWhatIsAllowed(t *testing.T) {
 		{
 			"fields beside the kind", strings.Replace(small, "dropout: {rate: 0.2}", "dropout:\n    rate: 0.2", 1),
 			"job.yaml:7: model[2]: rate stands beside dropout (want it inside: dropout: {rate: …}, or indented deeper)",
+		},
+		{
+			"learning rate in words", with("optimizer: {adam: {learning_rate: fast}}\n"),
+			"job.yaml:10: optimizer.adam.learning_rate: \"fast\" is a string (want a number or a map of schedule, initial, warmup_steps, warmup_epochs, decay_steps, decay_epochs, decay_rate, alpha)",
+		},
+		{
+			"unknown field of a schedule", with("optimizer:\n  adam:\n    learning_rate:\n      schedule: cosine\n      warmup: 3\n"),
+			"job.yaml:14: optimizer.adam.learning_rate.warmup: unknown field (want schedule, initial, warmup_steps, warmup_epochs, decay_steps, decay_epochs, decay_rate or alpha; did you mean warmup_steps?)",
 		},
 		{
 			"two kinds", with("optimizer: {adam: {}, sgd: {}}\n"),

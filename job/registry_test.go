@@ -3,6 +3,8 @@ package job
 import (
 	"fmt"
 	"slices"
+
+	"github.com/dlnode/dlnode/optim"
 )
 
 // A registry of this package's own, so that its tests say the same whatever
@@ -20,8 +22,8 @@ type (
 		Rate float64 `yaml:"rate" json:"rate"`
 	}
 	adam_ struct {
-		LearningRate float64 `yaml:"learning_rate" json:"learning_rate"`
-		Beta1        float64 `yaml:"beta_1" json:"beta_1"`
+		LearningRate optim.Schedule `yaml:"learning_rate" json:"learning_rate"`
+		Beta1        float64        `yaml:"beta_1" json:"beta_1"`
 	}
 	sgd_ struct {
 		Nesterov bool `yaml:"nesterov" json:"nesterov"`
@@ -86,7 +88,7 @@ func testRegistry() Registry {
 			}[kind]
 		}),
 		Optimizers: family("optimizer", []string{"adam", "sgd"}, func(kind string) Section {
-			return map[string]Section{"adam": &adam_{0.001, 0.9}, "sgd": &sgd_{}}[kind]
+			return map[string]Section{"adam": &adam_{optim.Constant(0.001), 0.9}, "sgd": &sgd_{}}[kind]
 		}),
 		Datasets: family("data set", []string{"mnist", "files"}, func(kind string) Section {
 			return map[string]Section{"mnist": &mnist_{}, "files": &files_{Classes: 10}}[kind]

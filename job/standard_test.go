@@ -1,0 +1,147 @@
+package job
+
+import (
+	"bytes"
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/dlnode/dlnode/dataset"
+	"github.com/dlnode/dlnode/nn"
+	"github.com/dlnode/dlnode/optim"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+func examples(t *testing.T) []string {
+	t.Helper()
+	paths, err := filepath.Glob("../examples/*.yaml")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	return paths
+}
+
+func TestEveryExampleIsAJobThatCanBeBuilt(t *testing.T) {
+	for _, path := range examples(t) {
+		j, err := Load(path)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		network, err := j.Network()
+		if err != nil {
+			t.Error(err)
+		}
+		if _, err := nn.Build(network, []int{28, 28}, nn.Target{Len: 1, Classes: 10}); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		var (
+			_ optim.Spec   = j.Optimizer
+			_ dataset.Spec = j.Data
+		)
+	}
+}
+
+func TestEveryExampleShowsAndRestoresAsItself(t *testing.T) {
+	for _, path := range examples(t) {
+		want, err := Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var text bytes.Buffer
+		if err := want.Show(&text); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Parse("shown.yaml", text.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Job{})); diff != "" {
+			t.Errorf("%s: %s", path, diff)
+		}
+		maths, err := Restore(want.Canonical())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lines := Diff(want.Canonical(), maths.Canonical()); lines != nil {
+			t.Errorf("%s: %v", path, lines)
+		}
+	}
+}
+
+// TestTheWideExampleFeedsEightNodes holds what the runs with many nodes need.
+func TestTheWideExampleFeedsEightNodes(t *testing.T) {
+	j, err := Load("../examples/mnist-mlp-wide.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := j.Batch.Microbatches(); n < 12 {
+		t.Errorf("%d microbatches, want at least 12", n)
+	}
+}
+
+// TestDefaultsOfSectionsSurviveShow is for each part of the program, since Show
+// leaves out some fields that are zero.
+func TestDefaultsOfSectionsSurviveShow(t *testing.T) {
+	reg := Standard()
+	for path, family := range map[string]Family{"data": reg.Datasets, "model[0]": reg.Layers, "optimizer": reg.Optimizers} {
+		for _, kind := range family.Kinds() {
+			s, ok := family.New(kind)
+			if !ok || s.Kind() != kind {
+				t.Errorf("%s: %q is listed but not made", path, kind)
+				continue
+			}
+			for _, f := range fieldsOf(indirect(s)) {
+				if f.omitEmpty && !f.value.IsZero() {
+					t.Errorf("%s.%s.%s is left out when zero, but its default is not zero", path, kind, f.name)
+				}
+			}
+		}
+	}
+}
+
+func TestMistakesInRealSectionsFindTheirLine(t *testing.T) {
+	_, err := Parse("job.yaml", []byte(`data:
+  synthetic:
+    classes: 1
+model:
+  - dense:
+      units: 0
+  - dense: {units: 10, activation: relo}
+  - dropout: {rate: 1}
+  - activation: {kind: swish}
+loss: mse
+optimizer:
+  adam:
+    learning_rate: {schedule: step, decay_steps: 10}
+    beta_1: 1
+    epsilon: -1
+`))
+	if err == nil {
+		t.Fatal("no error")
+	}
+	golden(t, "mistakes.txt", []byte(err.Error()+"\n"))
+}
+
+func TestLaterProblemsAreToldWithTheirLine(t *testing.T) {
+	j := parse(t, small)
+	cause := errors.New("got samples of shape [28 28], want one axis")
+	err := j.Blame("model[1]", cause)
+	if got, want := err.Error(), "job.yaml:5: model[1]: "+cause.Error(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if !errors.Is(err, cause) || j.Blame("model[1]", nil) != nil {
+		t.Error("the cause is lost, or made up")
+	}
+	if got := testRegistry().Default().Blame("data", cause).Error(); got != "data: "+cause.Error() {
+		t.Errorf("without a file: %q", got)
+	}
+}
+
+func TestLayersOfAnotherProgramAreNamed(t *testing.T) {
+	_, err := parse(t, small).Network()
+	if err == nil || err.Error() != "model[0]: *job.flatten_ is not a layer of package nn" {
+		t.Errorf("got %v", err)
+	}
+}
