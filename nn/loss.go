@@ -148,7 +148,7 @@ func (b *builder) fitLoss() error {
 	}
 	switch t := b.m.target; {
 	case b.m.loss == sparseCE && t.Len != 1:
-		return fmt.Errorf("got labels of %d values, want one class id: %s takes one value a class", t.Len, categoricalCE)
+		return fmt.Errorf("got labels of length %d, want one class id: %s takes one value a class", t.Len, categoricalCE)
 	case b.m.loss == sparseCE && t.Classes > b.width:
 		return fmt.Errorf("got %d classes but %d units, want at least one unit a class", t.Classes, b.width)
 	case b.m.loss == sparseCE:
@@ -179,7 +179,7 @@ func (b *builder) fitWidth() error {
 		return errors.New("got samples of shape " + shapeString(b.shape) + ", want one axis: put flatten before the end")
 	}
 	if b.m.target.Len != b.width {
-		return fmt.Errorf("got labels of %d values but %d units, want as many of both", b.m.target.Len, b.width)
+		return fmt.Errorf("got labels of length %d but %d units, want equal numbers", b.m.target.Len, b.width)
 	}
 	return nil
 }
@@ -202,11 +202,16 @@ func (m *Model) CheckTarget(y []float32) error {
 	}
 }
 
-func (m *Model) checkClass(c float32) error {
-	classes := m.output
+// classes is the number of class ids that a label may be of.
+func (m *Model) classes() int {
 	if m.target.Classes > 0 {
-		classes = m.target.Classes
+		return m.target.Classes
 	}
+	return m.output
+}
+
+func (m *Model) checkClass(c float32) error {
+	classes := m.classes()
 	if !(c >= 0 && c < float32(classes)) || float32(int(c)) != c {
 		return fmt.Errorf("label is %v, want a class id from 0 to %d", c, classes-1)
 	}

@@ -43,7 +43,7 @@ func (b *builder) fitMetric(name string) error {
 	if name == accuracy || b.m.target.Len == b.width {
 		return nil
 	}
-	return fmt.Errorf("got labels of %d values but %d units, want as many of both", b.m.target.Len, b.width)
+	return fmt.Errorf("got labels of length %d but %d units, want equal numbers", b.m.target.Len, b.width)
 }
 
 // sparseHit is 1 where the greatest output is that of the class id y[0].
