@@ -32,6 +32,8 @@ type panel struct {
 	tile int       // 120: how many tiles, one below the other, > 0
 	cols int       // 128: of each tile, 1 to variant.cols
 	load int       // 136: 1 to start from what c holds, 0 to start from +0
+
+	wide [][8]float64 // portable only: b in float64
 }
 
 // kBlock cuts the chains of a product: so many rows of b, one tile wide, stay in
@@ -114,7 +116,7 @@ func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, accumulate bool) {
 			s.column(v, m, a, p, c[j:])
 		}
 	}
-	s.panel = panel{} // holds on to nothing
+	s.panel = panel{wide: w.wide} // holds on to nothing of the caller's
 }
 
 // chooseB points the panel at block (p, j) of b, packed if its rows aren't

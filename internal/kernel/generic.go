@@ -27,6 +27,9 @@ var generic = variant{
 // productGeneric takes eight columns at once: eight independent chains hide the
 // latency of one.
 func productGeneric(w *panel) {
+	if w.cols == 8 {
+		w.widen()
+	}
 	for i := range w.rows * w.tile {
 		a, c := w.a[i*w.ars:], w.c[i*w.crs:][:w.cols]
 		if w.load == 0 {
@@ -43,23 +46,113 @@ func productGeneric(w *panel) {
 	}
 }
 
-// row8 adds to eight neighbours in one row of c.
-func row8(w *panel, a []float32, c *[8]float32) {
-	b, brs, acs := w.b, w.brs, w.acs
-	s := *c
-	for p := range w.k {
-		x := a[p*acs]
-		y := (*[8]float32)(b[p*brs:])
-		s[0] = fmath.FMA32(x, y[0], s[0])
-		s[1] = fmath.FMA32(x, y[1], s[1])
-		s[2] = fmath.FMA32(x, y[2], s[2])
-		s[3] = fmath.FMA32(x, y[3], s[3])
-		s[4] = fmath.FMA32(x, y[4], s[4])
-		s[5] = fmath.FMA32(x, y[5], s[5])
-		s[6] = fmath.FMA32(x, y[6], s[6])
-		s[7] = fmath.FMA32(x, y[7], s[7])
+// widen converts b to float64, once for all rows of c.
+func (w *panel) widen() {
+	if len(w.wide) == 0 {
+		w.wide = make([][8]float64, kBlock)
 	}
-	*c = s
+	for p := range w.k {
+		for j, y := range (*[8]float32)(w.b[p*w.brs:]) {
+			w.wide[p][j] = float64(y)
+		}
+	}
+}
+
+// row8 adds to eight neighbours in one row of c. The rare steps that float64
+// can't decide interrupt fast8, so that its loop calls nothing and its sums stay
+// in registers.
+func row8(w *panel, a []float32, c *[8]float32) {
+	for p := 0; p < w.k; p++ {
+		var done int
+		p, done = fast8(w, a, c, p)
+		if p == w.k {
+			return
+		}
+		x, y := a[p*w.acs], w.b[p*w.brs:]
+		for j := done; j < 8; j++ {
+			c[j] = fmath.FMA32(x, y[j], c[j])
+		}
+	}
+}
+
+// fast8 adds the products from step p on. It returns the step that it could not
+// finish, or w.k, and how many columns of that step are done.
+func fast8(w *panel, a []float32, c *[8]float32, p int) (step, done int) {
+	s0, s1, s2, s3 := float64(c[0]), float64(c[1]), float64(c[2]), float64(c[3])
+	s4, s5, s6, s7 := float64(c[4]), float64(c[5]), float64(c[6]), float64(c[7])
+	acs, b := w.acs, w.wide[:w.k]
+	q := p * acs
+loop:
+	for ; p < len(b); p++ {
+		x, y := float64(a[q]), &b[p]
+		q += acs
+		t := float64(x*y[0]) + s0
+		if undecided(t) {
+			done = 0
+			break loop
+		}
+		s0 = float64(float32(t))
+		t = float64(x*y[1]) + s1
+		if undecided(t) {
+			done = 1
+			break loop
+		}
+		s1 = float64(float32(t))
+		t = float64(x*y[2]) + s2
+		if undecided(t) {
+			done = 2
+			break loop
+		}
+		s2 = float64(float32(t))
+		t = float64(x*y[3]) + s3
+		if undecided(t) {
+			done = 3
+			break loop
+		}
+		s3 = float64(float32(t))
+		t = float64(x*y[4]) + s4
+		if undecided(t) {
+			done = 4
+			break loop
+		}
+		s4 = float64(float32(t))
+		t = float64(x*y[5]) + s5
+		if undecided(t) {
+			done = 5
+			break loop
+		}
+		s5 = float64(float32(t))
+		t = float64(x*y[6]) + s6
+		if undecided(t) {
+			done = 6
+			break loop
+		}
+		s6 = float64(float32(t))
+		t = float64(x*y[7]) + s7
+		if undecided(t) {
+			done = 7
+			break loop
+		}
+		s7 = float64(float32(t))
+	}
+	*c = [8]float32{
+		float32(s0), float32(s1), float32(s2), float32(s3),
+		float32(s4), float32(s5), float32(s6), float32(s7),
+	}
+	return p, done
+}
+
+// undecided reports whether the float64 sum of a product and a float32 may not be
+// rounded again: it lies halfway between two normal float32, or below them and is
+// not 0. fmath.FMA32 has the reasons.
+func undecided(sum float64) bool {
+	const (
+		tail    = 1<<29 - 1
+		halfway = 1 << 28
+		normal  = (1023 - 126) << 53 // 2^-126 without its sign
+	)
+	u := math.Float64bits(sum)
+	return u&tail == halfway || u<<1-1 < normal-1
 }
 
 // rowN adds to a shorter piece of a row of c.
