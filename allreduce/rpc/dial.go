@@ -1,0 +1,82 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// Sizes of ring and bulk connections. Windows are static: gRPC's estimate starts at 64 KiB and pings
+// to grow, which costs the first seconds of every new group.
+const (
+	streamWindow = 2 << 20
+	connWindow   = 4 << 20
+	wireBuffer   = 512 << 10
+	maxControl   = 16 << 20 // bytes of a control message
+)
+
+// link is a client connection that remembers why it could not be made.
+type link struct {
+	cc      *grpc.ClientConn
+	timeout time.Duration // of one attempt to connect
+
+	mu      sync.Mutex
+	lastErr error // of the last attempt to connect; nil after a success
+}
+
+// newLink prepares a connection to addr; the first call makes it. maxMessage bounds received messages.
+func newLink(addr string, timeout time.Duration, maxMessage int, config *tls.Config, bulk bool) *link {
+	l := &link{timeout: timeout}
+	options := []grpc.DialOption{
+		grpc.WithContextDialer(l.dial),
+		grpc.WithTransportCredentials(transportCredentials(config)),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newCodec()), grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: timeout}),
+		grpc.WithIdleTimeout(0),
+		grpc.WithDisableRetry(),
+		grpc.WithDisableServiceConfig(),
+	}
+	if bulk {
+		options = append(options,
+			grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(connWindow),
+			grpc.WithReadBufferSize(wireBuffer), grpc.WithWriteBufferSize(wireBuffer))
+	}
+	cc, err := grpc.NewClient("passthrough:///"+addr, options...)
+	if err != nil {
+		panic("rpc: " + err.Error()) // the options are wrong: nothing was dialed yet
+	}
+	l.cc = cc
+	return l
+}
+
+// dial connects and remembers the outcome.
+func (l *link) dial(ctx context.Context, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: l.timeout}
+	c, err := d.DialContext(ctx, "tcp", addr)
+	l.mu.Lock()
+	l.lastErr = err
+	l.mu.Unlock()
+	return c, err
+}
+
+// dialErr returns why the last attempt to connect failed, nil if it did not.
+func (l *link) dialErr() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lastErr
+}
+
+// transportCredentials returns credentials for config, insecure ones for nil.
+func transportCredentials(config *tls.Config) credentials.TransportCredentials {
+	if config == nil {
+		return insecure.NewCredentials()
+	}
+	return credentials.NewTLS(config)
+}

@@ -1,0 +1,87 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/dlnode/dlnode/allreduce/rpc/internal/nodepb"
+)
+
+// Handlers answer calls. Each call has a goroutine of its own; ctx ends with the caller's interest. An
+// error becomes a Rejected at the caller, with its text. A nil handler rejects every call.
+type Handlers struct {
+	Deliver  func(ctx context.Context, e Envelope) (receipt []byte, err error)
+	Ping     func(ctx context.Context, incarnation uint64) (payload []byte, err error) // must not wait for training
+	Describe func(ctx context.Context) (payload []byte, err error)
+	Status   func(ctx context.Context) (json []byte, err error)
+	Fetch    func(ctx context.Context, r FetchRequest) (blob []byte, err error) // blob must not change after
+}
+
+// ServerConfig describes the node's door.
+type ServerConfig struct {
+	Listener   net.Listener // owned by the Server from Serve on
+	Handlers   Handlers
+	Generation func() uint64 // told to those that are refused; must not block; nil tells 0
+	GroupWait  time.Duration // how long a stream of a group that is not here yet may wait; 0 means 2 s
+	TLS        *tls.Config   // nil means plain TCP
+	Log        *slog.Logger  // nil means none
+}
+
+// Server answers calls of other nodes and hands their ring streams to the groups they name.
+type Server struct {
+	cfg    ServerConfig
+	grpc   *grpc.Server
+	groups registry
+	done   chan struct{} // closed when accepting has ended
+	once   sync.Once
+}
+
+// Serve begins to answer calls that come in over cfg.Listener. It panics without a listener.
+func Serve(cfg ServerConfig) *Server {
+	if cfg.Listener == nil {
+		panic("rpc: no listener")
+	}
+	setDefault(&cfg.GroupWait, 2*time.Second)
+	setDefault(&cfg.Log, slog.New(slog.DiscardHandler))
+	s := &Server{cfg: cfg, done: make(chan struct{}), groups: newRegistry()}
+	s.grpc = grpc.NewServer(
+		grpc.Creds(transportCredentials(cfg.TLS)),
+		grpc.ForceServerCodecV2(newCodec()),
+		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
+		grpc.ReadBufferSize(wireBuffer), grpc.WriteBufferSize(wireBuffer), grpc.SharedWriteBuffer(true),
+		grpc.MaxRecvMsgSize(maxRingMessage), grpc.MaxSendMsgSize(maxRingMessage),
+		grpc.ConnectionTimeout(5*time.Second), grpc.WaitForHandlers(true),
+	)
+	nodepb.RegisterNodeServer(s.grpc, &service{server: s})
+	go s.accept()
+	return s
+}
+
+// accept serves until Close.
+func (s *Server) accept() {
+	defer close(s.done)
+	if err := s.grpc.Serve(s.cfg.Listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		s.cfg.Log.Error("no longer accepting calls", "addr", s.Addr(), "err", err)
+	}
+}
+
+// Addr returns the address that the server listens on.
+func (s *Server) Addr() string { return s.cfg.Listener.Addr().String() }
+
+// Close closes all groups, then the listener and all connections at once, and returns when every
+// goroutine of the server and its groups is gone. It is idempotent and must not be called by a callback.
+func (s *Server) Close() {
+	for _, g := range s.groups.close() {
+		g.Close("", "the node stops")
+		g.Wait()
+	}
+	s.once.Do(s.grpc.Stop)
+	<-s.done
+}
