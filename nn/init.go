@@ -92,8 +92,8 @@ func truncatedNormal(s rng.Stream, variance float64, dst []float32) {
 func standardNormal(s rng.Stream, i uint64) float64 {
 	for ; ; i += 1 << 40 {
 		b := s.Block(i)
-		u := rng.Unit64(uint64(b[0]) | uint64(b[1])<<32)
-		v := rng.Unit64(uint64(b[2]) | uint64(b[3])<<32)
+		u := float64(rng.Unit64(uint64(b[0]) | uint64(b[1])<<32))
+		v := float64(rng.Unit64(uint64(b[2]) | uint64(b[3])<<32))
 		r := math.Sqrt(float64(-2 * fmath.Log(1-u)))
 		angle := float64(2 * math.Pi * v)
 		for _, z := range [2]float64{float64(r * fmath.Cos(angle)), float64(r * fmath.Sin(angle))} {

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/dlnode/dlnode/internal/kernel"
@@ -139,19 +140,53 @@ func TestEveryInstructionSetGivesTheSameBits(t *testing.T) {
 
 func TestAStepAllocatesNothing(t *testing.T) {
 	m, params, b := tutorialBatch(t, 32)
+	checkAllocations(t, "tutorial", m, params, b)
+	for _, c := range readGolden(t).Cases {
+		n := len(c.Losses)
+		checkAllocations(t, c.Name, c.model(t), c.Params, &Batch{N: n, X: c.X, Y: c.Y, IDs: make([]uint64, n)})
+	}
+}
+
+func checkAllocations(t *testing.T, name string, m *Model, params []float32, b *Batch) {
+	t.Helper()
 	w := m.NewWorkspace(b.N)
 	w.Cancelled = func() bool { return false }
 	grads := make([]float32, m.NumParams())
 	windows := 0
 	ready := func(lo, hi int) { windows++ }
 	for _, train := range []bool{true, false} {
-		n := testing.AllocsPerRun(10, func() {
+		n := testing.AllocsPerRun(5, func() {
 			w.Forward(params, b, Key{1, 2}, train)
 			w.Backward(params, grads, ready)
-			_, _ = w.Losses(), w.MetricValues(0)
+			_ = w.Losses()
+			for i := range m.Metrics() {
+				_ = w.MetricValues(i)
+			}
 		})
 		if n != 0 {
-			t.Errorf("train %v: %v allocations a step", train, n)
+			t.Errorf("%s, train %v: %v allocations a step", name, train, n)
+		}
+	}
+}
+
+// Workers of one process share a model; under the race detector this also says
+// that nothing of it is written.
+func TestWorkspacesOfOneModelAreIndependent(t *testing.T) {
+	m, params, b := tutorialBatch(t, 8)
+	var wg sync.WaitGroup
+	grads := make([][]float32, 4)
+	for i := range grads {
+		grads[i] = make([]float32, m.NumParams())
+		wg.Go(func() {
+			w := m.NewWorkspace(b.N)
+			w.Forward(params, b, Key{1, 1}, true)
+			w.Backward(params, grads[i], nil)
+		})
+	}
+	wg.Wait()
+	for i := range grads {
+		if !sameBits(grads[i], grads[0]) {
+			t.Errorf("worker %d has another gradient", i)
 		}
 	}
 }

@@ -263,7 +263,8 @@ func drawLabel(t *rapid.T, m *Model, y []float32) {
 	case sparseCE:
 		y[0] = float32(rapid.IntRange(0, m.classes()-1).Draw(t, "class"))
 	case categoricalCE:
-		y[rapid.IntRange(0, len(y)-1).Draw(t, "class")] = 1
+		// As far from a sum of 1 as a label may be.
+		y[rapid.IntRange(0, len(y)-1).Draw(t, "class")] = rapid.SampledFrom([]float32{1, 0.9995, 1}).Draw(t, "mass")
 	case binaryCE:
 		for j := range y {
 			y[j] = float32(rapid.IntRange(0, 4).Draw(t, "label")) / 4
