@@ -260,8 +260,8 @@ func (g *Gossip) isSelf(addr netip.AddrPort) bool {
 // Leave says good-bye: to each node directly, so that it is known within
 // milliseconds, and by gossip. From then on this node neither searches nor
 // announces; it still answers until Close. The error tells that gossip could
-// not be sure in time, LeaveTimeout or ctx, that somebody heard it. After
-// Close it does nothing.
+// not be sure in time, LeaveTimeout or ctx, that somebody heard it. A second
+// call, or one after Close, does nothing.
 func (g *Gossip) Leave(ctx context.Context) error {
 	g.stopWork()
 	done := make(chan error, 1)

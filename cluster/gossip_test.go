@@ -392,6 +392,31 @@ func TestANameThatLeadsOnlyHereIsAClusterOfOne(t *testing.T) {
 	}
 }
 
+func TestLoopbackIsSelfWhereAllAddressesAreBound(t *testing.T) {
+	t.Parallel()
+	_, port, _ := net.SplitHostPort(freePort(t))
+	cfg := quick("a", "127.0.0.1:"+port)
+	cfg.Bind, cfg.Advertise, cfg.Insecure = ":"+port, "127.0.0.2", true
+	if s := start(t, cfg).Status(); s.Live != 0 || s.Addr != "127.0.0.2:"+port || len(s.Failed) != 1 || !errors.Is(s.Failed[0].Err, errSelf) {
+		t.Errorf("status %+v", s)
+	}
+}
+
+func TestIPv6(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skip("no IPv6 here: ", err)
+	}
+	l.Close()
+	cfg := quick("a")
+	cfg.Bind = "[::1]:0"
+	a := start(t, cfg)
+	cfg.Name, cfg.Incarnation, cfg.Join = "b", incarnations.Add(1), []string{a.Addr()}
+	b := start(t, cfg)
+	eventually(t, "a and b see each other", everyoneSees(a, b))
+}
+
 func TestUnreachableSeedsAreNamed(t *testing.T) {
 	t.Parallel()
 	closed := freePort(t)

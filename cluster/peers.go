@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -73,13 +75,16 @@ func (p *peers) failed(now time.Time, n view.Node) {
 	}
 }
 
-// oldest returns the lost nodes ordered by a time. The caller holds the lock.
+// oldest returns the lost nodes ordered by a time, then by name. The caller
+// holds the lock.
 func (p *peers) oldest(by func(lostPeer) time.Time) []view.Node {
 	nodes := make([]view.Node, 0, len(p.lost))
 	for n := range p.lost {
 		nodes = append(nodes, n)
 	}
-	slices.SortFunc(nodes, func(a, b view.Node) int { return by(p.lost[a]).Compare(by(p.lost[b])) })
+	slices.SortFunc(nodes, func(a, b view.Node) int {
+		return cmp.Or(by(p.lost[a]).Compare(by(p.lost[b])), strings.Compare(a.ID, b.ID), cmp.Compare(a.Incarnation, b.Incarnation))
+	})
 	return nodes
 }
 
