@@ -164,19 +164,19 @@ func (f *fetcher) copy(ctx context.Context, tmp io.Writer, in io.Reader, from st
 	h := sha256.New()
 	report := Progress{Source: from, File: file.Name, Total: file.Size}
 	in = io.LimitReader(in, file.Size+1)
-	buf := make([]byte, 128<<10)
+	buf := make([]byte, 256<<10)
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := io.ReadFull(in, buf)
+		n, err := in.Read(buf)
 		h.Write(buf[:n])
 		if _, err := tmp.Write(buf[:n]); err != nil {
 			return err
 		}
 		report.Done += int64(n)
 		f.progress(report)
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
+		if err == io.EOF {
 			return file.check(report.Done, h.Sum(nil))
 		}
 		if err != nil {

@@ -1,0 +1,447 @@
+package dataset
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// content is what the files of the data sets in these tests hold.
+var content = map[string][]byte{
+	"big.gz":   bytes.Repeat([]byte("0123456789abcdef"), 40_000), // several chunks
+	"small.gz": []byte("small"),
+}
+
+// entry is a data set of the files of content.
+func entry() Entry {
+	e := Entry{Name: "toy"}
+	for _, name := range []string{"big.gz", "small.gz"} {
+		sum := sha256.Sum256(content[name])
+		e.Files = append(e.Files, File{name, int64(len(content[name])), hex.EncodeToString(sum[:])})
+	}
+	return e
+}
+
+// mirror serves content, through spoil if that is not nil. It counts requests.
+func mirror(t *testing.T, spoil http.HandlerFunc) (url string, requests *atomic.Int32) {
+	t.Helper()
+	requests = new(atomic.Int32)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		if spoil != nil {
+			spoil(w, r)
+			return
+		}
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content[filepath.Base(r.URL.Path)]))
+	}))
+	t.Cleanup(s.Close)
+	return s.URL + "/toy", requests
+}
+
+// fetchToy is get with short time-outs.
+func fetchToy(ctx context.Context, dir string, stall time.Duration, mirrors ...string) error {
+	f := &fetcher{dir: filepath.Join(dir, "toy"), progress: func(Progress) {}, log: discard()}
+	for _, m := range mirrors {
+		f.sources = append(f.sources, newMirrorSource(m, stall))
+	}
+	return f.run(ctx, entry().Files)
+}
+
+// wantCache checks that dir holds these files of the toy data set, unspoilt, and
+// nothing besides.
+func wantCache(t *testing.T, dir string, names ...string) {
+	t.Helper()
+	var got []string
+	files, err := os.ReadDir(filepath.Join(dir, "toy"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		got = append(got, f.Name())
+		b, err := os.ReadFile(filepath.Join(dir, "toy", f.Name()))
+		if err != nil || !bytes.Equal(b, content[f.Name()]) {
+			t.Errorf("%s does not hold what it should (error %v)", f.Name(), err)
+		}
+	}
+	if !slices.Equal(got, names) {
+		t.Errorf("the cache holds %q, want %q", got, names)
+	}
+}
+
+func TestGetFetchesWhatTheCacheLacks(t *testing.T) {
+	dir := t.TempDir()
+	url, requests := mirror(t, nil)
+	var seen []Progress
+	env := Env{CacheDir: dir, Mirrors: []string{url}, Progress: func(p Progress) { seen = append(seen, p) }}
+	for range 2 {
+		got, err := entry().get(t.Context(), env)
+		if err != nil || got != filepath.Join(dir, "toy") {
+			t.Fatalf("get returned %q, %v", got, err)
+		}
+		wantCache(t, dir, "big.gz", "small.gz")
+	}
+	if n := requests.Load(); n != 2 {
+		t.Errorf("%d requests, want one per file", n)
+	}
+	first := Progress{Source: url + "/", File: "big.gz", Done: 0, Total: 640_000}
+	last := Progress{Source: url + "/", File: "small.gz", Done: 5, Total: 5}
+	if diff := cmp.Diff([]Progress{first, last}, []Progress{seen[0], seen[len(seen)-1]}); diff != "" {
+		t.Error(diff)
+	}
+	if ok := slices.IsSortedFunc(seen, func(a, b Progress) int {
+		return strings.Compare(fmt.Sprintf("%s %9d", a.File, a.Done), fmt.Sprintf("%s %9d", b.File, b.Done))
+	}); !ok || len(seen) < 5 {
+		t.Errorf("progress is %v, want rising bytes of one file after the other", seen)
+	}
+	if !entry().Cached(dir) || entry().Cached(t.TempDir()) {
+		t.Error("Cached does not tell a full cache from an empty one")
+	}
+}
+
+func TestADamagedCacheIsFetchedAgain(t *testing.T) {
+	dir := t.TempDir()
+	url, requests := mirror(t, nil)
+	if err := fetchToy(t.Context(), dir, time.Minute, url); err != nil {
+		t.Fatal(err)
+	}
+	bad := bytes.Clone(content["big.gz"])
+	bad[1000] ^= 1
+	if err := os.WriteFile(filepath.Join(dir, "toy", "big.gz"), bad, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := fetchToy(t.Context(), dir, time.Minute, url); err != nil {
+		t.Fatal(err)
+	}
+	wantCache(t, dir, "big.gz", "small.gz")
+	if n := requests.Load(); n != 3 {
+		t.Errorf("%d requests, want 3", n)
+	}
+}
+
+// Each way in which a mirror can fail is told, leaves nothing behind, and sends
+// us to the next mirror.
+func TestABadMirrorIsToldAndLeavesNothingBehind(t *testing.T) {
+	big := content["big.gz"]
+	hang := func(r *http.Request) { <-r.Context().Done() }
+	for _, c := range []struct {
+		name  string
+		spoil http.HandlerFunc
+		want  string
+	}{
+		{"missing", http.NotFound, "the server answered 404 Not Found"},
+		{"truncated", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(big)))
+			_, _ = w.Write(big[:300_000]) // then the connection is cut
+		}, "after 300000 of 640000 bytes: unexpected EOF"},
+		{"short", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(big[:300_000]) }, "300000 bytes, want 640000"},
+		{"long", func(w http.ResponseWriter, _ *http.Request) {
+			for range 3 {
+				_, _ = w.Write(big)
+			}
+		}, "more than 640000 bytes"},
+		{"another file", func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write(append(bytes.Clone(big[1:]), 0))
+		}, fmt.Sprintf("SHA-256 is %x, want %s", sha256.Sum256(append(bytes.Clone(big[1:]), 0)), entry().Files[0].SHA256)},
+		{"hangs at once", func(_ http.ResponseWriter, r *http.Request) { hang(r) }, "no byte came for 100ms"},
+		{"hangs on the way", func(w http.ResponseWriter, r *http.Request) {
+			_, _ = w.Write(big[:300_000])
+			_ = http.NewResponseController(w).Flush()
+			hang(r)
+		}, "after 300000 of 640000 bytes: no byte came for 100ms"},
+		{"cuts the line", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "EOF"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			bad, _ := mirror(t, c.spoil)
+			err := fetchToy(t.Context(), dir, 100*time.Millisecond, bad)
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), bad) {
+				t.Errorf("got %v, want the mirror's address and %q", err, c.want)
+			}
+			wantCache(t, dir)
+			good, _ := mirror(t, nil)
+			if err := fetchToy(t.Context(), dir, 100*time.Millisecond, bad, good); err != nil {
+				t.Error(err)
+			}
+			wantCache(t, dir, "big.gz", "small.gz")
+		})
+	}
+}
+
+func TestADeadMirrorIsAskedOnce(t *testing.T) {
+	bad, asked := mirror(t, http.NotFound)
+	good, _ := mirror(t, nil)
+	if err := fetchToy(t.Context(), t.TempDir(), time.Minute, bad, good); err != nil {
+		t.Fatal(err)
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the dead mirror was asked %d times for two files, want once", n)
+	}
+}
+
+func TestASlowMirrorThatMovesIsWaitedFor(t *testing.T) {
+	slow, _ := mirror(t, func(w http.ResponseWriter, r *http.Request) {
+		for chunk := range slices.Chunk(content[filepath.Base(r.URL.Path)], 80_000) {
+			_, _ = w.Write(chunk)
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
+	dir := t.TempDir()
+	if err := fetchToy(t.Context(), dir, 250*time.Millisecond, slow); err != nil { // takes 400 ms
+		t.Error(err)
+	}
+	wantCache(t, dir, "big.gz", "small.gz")
+}
+
+// A server that calls a .gz file an encoding must not make us unpack it.
+func TestContentEncodingIsLeftAlone(t *testing.T) {
+	url, _ := mirror(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		_, _ = w.Write(content[filepath.Base(r.URL.Path)])
+	})
+	dir := t.TempDir()
+	if err := fetchToy(t.Context(), dir, time.Minute, url); err != nil {
+		t.Error(err)
+	}
+	wantCache(t, dir, "big.gz", "small.gz")
+}
+
+func TestCancellingEndsADownload(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	url, _ := mirror(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write(content["big.gz"][:1000])
+		_ = http.NewResponseController(w).Flush()
+		cancel()
+		<-r.Context().Done()
+	})
+	dir := t.TempDir()
+	err := fetchToy(ctx, dir, time.Minute, url, "http://never.invalid/")
+	if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "never.invalid") {
+		t.Errorf("got %v, want that it was cancelled and nothing else was asked", err)
+	}
+	wantCache(t, dir)
+}
+
+func TestManyMayFetchAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	url, _ := mirror(t, nil)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if err := fetchToy(t.Context(), dir, time.Minute, url); err != nil {
+				t.Error(err)
+			}
+			for _, f := range entry().Files { // whole as soon as one of them has it
+				if err := f.verify(filepath.Join(dir, "toy", f.Name)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	wantCache(t, dir, "big.gz", "small.gz")
+}
+
+func TestOldTemporaryFilesAreSweptAndFreshOnesLeft(t *testing.T) {
+	dir := t.TempDir()
+	toy := filepath.Join(dir, "toy")
+	if err := os.Mkdir(toy, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	old, fresh := filepath.Join(toy, ".big.gz.1.part"), filepath.Join(toy, ".big.gz.2.part")
+	for _, path := range []string{old, fresh} {
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	past := time.Now().Add(-2 * tempLife)
+	if err := os.Chtimes(old, past, past); err != nil {
+		t.Fatal(err)
+	}
+	url, _ := mirror(t, nil)
+	if err := fetchToy(t.Context(), dir, time.Minute, url); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file that was left behind is still there (%v)", err)
+	}
+	if _, err := os.Stat(fresh); err != nil {
+		t.Errorf("the file of a running download is gone: %v", err)
+	}
+}
+
+func TestTheErrorTellsEverySourceThatWasTried(t *testing.T) {
+	fakeGo(t, `echo '{"Path": "example.org/toy", "Error": "lookup proxy.invalid: no such host"}'; exit 1`)
+	dir := t.TempDir()
+	e := entry()
+	e.Module = Module{"example.org/toy", "v1.0.0", "data"}
+	a, _ := mirror(t, http.NotFound)
+	b, _ := mirror(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
+	_, err := e.get(t.Context(), Env{CacheDir: dir, Mirrors: []string{a, b}})
+	want := "big.gz could not be had from any source:" +
+		"\n  cache: open " + dir + "/toy/big.gz: no such file or directory" +
+		"\n  go module example.org/toy@v1.0.0: lookup proxy.invalid: no such host" +
+		"\n  " + a + "/: the server answered 404 Not Found" +
+		"\n  " + b + "/: the server answered 403 Forbidden"
+	if err == nil || err.Error() != want {
+		t.Errorf(" got %v\nwant %s", err, want)
+	}
+	wantCache(t, dir)
+}
+
+func TestOfflineAsksNobody(t *testing.T) {
+	fakeGo(t, "touch started")
+	url, requests := mirror(t, nil)
+	e := entry()
+	e.Module = Module{"example.org/toy", "v1.0.0", "data"}
+	_, err := e.get(t.Context(), Env{CacheDir: t.TempDir(), Mirrors: []string{url}, Offline: true})
+	if err == nil || !strings.Contains(err.Error(), "go module and mirrors: not asked") {
+		t.Errorf("got %v", err)
+	}
+	if n := requests.Load(); n != 0 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+func TestGetOfAnUnknownNameTellsTheKnownOnes(t *testing.T) {
+	_, err := Get(t.Context(), "minst", Env{CacheDir: t.TempDir(), Offline: true})
+	const want = `dataset: no data set is called "minst", want one of: mnist`
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+func TestAnUnwritableCacheIsTold(t *testing.T) {
+	dir := writeFiles(t, map[string][]byte{"file": nil})
+	url, _ := mirror(t, nil)
+	err := fetchToy(t.Context(), filepath.Join(dir, "file"), time.Minute, url)
+	if err == nil || !strings.Contains(err.Error(), "not a directory") {
+		t.Errorf("got %v, want that the cache is not a directory", err)
+	}
+}
+
+// fakeGo puts a go command in front of the PATH that runs a shell script.
+func fakeGo(t *testing.T, script string) {
+	t.Helper()
+	if runtime.GOOS == "windows" {
+		t.Skip("the stand-in for the go command is a shell script")
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "go"), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
+}
+
+func toyModule(limit time.Duration) *moduleSource {
+	return &moduleSource{module: Module{"example.org/toy", "v1.0.0", "data"}, limit: limit}
+}
+
+func TestTheModuleIsAskedOnceAndFromOutsideAnyModule(t *testing.T) {
+	mod := writeFiles(t, nil)
+	if err := os.Mkdir(filepath.Join(mod, "data"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range content {
+		if err := os.WriteFile(filepath.Join(mod, "data", name), b, 0o444); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := filepath.Join(t.TempDir(), "seen")
+	t.Setenv("GOFLAGS", "-mod=vendor -modcacherw")
+	t.Setenv("GO111MODULE", "off")
+	fakeGo(t, `echo "$*|$GOFLAGS|$GO111MODULE|$GOWORK|$(ls -A | wc -l)|$PWD" >>`+seen+`
+echo '{"Dir": "`+mod+`"}'`)
+	dir := t.TempDir()
+	f := &fetcher{dir: filepath.Join(dir, "toy"), sources: []source{toyModule(time.Minute)}, progress: func(Progress) {}, log: discard()}
+	if err := f.run(t.Context(), entry().Files); err != nil {
+		t.Fatal(err)
+	}
+	wantCache(t, dir, "big.gz", "small.gz")
+	b, err := os.ReadFile(seen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, work, _ := strings.Cut(strings.TrimSpace(string(b)), "|0|")
+	if want := "mod download -json example.org/toy@v1.0.0|-mod=mod -modcacherw|on|off"; line != want {
+		t.Errorf("the go command saw %q, want once %q", b, want)
+	}
+	if _, err := os.Stat(work); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its working directory %q is still there (%v)", work, err)
+	}
+}
+
+func TestWhatTheGoCommandFailsWithIsTold(t *testing.T) {
+	for _, c := range []struct{ name, script, want string }{
+		{"known failure", `echo '{"Error": "no such version"}'; exit 1`, "no such version"},
+		{"other failure", `echo 'go: GOPATH' >&2; echo 'is not set' >&2; exit 2`, "go mod download: exit status 2: go: GOPATH is not set"},
+		{"long failure", `printf '%01000d' 7 >&2; exit 2`, "0…"},
+		{"no answer", `exit 0`, "go mod download: unreadable answer: unexpected end of JSON input"},
+		{"another answer", `echo '{}'`, "go mod download: the answer names no directory"},
+		{"no such directory", `echo '{"Dir": "/nonexistent"}'`, "open /nonexistent/data/big.gz: no such file or directory"},
+		{"hangs", `exec sleep 60`, "go mod download took more than 200ms"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fakeGo(t, c.script)
+			_, err := toyModule(200*time.Millisecond).open(t.Context(), entry().Files[0])
+			if c.name != "hangs" {
+				_, err = toyModule(time.Minute).open(t.Context(), entry().Files[0])
+			}
+			if err == nil || !strings.HasSuffix(err.Error(), c.want) {
+				t.Errorf(" got %v\nwant %s", err, c.want)
+			}
+		})
+	}
+}
+
+func TestWithoutAGoCommandTheModuleIsPassedOver(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	_, err := toyModule(time.Minute).open(t.Context(), entry().Files[0])
+	if err == nil || err.Error() != "no go command on the PATH" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCancellingEndsTheGoCommand(t *testing.T) {
+	fakeGo(t, "exec sleep 60")
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, err := toyModule(time.Minute).open(ctx, entry().Files[0])
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 10*time.Second {
+		t.Errorf("got %v after %v", err, time.Since(start))
+	}
+}
+
+// Names in the temporary pattern are told apart from the files themselves.
+func TestNoFileIsCalledLikeATemporaryOne(t *testing.T) {
+	for _, e := range List() {
+		for _, f := range e.Files {
+			if ok, err := filepath.Match(tempPattern("*"), f.Name); ok || err != nil {
+				t.Errorf("%s: %v, %v", f.Name, ok, err)
+			}
+			if len(f.SHA256) != 64 || strings.ToLower(f.SHA256) != f.SHA256 || f.Size < 1 {
+				t.Errorf("%s: digest or size is malformed", f.Name)
+			}
+		}
+	}
+}
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
