@@ -84,6 +84,9 @@ type Dataset interface {
 	// in y[0] as a float32. Wrong lengths or a wrong i panic; an error is the
 	// world's doing, and x and y are then undefined.
 	Read(i int, x, y []float32) (id uint64, err error)
+	// ID returns the id of sample i by the index that the fingerprint covers,
+	// without reading the sample. What Read returns is held against it.
+	ID(i int) uint64
 	// Fingerprint names the decoded content: two data sets with one fingerprint
 	// give the same id, x and y for every i. It is computed once.
 	Fingerprint() [sha256.Size]byte
@@ -132,6 +135,8 @@ type slice struct {
 
 func (s *slice) Len() int   { return s.hi - s.lo }
 func (s *slice) Info() Info { return s.base.Info() }
+
+func (s *slice) ID(i int) uint64 { return s.base.ID(s.lo + i) }
 
 func (s *slice) Read(i int, x, y []float32) (uint64, error) {
 	if i < 0 || i >= s.Len() {

@@ -55,11 +55,12 @@ func mirror(t *testing.T, spoil http.HandlerFunc) (url string, requests *atomic.
 	return s.URL + "/toy", requests
 }
 
-// fetchToy is get with short time-outs.
+// fetchToy is get with a time-out of our own for the first mirror.
 func fetchToy(ctx context.Context, dir string, stall time.Duration, mirrors ...string) error {
 	f := &fetcher{dir: filepath.Join(dir, "toy"), progress: func(Progress) {}, log: discard()}
 	for _, m := range mirrors {
 		f.sources = append(f.sources, newMirrorSource(m, stall))
+		stall = time.Minute
 	}
 	return f.run(ctx, entry().Files)
 }
@@ -159,24 +160,25 @@ func TestABadMirrorIsToldAndLeavesNothingBehind(t *testing.T) {
 		{"another file", func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write(append(bytes.Clone(big[1:]), 0))
 		}, fmt.Sprintf("SHA-256 is %x, want %s", sha256.Sum256(append(bytes.Clone(big[1:]), 0)), entry().Files[0].SHA256)},
-		{"hangs at once", func(_ http.ResponseWriter, r *http.Request) { hang(r) }, "no byte came for 100ms"},
+		{"hangs at once", func(_ http.ResponseWriter, r *http.Request) { hang(r) }, "no byte came for 500ms"},
 		{"hangs on the way", func(w http.ResponseWriter, r *http.Request) {
 			_, _ = w.Write(big[:300_000])
 			_ = http.NewResponseController(w).Flush()
 			hang(r)
-		}, "after 300000 of 640000 bytes: no byte came for 100ms"},
+		}, "after 300000 of 640000 bytes: no byte came for 500ms"},
 		{"cuts the line", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "EOF"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			bad, _ := mirror(t, c.spoil)
-			err := fetchToy(t.Context(), dir, 100*time.Millisecond, bad)
+			err := fetchToy(t.Context(), dir, 500*time.Millisecond, bad)
 			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), bad) {
 				t.Errorf("got %v, want the mirror's address and %q", err, c.want)
 			}
 			wantCache(t, dir)
 			good, _ := mirror(t, nil)
-			if err := fetchToy(t.Context(), dir, 100*time.Millisecond, bad, good); err != nil {
+			if err := fetchToy(t.Context(), dir, 500*time.Millisecond, bad, good); err != nil {
 				t.Error(err)
 			}
 			wantCache(t, dir, "big.gz", "small.gz")
@@ -196,15 +198,16 @@ func TestADeadMirrorIsAskedOnce(t *testing.T) {
 }
 
 func TestASlowMirrorThatMovesIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	slow, _ := mirror(t, func(w http.ResponseWriter, r *http.Request) {
 		for chunk := range slices.Chunk(content[filepath.Base(r.URL.Path)], 80_000) {
 			_, _ = w.Write(chunk)
 			_ = http.NewResponseController(w).Flush()
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(150 * time.Millisecond)
 		}
 	})
 	dir := t.TempDir()
-	if err := fetchToy(t.Context(), dir, 250*time.Millisecond, slow); err != nil { // takes 400 ms
+	if err := fetchToy(t.Context(), dir, time.Second, slow); err != nil { // takes 1.2 s
 		t.Error(err)
 	}
 	wantCache(t, dir, "big.gz", "small.gz")

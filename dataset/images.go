@@ -73,6 +73,8 @@ func checkLabels(path string, x *IDX, imagePath string, n, classes int) error {
 func (d *images) Len() int   { return len(d.labels) }
 func (d *images) Info() Info { return d.info }
 
+func (d *images) ID(i int) uint64 { return uint64(i) }
+
 func (d *images) Read(i int, x, y []float32) (uint64, error) {
 	checkRead(d.info, d.width, d.Len(), i, x, y)
 	pixels := d.pixels[i*d.width : (i+1)*d.width]

@@ -115,6 +115,9 @@ func (m *Memory) Len() int { return len(m.ids) }
 // Info describes every sample.
 func (m *Memory) Info() Info { return m.info }
 
+// ID returns the id of sample i.
+func (m *Memory) ID(i int) uint64 { return m.ids[i] }
+
 // Read copies sample i into x and y; it never fails.
 func (m *Memory) Read(i int, x, y []float32) (uint64, error) {
 	checkRead(m.info, m.width, m.Len(), i, x, y)

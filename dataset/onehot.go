@@ -26,6 +26,8 @@ type oneHot struct {
 func (o *oneHot) Len() int   { return o.base.Len() }
 func (o *oneHot) Info() Info { return o.info }
 
+func (o *oneHot) ID(i int) uint64 { return o.base.ID(i) }
+
 func (o *oneHot) Read(i int, x, y []float32) (uint64, error) {
 	if len(y) != o.info.Target {
 		panic(fmt.Sprintf("dataset: Read into y[%d], want y[%d]", len(y), o.info.Target))
