@@ -17,21 +17,20 @@ type Scratch struct {
 //			s = fma(a[i*ars+p*acs], b[p*brs+j], s)
 //		c[i*crs+j] = s, or the one NaN
 //
-// Strides count elements. Assembly reads the fields by their offsets (the
-// generator takes them from panelLayout, which a test compares).
+// Strides count elements. Assembly reads the fields; after a change, generate it.
 type panel struct {
-	a    []float32 // offset 0
-	b    []float32 // 24
-	c    []float32 // 48
-	ars  int       // 72: between rows of a
-	acs  int       // 80: between columns of a
-	brs  int       // 88: between rows of b
-	crs  int       // 96: between rows of c
-	k    int       // 104: > 0
-	rows int       // 112: of one tile, 1 to variant.rows
-	tile int       // 120: how many tiles, one below the other, > 0
-	cols int       // 128: of each tile, 1 to variant.cols
-	load int       // 136: 1 to start from what c holds, 0 to start from +0
+	a    []float32
+	b    []float32
+	c    []float32
+	ars  int // between rows of a
+	acs  int // between columns of a
+	brs  int // between rows of b
+	crs  int // between rows of c
+	k    int // > 0
+	rows int // of one tile, 1 to variant.rows
+	tile int // how many tiles, one below the other, > 0
+	cols int // of each tile, 1 to variant.cols
+	load int // 1 to start from what c holds, 0 to start from +0
 
 	wide [][8]float64 // portable only: b in float64
 }
@@ -130,7 +129,7 @@ func (s *Scratch) chooseB(b matrix, p, j int) {
 	if need := kBlock * maxCols; len(s.packed) < need {
 		s.packed = make([]float32, need)
 	}
-	pack(s.packed, b.from(p, j), w.k, w.cols, b.cs)
+	active.pack(s.packed, b.from(p, j), w.k, w.cols, b.cs)
 	w.b, w.brs = s.packed, w.cols
 }
 
@@ -138,11 +137,23 @@ func (s *Scratch) chooseB(b matrix, p, j int) {
 const maxCols = 32
 
 // pack sets dst[k,cols] to the transpose of src[cols,k], whose rows lie stride
-// apart.
-func pack(dst, src []float32, k, cols, stride int) {
+// apart: blocks of 8 by 8 the fast way, if there is one, the edges one by one.
+func (v *variant) pack(dst, src []float32, k, cols, stride int) {
+	var kFast, colsFast int
+	if v.transpose != nil {
+		kFast, colsFast = k&^7, cols&^7
+	}
+	for j := 0; j < colsFast && kFast > 0; j += 8 {
+		v.transpose(&dst[j], &src[j*stride], kFast/8, cols, stride)
+	}
 	for j := range cols {
-		for p, x := range src[j*stride:][:k] {
-			dst[p*cols+j] = x
+		first := 0
+		if j < colsFast {
+			first = kFast
+		}
+		row := src[j*stride:][:k]
+		for p := first; p < k; p++ {
+			dst[p*cols+j] = row[p]
 		}
 	}
 }

@@ -210,7 +210,7 @@ func reluGradGeneric(dx, dy, y []float32) {
 	}
 }
 
-func adamGeneric(p, g, m, v []float32, c *adamConst) {
+func adamGeneric(p, g, m, v []float32, c adamConst) {
 	for i, gi := range g {
 		mi := float32(c.beta1*m[i]) + float32(c.rest1*gi)
 		vi := float32(c.beta2*v[i]) + float32(c.rest2*float32(gi*gi))

@@ -49,16 +49,19 @@ type variant struct {
 
 	rows, cols int          // largest tile of a product held in registers
 	product    func(*panel) // see panel
-	add        func(dst, src []float32)
-	addF64     func(dst, src []float64)
-	roundAdd   func(acc []float64, g []float32, scale float64)
-	maxBits    func(x []float32) uint32 // maximum of the bits without sign
-	relu       func(dst, x []float32)
-	reluGrad   func(dx, dy, y []float32)
-	exp        func(dst, x []float32)
-	tanh       func(dst, x []float32)
-	sigmoid    func(dst, x []float32)
-	adam       func(p, g, m, v []float32, c *adamConst)
+	// transpose copies blocks of 8 by 8 elements, side by side in src, one below
+	// the other in dst; nil if there is no fast way.
+	transpose func(dst, src *float32, blocks, dstStride, srcStride int)
+	add       func(dst, src []float32)
+	addF64    func(dst, src []float64)
+	roundAdd  func(acc []float64, g []float32, scale float64)
+	maxBits   func(x []float32) uint32 // maximum of the bits without sign
+	relu      func(dst, x []float32)
+	reluGrad  func(dx, dy, y []float32)
+	exp       func(dst, x []float32)
+	tanh      func(dst, x []float32)
+	sigmoid   func(dst, x []float32)
+	adam      func(p, g, m, v []float32, c adamConst)
 }
 
 // variants lists what this CPU can run, best first. The portable one is last

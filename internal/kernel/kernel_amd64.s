@@ -2420,46 +2420,45 @@ done:
 	VZEROUPPER
 	RET
 
-// func adamAVX2(p []float32, g []float32, m []float32, v []float32, c *adamConst)
+// func adamAVX2(p []float32, g []float32, m []float32, v []float32, c adamConst)
 // Requires: AVX
-TEXT ·adamAVX2(SB), $0-104
+TEXT ·adamAVX2(SB), $0-132
 	MOVQ         p_base+0(FP), AX
 	MOVQ         g_base+24(FP), CX
 	MOVQ         m_base+48(FP), DX
 	MOVQ         v_base+72(FP), BX
-	MOVQ         c+96(FP), SI
 	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y0
-	MOVQ         g_len+32(FP), DI
+	MOVQ         g_len+32(FP), SI
 
 loop:
-	CMPQ         DI, $0x00000008
+	CMPQ         SI, $0x00000008
 	JL           tail
 	VMOVUPS      (CX), Y1
 	VMOVUPS      (DX), Y2
 	VMOVUPS      (BX), Y3
 	VMOVUPS      (AX), Y4
 	VMULPS       Y1, Y1, Y5
-	VBROADCASTSS 4(SI), Y6
+	VBROADCASTSS c_beta1+100(FP), Y6
 	VMULPS       Y6, Y2, Y2
-	VBROADCASTSS 24(SI), Y6
+	VBROADCASTSS c_rest1+120(FP), Y6
 	VMULPS       Y6, Y1, Y1
 	VADDPS       Y1, Y2, Y2
-	VBROADCASTSS 8(SI), Y1
+	VBROADCASTSS c_beta2+104(FP), Y1
 	VMULPS       Y1, Y3, Y3
-	VBROADCASTSS 28(SI), Y1
+	VBROADCASTSS c_rest2+124(FP), Y1
 	VMULPS       Y1, Y5, Y5
 	VADDPS       Y5, Y3, Y3
-	VBROADCASTSS 20(SI), Y1
+	VBROADCASTSS c_c2+116(FP), Y1
 	VMULPS       Y1, Y3, Y5
 	VSQRTPS      Y5, Y5
-	VBROADCASTSS 12(SI), Y1
+	VBROADCASTSS c_eps+108(FP), Y1
 	VADDPS       Y1, Y5, Y5
-	VBROADCASTSS 16(SI), Y1
+	VBROADCASTSS c_c1+112(FP), Y1
 	VMULPS       Y1, Y2, Y1
 	VDIVPS       Y5, Y1, Y1
-	VBROADCASTSS (SI), Y5
+	VBROADCASTSS c_lr+96(FP), Y5
 	VMULPS       Y5, Y1, Y1
-	VBROADCASTSS 32(SI), Y5
+	VBROADCASTSS c_shrink+128(FP), Y5
 	VMULPS       Y5, Y4, Y5
 	VSUBPS       Y5, Y4, Y4
 	VSUBPS       Y1, Y4, Y4
@@ -2476,41 +2475,41 @@ loop:
 	ADDQ         $0x00000020, CX
 	ADDQ         $0x00000020, DX
 	ADDQ         $0x00000020, BX
-	SUBQ         $0x00000008, DI
+	SUBQ         $0x00000008, SI
 	JMP          loop
 
 tail:
-	TESTQ        DI, DI
+	TESTQ        SI, SI
 	JZ           done
-	LEAQ         masks<>+0(SB), R8
-	NEGQ         DI
-	VMOVDQU      32(R8)(DI*4), Y2
+	LEAQ         masks<>+0(SB), DI
+	NEGQ         SI
+	VMOVDQU      32(DI)(SI*4), Y2
 	VMASKMOVPS   (CX), Y2, Y1
 	VMASKMOVPS   (DX), Y2, Y3
 	VMASKMOVPS   (BX), Y2, Y4
 	VMASKMOVPS   (AX), Y2, Y5
 	VMULPS       Y1, Y1, Y6
-	VBROADCASTSS 4(SI), Y7
+	VBROADCASTSS c_beta1+100(FP), Y7
 	VMULPS       Y7, Y3, Y3
-	VBROADCASTSS 24(SI), Y7
+	VBROADCASTSS c_rest1+120(FP), Y7
 	VMULPS       Y7, Y1, Y1
 	VADDPS       Y1, Y3, Y3
-	VBROADCASTSS 8(SI), Y1
+	VBROADCASTSS c_beta2+104(FP), Y1
 	VMULPS       Y1, Y4, Y4
-	VBROADCASTSS 28(SI), Y1
+	VBROADCASTSS c_rest2+124(FP), Y1
 	VMULPS       Y1, Y6, Y6
 	VADDPS       Y6, Y4, Y4
-	VBROADCASTSS 20(SI), Y1
+	VBROADCASTSS c_c2+116(FP), Y1
 	VMULPS       Y1, Y4, Y6
 	VSQRTPS      Y6, Y6
-	VBROADCASTSS 12(SI), Y1
+	VBROADCASTSS c_eps+108(FP), Y1
 	VADDPS       Y1, Y6, Y6
-	VBROADCASTSS 16(SI), Y1
+	VBROADCASTSS c_c1+112(FP), Y1
 	VMULPS       Y1, Y3, Y1
 	VDIVPS       Y6, Y1, Y1
-	VBROADCASTSS (SI), Y6
+	VBROADCASTSS c_lr+96(FP), Y6
 	VMULPS       Y6, Y1, Y1
-	VBROADCASTSS 32(SI), Y6
+	VBROADCASTSS c_shrink+128(FP), Y6
 	VMULPS       Y6, Y5, Y6
 	VSUBPS       Y6, Y5, Y5
 	VSUBPS       Y1, Y5, Y5
@@ -4816,46 +4815,45 @@ done:
 	VZEROUPPER
 	RET
 
-// func adamAVX512(p []float32, g []float32, m []float32, v []float32, c *adamConst)
+// func adamAVX512(p []float32, g []float32, m []float32, v []float32, c adamConst)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·adamAVX512(SB), $0-104
+TEXT ·adamAVX512(SB), $0-132
 	MOVQ         p_base+0(FP), AX
 	MOVQ         g_base+24(FP), CX
 	MOVQ         m_base+48(FP), DX
 	MOVQ         v_base+72(FP), BX
-	MOVQ         c+96(FP), SI
 	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z0
-	MOVQ         g_len+32(FP), DI
+	MOVQ         g_len+32(FP), SI
 
 loop:
-	CMPQ         DI, $0x00000010
+	CMPQ         SI, $0x00000010
 	JL           tail
 	VMOVUPS      (CX), Z1
 	VMOVUPS      (DX), Z2
 	VMOVUPS      (BX), Z3
 	VMOVUPS      (AX), Z4
 	VMULPS       Z1, Z1, Z5
-	VBROADCASTSS 4(SI), Z6
+	VBROADCASTSS c_beta1+100(FP), Z6
 	VMULPS       Z6, Z2, Z2
-	VBROADCASTSS 24(SI), Z6
+	VBROADCASTSS c_rest1+120(FP), Z6
 	VMULPS       Z6, Z1, Z1
 	VADDPS       Z1, Z2, Z2
-	VBROADCASTSS 8(SI), Z1
+	VBROADCASTSS c_beta2+104(FP), Z1
 	VMULPS       Z1, Z3, Z3
-	VBROADCASTSS 28(SI), Z1
+	VBROADCASTSS c_rest2+124(FP), Z1
 	VMULPS       Z1, Z5, Z5
 	VADDPS       Z5, Z3, Z3
-	VBROADCASTSS 20(SI), Z1
+	VBROADCASTSS c_c2+116(FP), Z1
 	VMULPS       Z1, Z3, Z5
 	VSQRTPS      Z5, Z5
-	VBROADCASTSS 12(SI), Z1
+	VBROADCASTSS c_eps+108(FP), Z1
 	VADDPS       Z1, Z5, Z5
-	VBROADCASTSS 16(SI), Z1
+	VBROADCASTSS c_c1+112(FP), Z1
 	VMULPS       Z1, Z2, Z1
 	VDIVPS       Z5, Z1, Z1
-	VBROADCASTSS (SI), Z5
+	VBROADCASTSS c_lr+96(FP), Z5
 	VMULPS       Z5, Z1, Z1
-	VBROADCASTSS 32(SI), Z5
+	VBROADCASTSS c_shrink+128(FP), Z5
 	VMULPS       Z5, Z4, Z5
 	VSUBPS       Z5, Z4, Z4
 	VSUBPS       Z1, Z4, Z4
@@ -4872,41 +4870,41 @@ loop:
 	ADDQ         $0x00000040, CX
 	ADDQ         $0x00000040, DX
 	ADDQ         $0x00000040, BX
-	SUBQ         $0x00000010, DI
+	SUBQ         $0x00000010, SI
 	JMP          loop
 
 tail:
-	TESTQ        DI, DI
+	TESTQ        SI, SI
 	JZ           done
-	MOVL         $-1, R8
-	BZHIL        DI, R8, R8
-	KMOVW        R8, K1
+	MOVL         $-1, DI
+	BZHIL        SI, DI, DI
+	KMOVW        DI, K1
 	VMOVUPS.Z    (CX), K1, Z1
 	VMOVUPS.Z    (DX), K1, Z2
 	VMOVUPS.Z    (BX), K1, Z3
 	VMOVUPS.Z    (AX), K1, Z4
 	VMULPS       Z1, Z1, Z5
-	VBROADCASTSS 4(SI), Z6
+	VBROADCASTSS c_beta1+100(FP), Z6
 	VMULPS       Z6, Z2, Z2
-	VBROADCASTSS 24(SI), Z6
+	VBROADCASTSS c_rest1+120(FP), Z6
 	VMULPS       Z6, Z1, Z1
 	VADDPS       Z1, Z2, Z2
-	VBROADCASTSS 8(SI), Z1
+	VBROADCASTSS c_beta2+104(FP), Z1
 	VMULPS       Z1, Z3, Z3
-	VBROADCASTSS 28(SI), Z1
+	VBROADCASTSS c_rest2+124(FP), Z1
 	VMULPS       Z1, Z5, Z5
 	VADDPS       Z5, Z3, Z3
-	VBROADCASTSS 20(SI), Z1
+	VBROADCASTSS c_c2+116(FP), Z1
 	VMULPS       Z1, Z3, Z5
 	VSQRTPS      Z5, Z5
-	VBROADCASTSS 12(SI), Z1
+	VBROADCASTSS c_eps+108(FP), Z1
 	VADDPS       Z1, Z5, Z5
-	VBROADCASTSS 16(SI), Z1
+	VBROADCASTSS c_c1+112(FP), Z1
 	VMULPS       Z1, Z2, Z1
 	VDIVPS       Z5, Z1, Z1
-	VBROADCASTSS (SI), Z5
+	VBROADCASTSS c_lr+96(FP), Z5
 	VMULPS       Z5, Z1, Z1
-	VBROADCASTSS 32(SI), Z5
+	VBROADCASTSS c_shrink+128(FP), Z5
 	VMULPS       Z5, Z4, Z5
 	VSUBPS       Z5, Z4, Z4
 	VSUBPS       Z1, Z4, Z4
@@ -4921,5 +4919,74 @@ tail:
 	VMOVUPS      Z3, K1, (BX)
 
 done:
+	VZEROUPPER
+	RET
+
+// func transposeAVX2(dst *float32, src *float32, blocks int, dstStride int, srcStride int)
+// Requires: AVX
+TEXT ·transposeAVX2(SB), $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ blocks+16(FP), DX
+	MOVQ dstStride+24(FP), BX
+	MOVQ srcStride+32(FP), SI
+	SHLQ $0x02, BX
+	SHLQ $0x02, SI
+	LEAQ (SI)(SI*2), DI
+	LEAQ (CX)(SI*4), R8
+
+loop:
+	VMOVUPS     (CX), X0
+	VINSERTF128 $0x01, (R8), Y0, Y0
+	VMOVUPS     (CX)(SI*1), X2
+	VINSERTF128 $0x01, (R8)(SI*1), Y2, Y2
+	VMOVUPS     (CX)(SI*2), X4
+	VINSERTF128 $0x01, (R8)(SI*2), Y4, Y4
+	VMOVUPS     (CX)(DI*1), X6
+	VINSERTF128 $0x01, (R8)(DI*1), Y6, Y6
+	VUNPCKLPS   Y2, Y0, Y1
+	VUNPCKLPS   Y6, Y4, Y3
+	VUNPCKHPS   Y2, Y0, Y5
+	VUNPCKHPS   Y6, Y4, Y6
+	VUNPCKLPD   Y3, Y1, Y0
+	VUNPCKHPD   Y3, Y1, Y2
+	VUNPCKLPD   Y6, Y5, Y4
+	VUNPCKHPD   Y6, Y5, Y6
+	VMOVUPS     Y0, (AX)
+	ADDQ        BX, AX
+	VMOVUPS     Y2, (AX)
+	ADDQ        BX, AX
+	VMOVUPS     Y4, (AX)
+	ADDQ        BX, AX
+	VMOVUPS     Y6, (AX)
+	ADDQ        BX, AX
+	VMOVUPS     16(CX), X7
+	VINSERTF128 $0x01, 16(R8), Y7, Y7
+	VMOVUPS     16(CX)(SI*1), X8
+	VINSERTF128 $0x01, 16(R8)(SI*1), Y8, Y8
+	VMOVUPS     16(CX)(SI*2), X9
+	VINSERTF128 $0x01, 16(R8)(SI*2), Y9, Y9
+	VMOVUPS     16(CX)(DI*1), X10
+	VINSERTF128 $0x01, 16(R8)(DI*1), Y10, Y10
+	VUNPCKLPS   Y8, Y7, Y1
+	VUNPCKLPS   Y10, Y9, Y3
+	VUNPCKHPS   Y8, Y7, Y5
+	VUNPCKHPS   Y10, Y9, Y10
+	VUNPCKLPD   Y3, Y1, Y7
+	VUNPCKHPD   Y3, Y1, Y8
+	VUNPCKLPD   Y10, Y5, Y9
+	VUNPCKHPD   Y10, Y5, Y10
+	VMOVUPS     Y7, (AX)
+	ADDQ        BX, AX
+	VMOVUPS     Y8, (AX)
+	ADDQ        BX, AX
+	VMOVUPS     Y9, (AX)
+	ADDQ        BX, AX
+	VMOVUPS     Y10, (AX)
+	ADDQ        BX, AX
+	ADDQ        $0x20, CX
+	ADDQ        $0x20, R8
+	DECQ        DX
+	JNZ         loop
 	VZEROUPPER
 	RET

@@ -20,33 +20,35 @@ func native() []variant {
 var variantAVX512 = variant{
 	name: "avx512",
 	rows: 8, cols: 32,
-	product:  productAVX512,
-	add:      addAVX512,
-	addF64:   addF64AVX512,
-	roundAdd: roundAddAVX512,
-	maxBits:  maxBitsAVX512,
-	relu:     reluAVX512,
-	reluGrad: reluGradAVX512,
-	exp:      expAVX512,
-	tanh:     tanhAVX512,
-	sigmoid:  sigmoidAVX512,
-	adam:     adamAVX512,
+	transpose: transposeAVX2,
+	product:   productAVX512,
+	add:       addAVX512,
+	addF64:    addF64AVX512,
+	roundAdd:  roundAddAVX512,
+	maxBits:   maxBitsAVX512,
+	relu:      reluAVX512,
+	reluGrad:  reluGradAVX512,
+	exp:       expAVX512,
+	tanh:      tanhAVX512,
+	sigmoid:   sigmoidAVX512,
+	adam:      adamAVX512,
 }
 
 var variantAVX2 = variant{
 	name: "avx2",
 	rows: 6, cols: 16,
-	product:  productAVX2,
-	add:      addAVX2,
-	addF64:   addF64AVX2,
-	roundAdd: roundAddAVX2,
-	maxBits:  maxBitsAVX2,
-	relu:     reluAVX2,
-	reluGrad: reluGradAVX2,
-	exp:      expAVX2,
-	tanh:     tanhAVX2,
-	sigmoid:  sigmoidAVX2,
-	adam:     adamAVX2,
+	transpose: transposeAVX2,
+	product:   productAVX2,
+	add:       addAVX2,
+	addF64:    addF64AVX2,
+	roundAdd:  roundAddAVX2,
+	maxBits:   maxBitsAVX2,
+	relu:      reluAVX2,
+	reluGrad:  reluGradAVX2,
+	exp:       expAVX2,
+	tanh:      tanhAVX2,
+	sigmoid:   sigmoidAVX2,
+	adam:      adamAVX2,
 }
 
 // The functions of kernel_amd64.s. Each is its namesake in generic.go or
@@ -83,7 +85,7 @@ func tanhAVX512(dst, x []float32)
 func sigmoidAVX512(dst, x []float32)
 
 //go:noescape
-func adamAVX512(p, g, m, v []float32, c *adamConst)
+func adamAVX512(p, g, m, v []float32, c adamConst)
 
 //go:noescape
 func productAVX2(w *panel)
@@ -116,4 +118,7 @@ func tanhAVX2(dst, x []float32)
 func sigmoidAVX2(dst, x []float32)
 
 //go:noescape
-func adamAVX2(p, g, m, v []float32, c *adamConst)
+func adamAVX2(p, g, m, v []float32, c adamConst)
+
+//go:noescape
+func transposeAVX2(dst, src *float32, blocks, dstStride, srcStride int)

@@ -11,7 +11,7 @@ func AddBias(y, bias []float32) {
 	n := len(bias)
 	checkRows("AddBias", len(y), n)
 	for ; len(y) > 0; y = y[n:] {
-		active.add(y[:n], bias)
+		add(y[:n], bias)
 	}
 }
 
@@ -27,9 +27,19 @@ func SumRows(dst, x []float32, accumulate bool) {
 	checkRows("SumRows", len(x), n)
 	start(dst, accumulate)
 	for ; len(x) > 0; x = x[n:] {
-		active.add(dst, x[:n])
+		add(dst, x[:n])
 	}
 }
+
+func add(dst, src []float32) {
+	for lo, hi := piece(0, len(src)); lo < hi; lo, hi = piece(hi, len(src)) {
+		active.add(dst[lo:hi], src[lo:hi])
+	}
+}
+
+// piece returns the next range of elements for one call in assembly, which can't
+// be preempted: short enough to take far less than 100 µs, even from memory.
+func piece(done, n int) (lo, hi int) { return done, min(done+8192, n) }
 
 func checkRows(what string, elements, n int) {
 	if elements > 0 && (n == 0 || elements%n != 0) {
@@ -85,7 +95,9 @@ func Max(x []float32) float32 {
 // dst may be x.
 func ReLU(dst, x []float32) {
 	same("ReLU", len(x), len(dst))
-	active.relu(dst, x)
+	for lo, hi := piece(0, len(x)); lo < hi; lo, hi = piece(hi, len(x)) {
+		active.relu(dst[lo:hi], x[lo:hi])
+	}
 }
 
 // ReLUGrad sets dx[i] to dy[i] where y[i] > 0 and to +0 elsewhere; y is ReLU's
@@ -93,13 +105,21 @@ func ReLU(dst, x []float32) {
 func ReLUGrad(dx, dy, y []float32) {
 	same("ReLUGrad: dy", len(dy), len(dx))
 	same("ReLUGrad: y", len(y), len(dx))
-	active.reluGrad(dx, dy, y)
+	for lo, hi := piece(0, len(y)); lo < hi; lo, hi = piece(hi, len(y)) {
+		active.reluGrad(dx[lo:hi], dy[lo:hi], y[lo:hi])
+	}
 }
 
 // MaxExponent returns the greatest biased exponent field of the raw bits of x:
 // 255 if something is infinite or NaN, 0 if all are zero or subnormal or x is
 // empty. |x[i]| < 2^(MaxExponent(x)-126) for every finite x[i].
-func MaxExponent(x []float32) uint8 { return uint8(active.maxBits(x) >> 23) }
+func MaxExponent(x []float32) uint8 {
+	var m uint32
+	for lo, hi := piece(0, len(x)); lo < hi; lo, hi = piece(hi, len(x)) {
+		m = max(m, active.maxBits(x[lo:hi]))
+	}
+	return uint8(m >> 23)
+}
 
 // RoundAdd adds multiples of a grid, as whole numbers:
 //
@@ -110,13 +130,17 @@ func MaxExponent(x []float32) uint8 { return uint8(active.maxBits(x) >> 23) }
 // arises.
 func RoundAdd(acc []float64, g []float32, scale float64) {
 	same("RoundAdd", len(g), len(acc))
-	active.roundAdd(acc, g, scale)
+	for lo, hi := piece(0, len(g)); lo < hi; lo, hi = piece(hi, len(g)) {
+		active.roundAdd(acc[lo:hi], g[lo:hi], scale)
+	}
 }
 
 // AddF64 adds vectors: dst[i] += src[i].
 func AddF64(dst, src []float64) {
 	same("AddF64", len(src), len(dst))
-	active.addF64(dst, src)
+	for lo, hi := piece(0, len(src)); lo < hi; lo, hi = piece(hi, len(src)) {
+		active.addF64(dst[lo:hi], src[lo:hi])
+	}
 }
 
 // adamConst holds what Adam's loop derives from its arguments once.
@@ -147,5 +171,7 @@ func Adam(p, g, m, v []float32, lr, beta1, beta2, eps, c1, c2, decay float32) {
 		lr: lr, beta1: beta1, beta2: beta2, eps: eps, c1: c1, c2: c2,
 		rest1: 1 - beta1, rest2: 1 - beta2, shrink: float32(lr * decay),
 	}
-	active.adam(p, g, m, v, &c)
+	for lo, hi := piece(0, len(g)); lo < hi; lo, hi = piece(hi, len(g)) {
+		active.adam(p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi], c)
+	}
 }

@@ -28,5 +28,6 @@ func main() {
 		sigmoid(s)
 		adam(s)
 	}
+	transpose()
 	Generate()
 }

@@ -207,7 +207,7 @@ func reluGrad(s isa) {
 func adam(s isa) {
 	s.function("adam")
 	p, g, m, v := open("p", 4), open("g", 4), open("m", 4), open("v", 4)
-	c := Dereference(Param("c"))
+	c := Param("c")
 	all := func(field string) VecVirtual {
 		x := s.vec()
 		VBROADCASTSS(address(c.Field(field)), x)

@@ -1,0 +1,143 @@
+package kernel
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"hash"
+	"math"
+	"testing"
+)
+
+// golden is the SHA-256 of what the functions below make of fixed inputs. It
+// changes only with a definition, and then every trajectory changes too: raise
+// the program's numerics version with it.
+const golden = "22c4bef4553c42c0903e450625f235dd4800237f1f1cd523d99799eba5289a80"
+
+func TestResultsAreTheRecordedOnes(t *testing.T) {
+	each(t, func(t *testing.T) {
+		if got := digest(); got != golden {
+			t.Errorf("the results' SHA-256 is %s, recorded is %s", got, golden)
+		}
+	})
+}
+
+// digest runs every function over inputs of many shapes.
+func digest() string {
+	src, h := source(2026), sha256.New()
+	var s Scratch
+	for _, d := range [][3]int{{32, 128, 784}, {784, 128, 32}, {32, 10, 128}, {7, 45, 300}, {3, 1, 40}, {40, 33, 1}, {5, 5, 0}} {
+		m, n, k := d[0], d[1], d[2]
+		for _, g := range products {
+			for _, kind := range []func(n int) []float32{src.normal, src.harsh} {
+				a, b, c := kind(m*k), kind(k*n), kind(m*n)
+				g.run(&s, m, n, k, a, b, c, false)
+				put32(h, c)
+				g.run(&s, m, n, k, a, b, c, true)
+				put32(h, c)
+			}
+		}
+	}
+	for _, n := range []int{1, 16, 77, 1000} {
+		vectors(h, &src, n)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// harsh is nasty with Inf and NaN.
+func (s *source) harsh(n int) []float32 { return s.nasty(n, true) }
+
+func vectors(h hash.Hash, src *source, n int) {
+	x, y, m, v := src.harsh(n), src.normal(n), src.normal(n), src.normal(n)
+	acc := make([]float64, n)
+	for _, f := range []func(dst, x []float32){Exp, Log, Tanh, Sigmoid, ReLU, AddBias} {
+		for _, in := range [][]float32{x, y} {
+			dst := make([]float32, n)
+			f(dst, in)
+			put32(h, dst)
+		}
+	}
+	ReLUGrad(m, y, x)
+	RoundAdd(acc, x, 0x1p40)
+	AddF64(acc, acc)
+	put32(h, m)
+	put64(h, acc)
+	Adam(x, y, m, v, 1e-3, 0.9, 0.999, 1e-7, 10, 1000, 1e-2)
+	for _, z := range [][]float32{x, m, v} {
+		put32(h, z)
+	}
+	dst := make([]float32, 7)
+	SumRows(dst, y[:n/7*7], false)
+	put32(h, append(dst, Sum(y), Sum(x), Max(y), Max(x), float32(MaxExponent(y))))
+}
+
+func put32(h hash.Hash, x []float32) {
+	for _, e := range x {
+		h.Write(binary.LittleEndian.AppendUint32(nil, math.Float32bits(e)))
+	}
+}
+
+func put64(h hash.Hash, x []float64) {
+	for _, e := range x {
+		h.Write(binary.LittleEndian.AppendUint64(nil, math.Float64bits(e)))
+	}
+}
+
+func TestProductsWriteNothingOutsideTheirResult(t *testing.T) {
+	each(t, func(t *testing.T) {
+		src := source(9)
+		var s Scratch
+		for range 200 {
+			m, n, k := int(src.next()%20), int(src.next()%50), int(src.next()%20)
+			for _, g := range products {
+				c, check := fenced(t, src.normal(m*n))
+				a, b := src.normal(m*k), src.normal(k*n)
+				g.check(t, &s, m, n, k, a[:m*k:m*k], b[:k*n:k*n], c, true)
+				check()
+			}
+		}
+	})
+}
+
+func TestNothingIsAllocated(t *testing.T) {
+	each(t, func(t *testing.T) {
+		src := source(10)
+		const m, n, k = 32, 128, 50
+		a, b, c := src.normal(m*k), src.normal(k*n), src.normal(m*n)
+		dst, acc := make([]float32, n), make([]float64, m*n)
+		p, v := src.normal(m*n), src.normal(m*n)
+		var s Scratch
+		run := func() {
+			for _, g := range products {
+				g.run(&s, m, n, k, a, b, c, false)
+			}
+			AddBias(c, dst)
+			SumRows(dst, c, false)
+			ReLU(c, c)
+			ReLUGrad(c, c, c)
+			Exp(c, c)
+			Log(c, c)
+			Tanh(c, c)
+			Sigmoid(c, c)
+			RoundAdd(acc, c, 1)
+			AddF64(acc, acc)
+			Adam(p, c, c, v, 1, 1, 1, 1, 1, 1, float32(MaxExponent(c))+Sum(c)+Max(c))
+		}
+		if got := testing.AllocsPerRun(10, run); got != 0 {
+			t.Errorf("a round of all functions allocates %v times", got)
+		}
+	})
+}
+
+func TestUseNamesWhatIsThere(t *testing.T) {
+	err := Use("sse")
+	if err == nil || Use(Variants()[0]) != nil {
+		t.Fatalf("Use(sse) gave %v", err)
+	}
+	if Name() != Variants()[0] || Variants()[len(Variants())-1] != "generic" {
+		t.Errorf("variants are %v, in use is %s", Variants(), Name())
+	}
+	if err := CheckMode(); err != nil {
+		t.Error(err)
+	}
+}
