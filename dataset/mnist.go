@@ -72,8 +72,9 @@ func (e Entry) Cached(cacheDir string) bool {
 }
 
 // mnist is the entry of MNIST. The digests are those of the files that LeCun
-// published; the module and both mirrors carry the very same bytes, gzip headers
-// included, so one digest per file does for all sources.
+// published (torchvision lists their MD5) and of the module's, gzip headers
+// included, so one digest per file does for all sources: a mirror that has the
+// digits compressed anew is refused, and the next one asked.
 func mnist() Entry {
 	return Entry{
 		Name:       "mnist",
