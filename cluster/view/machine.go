@@ -195,12 +195,6 @@ func (m *Machine) Suspect(now time.Time, n Node) {
 	m.reconsider(now)
 }
 
-// Pinged takes the fact that came with somebody's ping: a sign of life.
-func (m *Machine) Pinged(now time.Time, f Fact) {
-	m.learn(f)
-	m.reconsider(now)
-}
-
 // Ponged takes the answer to a ping.
 func (m *Machine) Ponged(now time.Time, n Node, a Pong) {
 	p := m.peers[n]
@@ -826,6 +820,7 @@ func (m *Machine) awaitProposal(now time.Time) {
 		return
 	}
 	p.pinged = now
+	m.send(n, p.fact.Addr, Msg{Hello: &Hello{}})
 	m.emit(Ping{n, p.fact.Addr, p.timeout})
 	if now.Sub(m.waiting) > m.cfg.Patience/2 {
 		m.complain("a proposal of the coordinator " + n.ID)

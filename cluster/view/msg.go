@@ -11,6 +11,7 @@ import (
 // is out of date is refused or ignored. Exactly one of the pointers is set.
 type Msg struct {
 	From    Fact // the sender, so that whoever is spoken to also knows where to answer
+	Hello   *Hello
 	Propose *View
 	Hold    *Hold
 	Ack     *Ack
@@ -18,6 +19,10 @@ type Msg struct {
 	Start   *Start
 	Stop    *Stop
 }
+
+// Hello says no more than who is there: a node that waits to be taken in tells
+// the coordinator, should gossip not have come around yet.
+type Hello struct{}
 
 // Hold answers a proposal that is accepted but must wait for the end of a
 // step: "I have it, I am coming".
@@ -70,7 +75,7 @@ func DecodeMsg(b []byte) (Msg, error) {
 		return Msg{}, fmt.Errorf("view: a message cannot be read: %w", err)
 	}
 	set := 0
-	for _, is := range [...]bool{m.Propose != nil, m.Hold != nil, m.Ack != nil, m.Refuse != nil, m.Start != nil, m.Stop != nil} {
+	for _, is := range [...]bool{m.Hello != nil, m.Propose != nil, m.Hold != nil, m.Ack != nil, m.Refuse != nil, m.Start != nil, m.Stop != nil} {
 		if is {
 			set++
 		}

@@ -1,0 +1,222 @@
+package train
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/dlnode/dlnode/allreduce/exact"
+	"github.com/dlnode/dlnode/dataset"
+	"github.com/dlnode/dlnode/nn"
+	"github.com/dlnode/dlnode/shard"
+)
+
+// Attempt is one try at a transition. It is a function of the state, of how
+// often the same generation has tried before, and of nothing else.
+type Attempt struct {
+	Transition uint64 // of the state it starts from
+	Repeat     int    // 0 for the first try
+	Kind       Kind
+	Step       uint64
+	Grad       []int16 // exponents in force, one for each tensor
+	Scalar     []int16 // one for each scalar
+	Rotation   int     // of the assignment: a non-finite result is computed elsewhere before it is believed
+}
+
+// Microbatches returns how many there are in the attempt, over all ranks.
+func (t *Task) microbatches(a *Attempt) int {
+	switch a.Kind {
+	case Update:
+		return t.Plan.Microbatches(a.Step)
+	case Evaluate:
+		return t.EvalPlan.Microbatches()
+	}
+	return 0
+}
+
+// Contribution is one rank's part of an attempt: exact sums over its
+// microbatches, and which samples went into them, as told by the records.
+type Contribution struct {
+	Count   uint64
+	IDSum   uint64 // of shard.Mix(id), mod 2^64
+	Grad    *exact.Sum
+	Scalars *exact.Scalars
+}
+
+// Engine computes contributions. It owns all memory that a step needs, so that
+// steps allocate nothing. Its workers may run at the same time; each takes whole
+// microbatches, and integers add up to the same whatever the split.
+type Engine struct {
+	task    *Task
+	workers []*Worker
+}
+
+// NewEngine makes an engine of n workers.
+func NewEngine(t *Task, n int) *Engine {
+	e := &Engine{task: t}
+	for range n {
+		e.workers = append(e.workers, newWorker(t))
+	}
+	return e
+}
+
+// Workers returns the workers, each for one goroutine at a time.
+func (e *Engine) Workers() []*Worker { return e.workers }
+
+// Bytes returns the memory that the workers hold, in bytes.
+func (e *Engine) Bytes() (n int64) {
+	for _, w := range e.workers {
+		n += int64(w.ws.Bytes()) + int64(12*len(w.grads)) + int64(4*(len(w.batch.X)+len(w.batch.Y)))
+	}
+	return n
+}
+
+// Begin empties the sums for an attempt.
+func (e *Engine) Begin(a *Attempt) {
+	for _, w := range e.workers {
+		w.begin(a)
+	}
+}
+
+// Collect merges what the workers have. The result is valid until Begin.
+func (e *Engine) Collect(a *Attempt) Contribution {
+	c := e.workers[0].contribution(a)
+	for _, w := range e.workers[1:] {
+		o := w.contribution(a)
+		c.Count += o.Count
+		c.IDSum += o.IDSum
+		c.Scalars.Merge(o.Scalars)
+		if a.Kind == Update {
+			c.Grad.Merge(o.Grad)
+		}
+	}
+	return c
+}
+
+// Compute does microbatches [r.Lo, r.Hi) of an attempt with one worker, in the
+// calling goroutine.
+func (e *Engine) Compute(ctx context.Context, a *Attempt, r shard.Range, params []float32) (Contribution, error) {
+	e.Begin(a)
+	for mb := r.Lo; mb < r.Hi; mb++ {
+		if err := e.workers[0].Microbatch(ctx, a, mb, params); err != nil {
+			return Contribution{}, err
+		}
+	}
+	return e.Collect(a), nil
+}
+
+// Worker computes one microbatch at a time.
+type Worker struct {
+	task    *Task
+	ws      *nn.Workspace
+	batch   nn.Batch
+	samples []int
+	grads   []float32
+	grad    *exact.Sum
+	train   *exact.Scalars
+	eval    *exact.Scalars
+	count   uint64
+	idSum   uint64
+	ctx     context.Context // of the microbatch in hand, asked between layers
+}
+
+func newWorker(t *Task) *Worker {
+	info := t.Train.Info()
+	micro := t.Plan.Micro
+	w := &Worker{
+		task: t, ws: t.Model.NewWorkspace(micro),
+		batch: nn.Batch{
+			X: make([]float32, micro*info.InputLen()), Y: make([]float32, micro*info.Target),
+			IDs: make([]uint64, micro),
+		},
+		samples: make([]int, 0, micro),
+		grads:   make([]float32, t.Model.NumParams()),
+		grad:    exact.NewSum(t.windows, t.Plan.MaxMicrobatches()),
+		train:   exact.NewScalars(len(t.scalars), t.Plan.Global),
+		eval:    exact.NewScalars(len(t.scalars), max(1, t.EvalPlan.N)),
+	}
+	w.ws.Cancelled = func() bool { return w.ctx.Err() != nil }
+	return w
+}
+
+func (w *Worker) begin(a *Attempt) {
+	w.count, w.idSum = 0, 0
+	switch a.Kind {
+	case Update:
+		w.grad.Reset(a.Grad)
+		w.train.Reset(a.Scalar)
+	case Evaluate:
+		w.eval.Reset(a.Scalar)
+	}
+}
+
+func (w *Worker) contribution(a *Attempt) Contribution {
+	return Contribution{w.count, w.idSum, w.grad, w.scalars(a)}
+}
+
+func (w *Worker) scalars(a *Attempt) *exact.Scalars {
+	if a.Kind == Evaluate {
+		return w.eval
+	}
+	return w.train
+}
+
+// Microbatch adds one microbatch of the attempt to the worker's sums: a
+// sample's way from the record to the integer grid.
+func (w *Worker) Microbatch(ctx context.Context, a *Attempt, mb int, params []float32) error {
+	w.ctx = ctx
+	data := w.choose(a, mb)
+	if err := w.load(data); err != nil {
+		return err
+	}
+	train := a.Kind == Update
+	w.ws.Forward(params, &w.batch, nn.Key{Seed: w.task.Job.Seed, Step: a.Step}, train)
+	if train {
+		w.ws.Backward(params, w.grads, nil)
+	}
+	if w.ws.Aborted() {
+		return context.Cause(ctx)
+	}
+	if train {
+		w.grad.Add(w.grads)
+	}
+	s := w.scalars(a)
+	s.Add(0, w.ws.Losses())
+	for i := 1; i < len(w.task.scalars); i++ {
+		s.Add(i, w.ws.MetricValues(i-1))
+	}
+	return nil
+}
+
+// choose lists the samples of a microbatch.
+func (w *Worker) choose(a *Attempt, mb int) dataset.Dataset {
+	if a.Kind == Update {
+		w.samples = w.task.Plan.Samples(a.Step, mb, w.samples)
+		return w.task.Train
+	}
+	lo, hi := w.task.EvalPlan.Range(mb)
+	w.samples = w.samples[:0]
+	for i := lo; i < hi; i++ {
+		w.samples = append(w.samples, i)
+	}
+	return w.task.Validation
+}
+
+func (w *Worker) load(data dataset.Dataset) error {
+	info := data.Info()
+	nx, ny := info.InputLen(), info.Target
+	w.batch.N = len(w.samples)
+	for j, i := range w.samples {
+		y := w.batch.Y[j*ny : (j+1)*ny]
+		id, err := data.Read(i, w.batch.X[j*nx:(j+1)*nx], y)
+		if err != nil {
+			return fmt.Errorf("data set %s: sample %d: %w", info.Name, i, err)
+		}
+		if err := w.task.Model.CheckTarget(y); err != nil {
+			return fmt.Errorf("data set %s: sample %d: %w", info.Name, i, err)
+		}
+		w.batch.IDs[j] = id
+		w.idSum += shard.Mix(id)
+		w.count++
+	}
+	return nil
+}

@@ -1,0 +1,82 @@
+package train
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+)
+
+// Header is what every rank tells every other in each all-reduce, beside the
+// vector: what must be known before a total may be believed and applied.
+type header struct {
+	Transition uint64
+	Repeat     uint8
+	Kind       byte
+	Flags      byte
+	Count      uint64 // samples that went into the rank's sums, as loaded
+	IDSum      uint64
+	Watch      uint64 // digest of a block of the state before the transition
+	Nanos      uint64 // time that the rank computed, for the statistics
+	GradSeen   []int16
+	ScalarSeen []int16
+	Scalars    []float64 // exact sums
+}
+
+const (
+	flagStop  = 1 << iota // the group ends after this op
+	flagLeave             // and the sender goes
+)
+
+var kindCodes = map[Kind]byte{Update: 1, Evaluate: 2, Restore: 3, Finish: 4, Farewell: 5}
+
+func (h *header) append(b []byte) []byte {
+	b = append(b, h.Kind, h.Repeat, h.Flags)
+	for _, v := range [...]uint64{h.Transition, h.Count, h.IDSum, h.Watch, h.Nanos} {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	b = appendExps(appendExps(b, h.GradSeen), h.ScalarSeen)
+	for _, v := range h.Scalars {
+		b = binary.LittleEndian.AppendUint64(b, math.Float64bits(v))
+	}
+	return b
+}
+
+func appendExps(b []byte, exps []int16) []byte {
+	for _, e := range exps {
+		b = binary.LittleEndian.AppendUint16(b, uint16(e))
+	}
+	return b
+}
+
+const headerFixed = 3 + 5*8
+
+// parse reads a header for a task of the given numbers of tensors and scalars.
+func (h *header) parse(b []byte, tensors, scalars int) error {
+	if want := headerFixed + 2*tensors + 10*scalars; len(b) != want {
+		return fmt.Errorf("a header of %d bytes, want %d", len(b), want)
+	}
+	h.Kind, h.Repeat, h.Flags = b[0], b[1], b[2]
+	b = b[3:]
+	for _, v := range [...]*uint64{&h.Transition, &h.Count, &h.IDSum, &h.Watch, &h.Nanos} {
+		*v, b = binary.LittleEndian.Uint64(b), b[8:]
+	}
+	h.GradSeen, b = parseExps(h.GradSeen[:0], b, tensors)
+	h.ScalarSeen, b = parseExps(h.ScalarSeen[:0], b, scalars)
+	h.Scalars = h.Scalars[:0]
+	for range scalars {
+		h.Scalars = append(h.Scalars, math.Float64frombits(binary.LittleEndian.Uint64(b)))
+		b = b[8:]
+	}
+	return nil
+}
+
+func parseExps(dst []int16, b []byte, n int) ([]int16, []byte) {
+	for range n {
+		dst = append(dst, int16(binary.LittleEndian.Uint16(b)))
+		b = b[2:]
+	}
+	return dst, b
+}
+
+// headerCount reads just the sample count, the denominator.
+func headerCount(b []byte) uint64 { return binary.LittleEndian.Uint64(b[3+8:]) }

@@ -1,0 +1,786 @@
+package train
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dlnode/dlnode/allreduce"
+	"github.com/dlnode/dlnode/checkpoint"
+	"github.com/dlnode/dlnode/cluster/view"
+	"github.com/dlnode/dlnode/shard"
+)
+
+// Node is one node as a machine: it is told what happened and answers with what
+// is to be done. It holds the state S and everything that decides about it, and
+// knows no goroutine, clock, file or socket: a driver has those.
+//
+//	        gossip  messages  pings  a group's end   computed  reduced  fetched  saved  time
+//	           └───────┴────────┴──────────┴────────────┴─────────┴────────┴──────┴─────┘
+//	                                       ▼
+//	view.Machine ── Install ──► generation: (fetch) ─► attempt ─► compute ─► reduce ─► commit ─┐
+//	     ▲                          ▲                     └───────────── again ◄───────────────┤
+//	     └────────── Quiet ─────────┴── the group is gone: S stands at a transition ◄──────────┘
+//
+// There is one generation at a time, and it ends completely (its group's
+// goroutines, its computation, its transfer are gone) before the view machine
+// hears of it. So nothing of an old generation can touch the state in a new one.
+type Node struct {
+	task   *Task
+	policy checkpoint.Policy
+	views  *view.Machine
+	state  *State
+	gen    *generation
+	out    []Effect
+
+	grads []float32 // receives the mean gradient
+
+	spare    *State // memory of the snapshot on its way to disk
+	writing  bool   // spare is with the writer
+	wantSave string // why a snapshot is to be written as soon as that is possible
+	blob     []byte // the state at blobAt, encoded for those who copy it
+	blobAt   uint64
+
+	leaving bool
+	parting *Exit // set when only the last save is waited for
+	over    bool
+
+	lost     *loss // the loss that the next generation answers
+	stepTime time.Duration
+	opBegun  time.Time
+	phases   Phases
+}
+
+// generation is a node's part in one view.
+type generation struct {
+	view  *view.View
+	name  view.Name
+	rank  int
+	start view.Start
+
+	open      bool // its group has not ended
+	computing bool
+	fetching  bool
+	closing   bool // nothing new begins
+	farewell  bool // the last all-reduce is under way
+	cause     view.Cause
+	leaving   []view.Node
+	ended     time.Time // when it was known that it ends
+
+	donor   int // index into start.Donors of the one asked
+	seq     uint64
+	attempt *Attempt
+	stop    bool // this node wants the group to end after the step
+
+	begun      time.Time // of the attempt
+	computed   time.Time
+	suspected  time.Time // when a stalled neighbour was last asked
+	beat       uint64    // the left neighbour's, when it was last asked
+	beatChange time.Time
+}
+
+// loss is what the story of a change of view needs.
+type loss struct {
+	at     time.Time
+	who    string // "node-1 (coordinator)"
+	kind   string // lost, left, joined
+	reason string
+	step   uint64
+}
+
+// Phases is where the time of this process' steps went.
+type Phases struct {
+	Steps   uint64
+	Compute time.Duration // data, forward, backward, rounding
+	Reduce  time.Duration // waiting for the slowest, and the ring
+	Update  time.Duration // judging and applying
+}
+
+// Effect is something that a Node wants done, beside those of package view.
+type Effect any
+
+// The effects. Those with a View belong to that generation, and so do the events
+// that answer them.
+type (
+	// OpenGroup starts the ring of a view; its end is GroupDown.
+	OpenGroup struct {
+		View *view.View
+		Rank int
+	}
+	// CloseGroup ends it; a zero cause is an orderly end.
+	CloseGroup struct {
+		View  view.Name
+		Cause view.Cause
+	}
+	// Compute answers with Computed. Params must not be kept.
+	Compute struct {
+		View    view.Name
+		Attempt *Attempt
+		Range   shard.Range
+		Params  []float32
+	}
+	// CancelCompute hurries a Compute; it is answered all the same.
+	CancelCompute struct{ View view.Name }
+	// Reduce starts an all-reduce; it is answered by Reduced or GroupDown.
+	Reduce struct {
+		View view.Name
+		Op   allreduce.Op
+	}
+	// Fetch copies the state from a donor; it is answered by Fetched.
+	Fetch struct {
+		View       view.Name
+		Donor      view.Member
+		Transition uint64
+	}
+	// CancelFetch hurries a Fetch; it is answered all the same.
+	CancelFetch struct{ View view.Name }
+	// Save hands a snapshot to the writer; it is answered by Saved.
+	Save struct {
+		Snapshot *checkpoint.Snapshot
+		Why      string
+	}
+	// Committed tells of a completed transition.
+	Committed struct {
+		Transition uint64
+		Kind       Kind
+		Step       uint64 // after it
+		Generation uint64
+		World      int
+		Range      shard.Range // of microbatches that this rank computed
+		Repeat     int
+		Samples    uint64    // of the whole step, over all ranks
+		Means      []float64 // of the step, as Task.Scalars; nil for other kinds
+		Epoch      *Epoch    // when the transition ended or evaluated an epoch
+		Took       time.Duration
+		Digest     uint64 // of the block of the state that was watched before
+	}
+	// Tell is a line of the story.
+	Tell struct{ Event Event }
+	// Exit ends the node, once.
+	Exit struct {
+		Err      error
+		Finished bool   // the state is final
+		Reason   string // in words
+	}
+)
+
+// Event is a line of the story of a run, for journal, status page and terminal.
+type Event struct {
+	Time       time.Time `json:"time"`
+	Kind       string    `json:"kind"` // start view lost joined left waiting checkpoint repeat epoch finish ...
+	Generation uint64    `json:"generation"`
+	Step       uint64    `json:"step"`
+	Node       string    `json:"node,omitempty"` // whom it is about
+	Text       string    `json:"text"`
+	Millis     float64   `json:"ms,omitempty"` // how long it took
+}
+
+// NewNode makes a node whose state is s, which it takes over.
+func NewNode(t *Task, s *State, cfg view.Config, policy checkpoint.Policy, now time.Time) *Node {
+	n := &Node{
+		task: t, policy: policy, state: s, spare: t.blank(),
+		grads: make([]float32, t.Model.NumParams()),
+		views: view.New(cfg, s.Transition, t.digest(s), now),
+	}
+	if s.Next == Done {
+		n.views.Finished()
+	}
+	n.drain(now)
+	return n
+}
+
+// Take returns the effects since the last call, in order.
+func (n *Node) Take() []Effect {
+	out := n.out
+	n.out = nil
+	return out
+}
+
+func (n *Node) emit(e Effect) { n.out = append(n.out, e) }
+
+// State gives read access to the state between events.
+func (n *Node) State() *State { return n.state }
+
+// Views gives read access to the view machine between events.
+func (n *Node) Views() *view.Machine { return n.views }
+
+// View returns the view in hand and this node's rank in it, or nil.
+func (n *Node) View() (*view.View, int) {
+	if n.gen == nil {
+		return nil, -1
+	}
+	return n.gen.view, n.gen.rank
+}
+
+// Phases returns where the time went.
+func (n *Node) Phases() Phases { return n.phases }
+
+// Digest returns SHA-256 of the whole state.
+func (n *Node) Digest() [32]byte { return n.task.digest(n.state) }
+
+// --- events of the cluster ---
+
+// Up takes gossip's word that a node lives or has news.
+func (n *Node) Up(now time.Time, f view.Fact) { n.views.Up(now, f); n.drain(now) }
+
+// Down takes gossip's word that a node left or seems dead.
+func (n *Node) Down(now time.Time, who view.Node, left bool) {
+	n.views.Down(now, who, left)
+	n.drain(now)
+}
+
+// Receive takes a message of another node.
+func (n *Node) Receive(now time.Time, m view.Msg) { n.views.Receive(now, m); n.drain(now) }
+
+// Undelivered tells that a message was not delivered.
+func (n *Node) Undelivered(now time.Time, to view.Node, certain bool, reason string) {
+	n.views.Undelivered(now, to, certain, reason)
+	n.drain(now)
+}
+
+// Ponged takes the answer to a ping.
+func (n *Node) Ponged(now time.Time, who view.Node, p view.Pong) {
+	if g := n.gen; g != nil && g.left() == who && p.Beat != g.beat {
+		g.beat, g.beatChange = p.Beat, now
+	}
+	n.views.Ponged(now, who, p)
+	n.drain(now)
+}
+
+// PingFailed tells that a ping was not answered.
+func (n *Node) PingFailed(now time.Time, who view.Node, reason string) {
+	n.views.PingFailed(now, who, reason)
+	n.drain(now)
+}
+
+// Leave starts an orderly exit.
+func (n *Node) Leave(now time.Time) {
+	if n.leaving || n.over {
+		return
+	}
+	n.leaving = true
+	n.views.Leave(now)
+	n.drain(now)
+	if n.gen == nil {
+		n.part(now, Exit{Reason: "left"})
+	}
+}
+
+// Tick lets time pass. waiting is since when the group waits for its left
+// neighbour, sending since when for its right one to take a frame; zero if not.
+func (n *Node) Tick(now, waiting, sending time.Time) {
+	if g := n.gen; g != nil && g.open && !g.closing {
+		n.watchStall(now, waiting, g.left())
+		n.watchStall(now, sending, g.right())
+	}
+	n.views.Tick(now)
+	n.drain(now)
+}
+
+// Limits of patience with a silent neighbour. It is asked after the greater of
+// stallFloor and eight steps as they usually take; it is given up, though it
+// answers, when it has not moved for deafFloor and a hundred steps.
+const (
+	stallFloor = time.Second
+	deafFloor  = 30 * time.Second
+)
+
+func (n *Node) watchStall(now, since time.Time, peer view.Node) {
+	g := n.gen
+	patience := max(stallFloor, 8*n.stepTime)
+	if since.IsZero() || peer == n.views.Self() || now.Sub(since) < patience || now.Sub(g.suspected) < patience {
+		return
+	}
+	g.suspected = now
+	if g.beatChange.IsZero() {
+		g.beatChange = now
+	}
+	if now.Sub(g.beatChange) > max(deafFloor, 100*n.stepTime) && now.Sub(since) > deafFloor {
+		n.closeGroup(now, view.Cause{Blame: peer, By: n.views.Self(), Reason: fmt.Sprintf("nothing for %s, though it answers", now.Sub(since).Round(time.Second))})
+		return
+	}
+	n.views.Suspect(now, peer)
+}
+
+func (g *generation) left() view.Node {
+	return g.view.Members[(g.rank+g.view.World()-1)%g.view.World()].Node()
+}
+
+func (g *generation) right() view.Node {
+	return g.view.Members[(g.rank+1)%g.view.World()].Node()
+}
+
+// drain performs what the view machine wants, and passes on what is for the driver.
+func (n *Node) drain(now time.Time) {
+	for {
+		effects := n.views.Take()
+		if len(effects) == 0 || n.over {
+			return
+		}
+		for _, e := range effects {
+			n.perform(now, e)
+		}
+	}
+}
+
+func (n *Node) perform(now time.Time, e view.Effect) {
+	switch e := e.(type) {
+	case view.Boundary:
+		if n.gen != nil {
+			n.gen.stop = true
+		}
+	case view.Halt:
+		n.closeGroup(now, e.Cause)
+	case view.Install:
+		n.install(now, e)
+	case view.Fail:
+		n.exit(Exit{Err: e.Err})
+	case view.Over:
+		n.exit(Exit{Reason: fmt.Sprintf("the run is finished: %s has the final state of transition %d", e.Fact.ID, e.Fact.Transition)})
+	case view.Note:
+		n.tell(now, e.Kind, e.Node.ID, e.Text, 0)
+	default:
+		n.emit(e)
+	}
+}
+
+func (n *Node) tell(now time.Time, kind, node, text string, took time.Duration) {
+	var gen uint64
+	if n.gen != nil {
+		gen = n.gen.view.Generation
+	}
+	n.emit(Tell{Event{now, kind, gen, n.state.Step, node, text, float64(took.Microseconds()) / 1000}})
+}
+
+func (n *Node) exit(e Exit) {
+	if n.over {
+		return
+	}
+	n.over = true
+	if n.gen != nil {
+		reason := e.Reason
+		if e.Err != nil {
+			reason = e.Err.Error()
+		}
+		n.emit(CloseGroup{n.gen.name, view.Cause{Blame: n.views.Self(), By: n.views.Self(), Reason: reason}})
+		n.emit(CancelCompute{n.gen.name})
+		n.emit(CancelFetch{n.gen.name})
+	}
+	n.emit(e)
+}
+
+// --- a generation ---
+
+func (n *Node) install(now time.Time, in view.Install) {
+	g := &generation{view: in.View, name: in.View.Name(), rank: in.Rank, start: in.Start, open: true, suspected: now}
+	n.gen = g
+	n.emit(OpenGroup{in.View, in.Rank})
+	n.story(now)
+	if n.leaving {
+		g.stop = true
+	}
+	if n.state.Transition == in.Start.Transition && (len(in.Start.Donors) == in.View.World() || slices.Contains(in.Start.Donors, in.Rank)) {
+		n.begin(now, n.task.attempt(n.state))
+		return
+	}
+	n.fetch()
+}
+
+// story tells in one line what changed and what it cost.
+func (n *Node) story(now time.Time) {
+	g := n.gen
+	nodes := fmt.Sprintf("%d nodes (%s)", g.view.World(), strings.Join(g.view.IDs(), ", "))
+	if g.view.World() == 1 {
+		nodes = "1 node (" + g.view.Members[0].ID + ")"
+	}
+	l := n.lost
+	n.lost = nil
+	if l == nil {
+		n.tell(now, "view", "", fmt.Sprintf("generation %d: %s start with step %d", g.view.Generation, nodes, n.state.Step), 0)
+		return
+	}
+	took := now.Sub(l.at)
+	what := "change of members"
+	switch l.kind {
+	case "lost":
+		what = fmt.Sprintf("%s lost at step %d: %s", l.who, l.step, l.reason)
+	case "left":
+		what = fmt.Sprintf("%s left at step %d", l.who, l.step)
+	case "joined":
+		what = fmt.Sprintf("%s at step %d", n.joined(), l.step)
+	}
+	n.tell(now, l.kind, l.who, fmt.Sprintf("%s; %s go on with step %d after %d ms", what, nodes, n.state.Step, took.Milliseconds()), took)
+}
+
+func (n *Node) joined() string {
+	var new []string
+	for _, m := range n.gen.view.Members {
+		if m.Entry == n.gen.view.Generation {
+			new = append(new, m.ID)
+		}
+	}
+	if len(new) == 0 {
+		return "members rearranged"
+	}
+	return strings.Join(new, ", ") + " joined"
+}
+
+func (n *Node) fetch() {
+	g := n.gen
+	// Those who copy spread over the donors by rank.
+	d := g.start.Donors[(g.rank+g.donor)%len(g.start.Donors)]
+	g.fetching = true
+	n.emit(Fetch{g.name, g.view.Members[d], g.start.Transition})
+}
+
+// Fetched takes the state that was copied, or why it was not.
+func (n *Node) Fetched(now time.Time, v view.Name, blob []byte, err error) {
+	g := n.gen
+	if g == nil || g.name != v || !g.fetching || n.over {
+		return
+	}
+	g.fetching = false
+	if g.closing {
+		n.settle(now)
+		return
+	}
+	s, err := n.accept(blob, err)
+	if err == nil {
+		n.state = s
+		n.tell(now, "copied", "", fmt.Sprintf("copied the state of step %d (%d bytes)", s.Step, len(blob)), 0)
+		n.begin(now, n.task.attempt(n.state))
+		return
+	}
+	n.tell(now, "copy", "", "copying the state failed: "+err.Error(), 0)
+	if g.donor++; g.donor < len(g.start.Donors) {
+		n.fetch()
+		return
+	}
+	n.closeGroup(now, view.Cause{By: n.views.Self(), Reason: "no donor could give the state"})
+}
+
+// accept verifies a copied state before it is believed.
+func (n *Node) accept(blob []byte, err error) (*State, error) {
+	if err != nil {
+		return nil, err
+	}
+	snap, err := checkpoint.Unmarshal(blob)
+	if err != nil {
+		return nil, err
+	}
+	if checkpoint.Digest(snap) != n.gen.start.Digest {
+		return nil, errors.New("the copy is not the state that the view starts from")
+	}
+	return n.task.restore(snap)
+}
+
+// Serve encodes the state for a node that copies it.
+func (n *Node) Serve(fence allreduce.Fence, transition uint64) ([]byte, error) {
+	if n.gen == nil || allreduce.Fence(n.gen.name.Fence()) != fence {
+		return nil, errors.New("another view runs here")
+	}
+	if transition != n.state.Transition {
+		return nil, fmt.Errorf("the state here is at transition %d, not %d", n.state.Transition, transition)
+	}
+	if n.blob == nil || n.blobAt != transition {
+		n.blob, n.blobAt = checkpoint.Marshal(n.task.snapshot(n.state)), transition
+	}
+	return n.blob, nil
+}
+
+func (n *Node) begin(now time.Time, a *Attempt) {
+	g := n.gen
+	g.attempt, g.begun, g.computed = a, now, now
+	micro := n.task.microbatches(a)
+	if micro == 0 {
+		n.reduce(now, Contribution{}, 0)
+		return
+	}
+	r := shard.Assign(micro, g.view.Shares(), a.Rotation)[g.rank]
+	g.computing = true
+	n.emit(Compute{g.name, a, r, n.state.params})
+}
+
+// Computed takes this rank's contribution to the attempt in hand.
+func (n *Node) Computed(now time.Time, v view.Name, c Contribution, err error) {
+	g := n.gen
+	if g == nil || g.name != v || !g.computing || n.over {
+		return
+	}
+	g.computing = false
+	switch {
+	case g.closing:
+		n.settle(now)
+	case err != nil:
+		n.exit(Exit{Err: err})
+	default:
+		n.reduce(now, c, now.Sub(g.begun))
+	}
+}
+
+func (n *Node) reduce(now time.Time, c Contribution, took time.Duration) {
+	g := n.gen
+	g.computed = now
+	g.seq++
+	var flags byte
+	if g.stop || n.leaving {
+		flags |= flagStop
+	}
+	if n.leaving {
+		flags |= flagLeave
+	}
+	head := n.task.header(g.attempt, c, n.state, flags, uint64(took))
+	n.emit(Reduce{g.name, n.task.reduce(g.seq, g.attempt, c, head, n.grads)})
+}
+
+// Reduced takes the headers of a complete all-reduce; the mean gradient lies in
+// the memory that the op was given.
+func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte) {
+	g := n.gen
+	if g == nil || g.name != v || g.seq != seq || g.closing || n.over {
+		return
+	}
+	vd := n.task.judge(g.attempt, g.view, n.state, headers)
+	switch {
+	case vd.torn != nil:
+		n.closeGroup(now, view.Cause{By: n.views.Self(), Reason: vd.torn.Error()})
+	case vd.fatal != nil:
+		n.exit(Exit{Err: vd.fatal})
+	case g.farewell || g.attempt.Kind == Farewell:
+		n.bye()
+	case vd.again != nil:
+		n.again(now, vd)
+	default:
+		n.commit(now, vd)
+	}
+	n.drain(now)
+}
+
+func (n *Node) again(now time.Time, vd *verdict) {
+	if vd.again.Rotation != n.gen.attempt.Rotation {
+		n.tell(now, "nonfinite", "", fmt.Sprintf("a result of step %d is not finite: computed once more by others before it is believed", n.state.Step), 0)
+	}
+	n.begin(now, vd.again)
+}
+
+func (n *Node) commit(now time.Time, vd *verdict) {
+	a, s := n.gen.attempt, n.state
+	watched := s.watch()
+	n.task.commit(s, a, vd, n.grads)
+	n.blob = nil
+	n.views.Progress(s.Transition)
+	n.measure(now, a)
+	n.report(now, a, vd, watched)
+	n.save(s, a)
+	if s.Next == Done {
+		n.views.Finished()
+	}
+	if vd.stop && s.Next != Done {
+		n.partGroup(now, vd)
+		return
+	}
+	n.begin(now, n.task.attempt(s))
+}
+
+// partGroup says farewell: once this all-reduce is complete, everybody has
+// committed what came before it.
+func (n *Node) partGroup(now time.Time, vd *verdict) {
+	g := n.gen
+	g.farewell, g.ended = true, now
+	for _, rank := range vd.leave {
+		if rank != g.rank {
+			g.leaving = append(g.leaving, g.view.Members[rank].Node())
+		}
+	}
+	n.begin(now, &Attempt{Transition: n.state.Transition, Kind: Farewell, Step: n.state.Step})
+}
+
+// bye ends a group after its farewell.
+func (n *Node) bye() {
+	n.gen.farewell = true
+	n.gen.closing = true
+	n.emit(CloseGroup{View: n.gen.name})
+}
+
+func (n *Node) measure(now time.Time, a *Attempt) {
+	g := n.gen
+	if a.Kind != Update {
+		return
+	}
+	n.phases.Steps++
+	n.phases.Compute += g.computed.Sub(g.begun)
+	n.phases.Reduce += now.Sub(g.computed)
+	took := now.Sub(g.begun)
+	if n.stepTime == 0 {
+		n.stepTime = took
+	}
+	n.stepTime += (took - n.stepTime) / 16
+}
+
+func (n *Node) report(now time.Time, a *Attempt, vd *verdict, watched uint64) {
+	g, s := n.gen, n.state
+	c := Committed{
+		Transition: s.Transition, Kind: a.Kind, Step: s.Step, Generation: g.view.Generation, World: g.view.World(),
+		Repeat: a.Repeat, Samples: vd.count, Took: now.Sub(g.begun), Digest: watched,
+	}
+	if micro := n.task.microbatches(a); micro > 0 {
+		c.Range = shard.Assign(micro, g.view.Shares(), a.Rotation)[g.rank]
+	}
+	if a.Kind == Update && !vd.skip {
+		c.Means = n.task.means(a, vd)
+	}
+	if len(s.History) > 0 && (a.Kind == Evaluate || s.Step == s.History[len(s.History)-1].Step && a.Kind == Update) {
+		e := s.History[len(s.History)-1]
+		c.Epoch = &e
+	}
+	n.emit(c)
+	if vd.skip {
+		n.tell(now, "skipped", "", fmt.Sprintf("the update of step %d is skipped: its gradient is not finite", a.Step), 0)
+	}
+	if s.Stopping.Stopped > 0 && a.Kind == Evaluate {
+		n.tell(now, "early stop", "", fmt.Sprintf("early stopping after epoch %d: %s was best in epoch %d (%.6g)", s.Stopping.Stopped, n.task.Job.EarlyStopping.Monitor, s.Stopping.BestEpoch, float64(s.Stopping.Best)), 0)
+	}
+}
+
+// closeGroup ends the group in hand for a cause.
+func (n *Node) closeGroup(now time.Time, c view.Cause) {
+	g := n.gen
+	if g == nil || g.closing {
+		return
+	}
+	g.closing, g.cause, g.ended = true, c, now
+	n.emit(CloseGroup{g.name, c})
+	n.hurry()
+}
+
+func (n *Node) hurry() {
+	if n.gen.computing {
+		n.emit(CancelCompute{n.gen.name})
+	}
+	if n.gen.fetching {
+		n.emit(CancelFetch{n.gen.name})
+	}
+}
+
+// GroupDown tells that a group has ended and its goroutines are gone.
+func (n *Node) GroupDown(now time.Time, v view.Name, c view.Cause) {
+	g := n.gen
+	if g == nil || g.name != v || n.over {
+		return
+	}
+	g.open = false
+	if !g.closing {
+		g.closing = true
+		if !g.farewell || !c.Blame.IsZero() {
+			g.cause = c
+			g.ended = now
+		}
+		n.hurry()
+	}
+	n.settle(now)
+}
+
+// settle ends the generation once all of it is gone.
+func (n *Node) settle(now time.Time) {
+	g := n.gen
+	if g.open || g.computing || g.fetching {
+		return
+	}
+	n.gen = nil
+	orderly := g.cause == view.Cause{}
+	n.lost = n.explain(g)
+	switch {
+	case n.state.Next == Done && orderly && g.farewell:
+		n.part(now, Exit{Finished: true, Reason: "finished"})
+	case n.leaving:
+		n.part(now, Exit{Reason: "left"})
+	default:
+		n.views.Quiet(now, n.state.Transition, n.Digest(), g.cause, g.leaving)
+		n.drain(now)
+	}
+}
+
+// explain prepares the line that the next generation tells.
+func (n *Node) explain(g *generation) *loss {
+	l := &loss{at: g.ended, step: n.state.Step, kind: "joined"}
+	switch {
+	case !g.cause.Blame.IsZero():
+		l.kind, l.who, l.reason = "lost", g.cause.Blame.ID, g.cause.Reason
+		if g.cause.Blame == g.view.Proposer {
+			l.who += " (coordinator)"
+		}
+	case g.cause.Reason != "":
+		l.kind, l.who, l.reason = "lost", "the ring", g.cause.Reason
+	case len(g.leaving) > 0:
+		l.kind = "left"
+		names := make([]string, len(g.leaving))
+		for i, who := range g.leaving {
+			names[i] = who.ID
+		}
+		l.who = strings.Join(names, ", ")
+	}
+	return l
+}
+
+// --- checkpoints ---
+
+// save hands a snapshot to the writer if one is due. Training waits for a copy
+// in memory, never for the disk.
+func (n *Node) save(s *State, a *Attempt) {
+	why := n.policy.Due(checkpoint.Moment{Step: s.Step, Update: a.Kind == Update, Finished: s.Next == Done})
+	if why != "" && (n.policy.Writes(n.gen.rank) || s.Next == Done) {
+		n.wantSave = why
+	}
+	n.trySave()
+}
+
+func (n *Node) trySave() {
+	if n.wantSave == "" || n.writing {
+		return
+	}
+	n.spare.copyFrom(n.state)
+	n.writing = true
+	n.emit(Save{n.task.snapshot(n.spare), n.wantSave})
+	n.wantSave = ""
+}
+
+// Saved tells that the writer is done with a snapshot.
+func (n *Node) Saved(now time.Time, err error) {
+	n.writing = false
+	if n.over {
+		return
+	}
+	if n.parting != nil && err != nil && n.wantSave == "" {
+		n.parting.Err = errors.Join(n.parting.Err, err)
+	}
+	n.trySave()
+	n.tryPart()
+}
+
+// part ends the node as soon as its state is on disk, as far as it should be.
+func (n *Node) part(_ time.Time, e Exit) {
+	if n.leaving && n.state.Transition > 0 && n.state.Next != Done {
+		n.wantSave = n.policy.Due(checkpoint.Moment{Step: n.state.Step, Stopping: true})
+	}
+	n.parting = &e
+	n.trySave()
+	n.tryPart()
+}
+
+func (n *Node) tryPart() {
+	if n.parting != nil && !n.writing && n.wantSave == "" {
+		n.exit(*n.parting)
+	}
+}
+
+// Pong returns the answer to a ping.
+func (n *Node) Pong(now time.Time) view.Pong {
+	coordinator, _ := n.views.Status(now)
+	p := view.Pong{Fact: n.views.Fact(), Generation: n.views.Generation(), Coordinator: coordinator, Beat: n.phases.Steps}
+	if n.gen != nil {
+		p.Running, p.Waiting = n.gen.name, !n.gen.computing && !n.gen.fetching
+	}
+	return p
+}

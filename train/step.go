@@ -1,0 +1,359 @@
+package train
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/dlnode/dlnode/allreduce"
+	"github.com/dlnode/dlnode/allreduce/exact"
+	"github.com/dlnode/dlnode/cluster/view"
+	"github.com/dlnode/dlnode/shard"
+)
+
+// A step reads like this: the plan chooses the samples of each microbatch, a
+// worker reads them, goes forward and backward and rounds the gradient to
+// integers (Worker.Microbatch); the ring adds the integers of all ranks and the
+// owner of a chunk turns its total into float32 (Task.reduce); every rank checks
+// what came against the plan (Task.judge) and applies it (Task.commit).
+
+// attempt returns the first try at the next transition of s.
+func (t *Task) attempt(s *State) *Attempt {
+	a := &Attempt{Transition: s.Transition, Kind: s.Next, Step: s.Step}
+	switch s.Next {
+	case Update:
+		a.Grad, a.Scalar = append(a.Grad, s.GradExps...), append(a.Scalar, s.TrainExps...)
+	case Evaluate:
+		a.Scalar = append(a.Scalar, s.EvalExps...)
+	case Done:
+		a.Kind = Farewell
+	}
+	return a
+}
+
+// header says what rank contributes to an attempt.
+func (t *Task) header(a *Attempt, c Contribution, s *State, flags byte, nanos uint64) []byte {
+	h := header{
+		Transition: a.Transition, Repeat: uint8(a.Repeat), Kind: kindCodes[a.Kind], Flags: flags,
+		Count: c.Count, IDSum: c.IDSum, Watch: s.watch(), Nanos: nanos,
+		GradSeen: nothingSeen(len(t.windows)), ScalarSeen: nothingSeen(len(t.scalars)),
+		Scalars: make([]float64, len(t.scalars)),
+	}
+	if a.Kind == Update {
+		h.GradSeen = c.Grad.Seen()
+	}
+	if a.Kind == Update || a.Kind == Evaluate {
+		h.ScalarSeen, h.Scalars = c.Scalars.Seen(), c.Scalars.Acc()
+	}
+	return h.append(nil)
+}
+
+func nothingSeen(n int) []int16 {
+	s := make([]int16, n)
+	for i := range s {
+		s[i] = exact.None
+	}
+	return s
+}
+
+// reduce makes the all-reduce of an attempt. out receives the mean gradient.
+func (t *Task) reduce(seq uint64, a *Attempt, c Contribution, head []byte, out []float32) allreduce.Op {
+	op := allreduce.Op{Seq: seq, Header: head}
+	if a.Kind != Update {
+		return op
+	}
+	bits := c.Grad.Bits()
+	op.Vec, op.Out = c.Grad.Acc(), out
+	op.Finish = func(lo, hi int, total []float64, headers [][]byte, out []float32) {
+		var count uint64
+		for _, h := range headers {
+			count += headerCount(h)
+		}
+		exact.Finish(out, total, lo, t.windows, a.Grad, bits, float64(count))
+	}
+	return op
+}
+
+// verdict is what all ranks conclude from the headers of one all-reduce, each on
+// its own and all the same.
+type verdict struct {
+	again *Attempt // the attempt is repeated so
+	fatal error    // the run ends
+	torn  error    // the peers are not where we are: the group ends
+	stop  bool     // the group ends after this transition
+	leave []int    // ranks that go then
+
+	count   uint64
+	grad    []int16   // seen
+	scalar  []int16   // seen
+	scalars []float64 // totals
+	skip    bool      // a non-finite gradient, and the job says to skip it
+}
+
+// judge checks the headers of an attempt.
+func (t *Task) judge(a *Attempt, v *view.View, s *State, headers [][]byte) *verdict {
+	vd := &verdict{grad: nothingSeen(len(t.windows)), scalar: nothingSeen(len(t.scalars)), scalars: make([]float64, len(t.scalars))}
+	hs := make([]header, len(headers))
+	for rank, b := range headers {
+		h := &hs[rank]
+		if err := h.parse(b, len(t.windows), len(t.scalars)); err != nil {
+			vd.torn = fmt.Errorf("%s sent %w", v.Members[rank].ID, err)
+			return vd
+		}
+		if h.Transition != a.Transition || int(h.Repeat) != a.Repeat || h.Kind != kindCodes[a.Kind] {
+			vd.torn = fmt.Errorf("%s is at transition %d, attempt %d, kind %d; we are at %d, %d, %s", v.Members[rank].ID, h.Transition, h.Repeat, h.Kind, a.Transition, a.Repeat, a.Kind)
+			return vd
+		}
+		vd.add(rank, h)
+	}
+	if vd.fatal = t.compareReplicas(a, v, hs); vd.fatal != nil {
+		return vd
+	}
+	if vd.fatal = t.checkSamples(a, v, hs); vd.fatal != nil {
+		return vd
+	}
+	t.judgeExponents(a, vd)
+	return vd
+}
+
+func (vd *verdict) add(rank int, h *header) {
+	vd.stop = vd.stop || h.Flags&flagStop != 0
+	if h.Flags&flagLeave != 0 {
+		vd.leave = append(vd.leave, rank)
+	}
+	vd.count += h.Count
+	exact.MergeSeen(vd.grad, h.GradSeen)
+	exact.MergeSeen(vd.scalar, h.ScalarSeen)
+	for i, x := range h.Scalars {
+		vd.scalars[i] += x // integers: exact
+	}
+}
+
+// compareReplicas names the rank whose state differs from the others' (I9).
+func (t *Task) compareReplicas(a *Attempt, v *view.View, hs []header) error {
+	digests := make([][]byte, len(hs))
+	for i := range hs {
+		digests[i] = fmt.Appendf(nil, "%016x", hs[i].Watch)
+	}
+	if odd := view.OddOneOut(a.Transition, v.IDs(), digests); odd != "" {
+		return fmt.Errorf("train: %s", odd)
+	}
+	return nil
+}
+
+// checkSamples holds what was loaded against the plan (I6), rank by rank.
+func (t *Task) checkSamples(a *Attempt, v *view.View, hs []header) error {
+	if a.Kind != Update && a.Kind != Evaluate {
+		return nil
+	}
+	var count, sum uint64
+	for i := range hs {
+		count += hs[i].Count
+		sum += hs[i].IDSum
+	}
+	wantCount, wantSum := t.planned(a)
+	if count != wantCount || sum != wantSum {
+		return fmt.Errorf("train: step %d: the ranks loaded %d samples with id-sum %016x, the plan has %d with %016x: %s",
+			a.Step, count, sum, wantCount, wantSum, t.blameSamples(a, v, hs))
+	}
+	return nil
+}
+
+func (t *Task) planned(a *Attempt) (count, idSum uint64) {
+	if a.Kind == Evaluate {
+		return uint64(t.EvalPlan.N), t.EvalPlan.IDSum(t.Validation.ID)
+	}
+	return uint64(t.Plan.Count(a.Step)), t.Plan.IDSum(a.Step, t.Train.ID)
+}
+
+// blameSamples finds the ranks that loaded something else than their share.
+func (t *Task) blameSamples(a *Attempt, v *view.View, hs []header) string {
+	ranges := shard.Assign(t.microbatches(a), v.Shares(), a.Rotation)
+	blame := "no single rank differs from its share"
+	for rank, r := range ranges {
+		w := &Worker{task: t}
+		var count, sum uint64
+		for mb := r.Lo; mb < r.Hi; mb++ {
+			data := w.choose(a, mb)
+			for _, i := range w.samples {
+				count++
+				sum += shard.Mix(data.ID(i))
+			}
+		}
+		if count != hs[rank].Count || sum != hs[rank].IDSum {
+			blame = fmt.Sprintf("%s loaded %d of its %d samples, or others", v.Members[rank].ID, hs[rank].Count, count)
+		}
+	}
+	return blame
+}
+
+// judgeExponents decides whether the sums are exact, must be repeated with
+// raised exponents, or hold something that no grid holds.
+func (t *Task) judgeExponents(a *Attempt, vd *verdict) {
+	if a.Kind != Update && a.Kind != Evaluate {
+		return
+	}
+	tensor, badGrad := exact.FirstNonFinite(vd.grad)
+	scalar, badScalar := exact.FirstNonFinite(vd.scalar)
+	switch {
+	case (badGrad || badScalar) && a.Rotation == 0:
+		again := *a // computed on other hardware before it is believed
+		again.Repeat, again.Rotation = a.Repeat+1, 1
+		vd.again = &again
+	case badGrad && a.Kind == Update && t.Job.OnNonfinite == "skip", badScalar && t.Job.OnNonfinite == "skip":
+		vd.skip = true
+	case badGrad:
+		vd.fatal = fmt.Errorf("train: step %d: the gradient of %s is not finite; lower the learning rate, set clip_norm, or say on_nonfinite: skip", a.Step, t.Model.Tensors()[tensor].Name)
+	case badScalar:
+		vd.fatal = fmt.Errorf("train: step %d: the %s is not finite; lower the learning rate, set clip_norm, or say on_nonfinite: skip", a.Step, t.scalars[scalar])
+	case a.Kind == Update && exact.Overflow(a.Grad, vd.grad), exact.Overflow(a.Scalar, vd.scalar):
+		again := *a
+		again.Repeat++
+		again.Grad, again.Scalar = append([]int16(nil), a.Grad...), append([]int16(nil), a.Scalar...)
+		if a.Kind == Update {
+			exact.Raise(again.Grad, vd.grad)
+		}
+		exact.Raise(again.Scalar, vd.scalar)
+		vd.again = &again
+	}
+}
+
+// commit moves s over one transition. It cannot fail and touches nothing else;
+// all that it needs has arrived. grads is the mean gradient and is used up.
+func (t *Task) commit(s *State, a *Attempt, vd *verdict, grads []float32) {
+	s.Transition++
+	if a.Repeat > 0 {
+		s.Repeats++
+	}
+	switch a.Kind {
+	case Update:
+		t.update(s, a, vd, grads)
+	case Evaluate:
+		t.evaluated(s, a, vd)
+	case Restore:
+		copy(s.params, s.best)
+		s.Next = Finish
+	case Finish:
+		s.Next = Done
+	}
+}
+
+func (t *Task) update(s *State, a *Attempt, vd *verdict, grads []float32) {
+	if vd.skip {
+		s.Skipped++
+	} else {
+		t.Optimizer.Step(s.params, grads, s.slots, s.Step, t.StepsPerEpoch())
+		exact.Commit(s.GradExps, vd.grad)
+		exact.Commit(s.TrainExps, vd.scalar)
+		for i, mean := range t.means(a, vd) {
+			s.Running[i] += Number(float64(mean * float64(vd.count)))
+		}
+	}
+	s.Samples += vd.count
+	s.Step++
+	if s.Step%t.StepsPerEpoch() == 0 {
+		t.endEpoch(s)
+	}
+}
+
+// endEpoch writes the line of the epoch's training figures.
+func (t *Task) endEpoch(s *State) {
+	e := Epoch{
+		Epoch: len(s.History) + 1, Step: s.Step, Samples: s.Samples,
+		LR: Number(t.Optimizer.LR(s.Step-1, t.StepsPerEpoch())),
+	}
+	for i := range s.Running {
+		e.Train = append(e.Train, s.Running[i]/Number(s.Samples))
+		s.Running[i] = 0
+	}
+	s.Samples = 0
+	s.History = append(s.History, e)
+	if t.Validation != nil {
+		s.Next = Evaluate
+		return
+	}
+	t.decide(s)
+}
+
+func (t *Task) evaluated(s *State, a *Attempt, vd *verdict) {
+	e := &s.History[len(s.History)-1]
+	for i := range t.scalars {
+		m := Number(math.NaN())
+		if !vd.skip {
+			m = Number(exact.Mean(vd.scalars[i], a.Scalar[i], exact.Bits(max(1, t.EvalPlan.N)), vd.count))
+		}
+		e.Validation = append(e.Validation, m)
+	}
+	if !vd.skip {
+		exact.Commit(s.EvalExps, vd.scalar)
+	}
+	t.decide(s)
+}
+
+// decide says, after an epoch, whether training goes on. It is Keras'
+// EarlyStopping, as a part of the state: every node decides the same.
+func (t *Task) decide(s *State) {
+	s.Next = Update
+	last := len(s.History) >= t.Job.Epochs
+	if es := t.Job.EarlyStopping; es != nil {
+		t.watchMonitor(s)
+		if !last && s.Stopping.Wait >= max(1, es.Patience) && s.Stopping.Wait > 0 {
+			s.Stopping.Stopped = len(s.History)
+			last = true
+		}
+	}
+	if !last {
+		return
+	}
+	s.Next = Finish
+	if s.best != nil && s.Stopping.BestEpoch != len(s.History) {
+		s.Next = Restore
+	}
+}
+
+// watchMonitor keeps the best epoch and counts those since.
+func (t *Task) watchMonitor(s *State) {
+	es := t.Job.EarlyStopping
+	value := float64(t.Monitored(s.History[len(s.History)-1], es.Monitor))
+	best, delta := float64(s.Stopping.Best), es.MinDelta
+	better := value < best-delta
+	if es.Maximizes() {
+		better = value > best+delta
+	}
+	if s.Stopping.BestEpoch == 0 {
+		better = value == value
+	}
+	if !better {
+		s.Stopping.Wait++
+		return
+	}
+	s.Stopping.Best, s.Stopping.BestEpoch, s.Stopping.Wait = Number(value), len(s.History), 0
+	if es.RestoreBest {
+		s.best = append(s.best[:0], s.params...)
+		s.HasBest = true
+	}
+}
+
+// Monitored returns the number called name ("loss", "val_accuracy", ...) in an
+// epoch's line, NaN if there is none.
+func (t *Task) Monitored(e Epoch, name string) Number {
+	values := e.Train
+	if len(name) > 4 && name[:4] == "val_" {
+		values, name = e.Validation, name[4:]
+	}
+	for i, s := range t.scalars {
+		if s == name && i < len(values) {
+			return values[i]
+		}
+	}
+	return Number(math.NaN())
+}
+
+// means returns the figures of one step, for display: they are no part of the
+// state.
+func (t *Task) means(a *Attempt, vd *verdict) []float64 {
+	m := make([]float64, len(t.scalars))
+	for i := range m {
+		m[i] = exact.Mean(vd.scalars[i], a.Scalar[i], exact.Bits(t.Plan.Global), vd.count)
+	}
+	return m
+}
