@@ -44,8 +44,8 @@ func (osFS) MkdirTemp(parent, prefix string) (string, io.Closer, error) {
 
 // fileLock is a lock on a file that goes with the file.
 type fileLock struct {
-	file  *os.File
-	close func() error
+	file *os.File
+	once sync.Once
 }
 
 // lockNew makes a file and locks it. Before it is locked, somebody who sweeps
@@ -62,15 +62,17 @@ func lockNew(path string) (*fileLock, error) {
 		}
 		return nil, errors.Join(&fs.PathError{Op: "lock", Path: path, Err: err}, f.Close())
 	}
-	l := &fileLock{file: f}
-	l.close = sync.OnceValue(l.remove)
-	return l, nil
+	return &fileLock{file: f}, nil
 }
 
-// Close gives up the lock and removes the file. The file is closed first, so
-// that a network file system does not keep it under another name.
-func (l *fileLock) Close() error { return l.close() }
+// Close gives up the lock and removes the file; the second time it does nothing.
+func (l *fileLock) Close() (err error) {
+	l.once.Do(func() { err = l.remove() })
+	return err
+}
 
+// remove closes the file first, so that a network file system does not keep it
+// under another name.
 func (l *fileLock) remove() error {
 	err := l.file.Close()
 	if gone := os.Remove(l.file.Name()); !errors.Is(gone, fs.ErrNotExist) {

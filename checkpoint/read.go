@@ -47,7 +47,12 @@ func (s *Store) Latest(t [32]byte) (*Snapshot, []Skipped, error) {
 	var skipped []Skipped
 	for _, transition := range slices.Backward(transitions) {
 		path := filepath.Join(dir, transitionName(transition))
-		snap, err := s.load(path, func(m Manifest) error { return inPlace(m, t, transition) })
+		snap, err := s.load(path, func(m Manifest) error {
+			if m.Trajectory != t {
+				return &Damage{Path: path, File: manifestFile, Reason: fmt.Sprintf("is of trajectory %s, not %s", m.Trajectory, Hash(t))}
+			}
+			return misplaced(m, path)
+		})
 		if err == nil {
 			return snap, skipped, nil
 		}
@@ -65,13 +70,14 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// inPlace checks that a checkpoint is the one its path says.
-func inPlace(m Manifest, t [32]byte, transition uint64) error {
-	if m.Trajectory != t {
-		return fmt.Errorf("is of trajectory %s, not %s", m.Trajectory, Hash(t))
-	}
-	if m.Transition != transition {
-		return fmt.Errorf("is of transition %d, not %d", m.Transition, transition)
+// misplaced checks that a checkpoint in the store is the one its path says.
+func misplaced(m Manifest, path string) error {
+	dir, name := filepath.Base(filepath.Dir(path)), filepath.Base(path)
+	switch {
+	case m.Trajectory.String()[:trajectoryDigits] != dir:
+		return &Damage{Path: path, File: manifestFile, Reason: fmt.Sprintf("is of trajectory %s, not %s…", m.Trajectory, dir)}
+	case transitionName(m.Transition) != name:
+		return &Damage{Path: path, File: manifestFile, Reason: fmt.Sprintf("is of transition %d, not %s", m.Transition, name)}
 	}
 	return nil
 }
@@ -93,7 +99,7 @@ func (s *Store) load(path string, check func(Manifest) error) (*Snapshot, error)
 		return nil, err
 	}
 	if err := check(m); err != nil {
-		return nil, &Damage{Path: path, File: manifestFile, Reason: err.Error()}
+		return nil, err
 	}
 	snap := m.blank()
 	for _, f := range m.Files {
@@ -250,10 +256,12 @@ func (s *Store) listDir(dir string) ([]Entry, error) {
 func (s *Store) entry(path string, transition uint64) Entry {
 	defer s.hold(path).Close()
 	e := Entry{Path: path, Transition: transition}
-	e.Manifest, e.Err = s.readManifest(path)
-	if e.Err == nil && e.Manifest.Transition != transition {
-		e.Err = &Damage{Path: path, File: manifestFile, Reason: fmt.Sprintf("is of transition %d, not %d", e.Manifest.Transition, transition)}
-		e.Manifest = Manifest{}
+	m, err := s.readManifest(path)
+	if err == nil {
+		err = misplaced(m, path)
+	}
+	if e.Err = err; err == nil {
+		e.Manifest = m
 	}
 	return e
 }

@@ -43,7 +43,7 @@ func Open(fsys FS, dir string) (*Store, error) {
 	if _, err := fsys.ReadDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("checkpoint: open %s: %w", dir, err)
 	}
-	return &Store{fs: fsys, dir: dir, readers: map[string]int{}}, nil
+	return &Store{fs: fsys, dir: filepath.Clean(dir), readers: map[string]int{}}, nil
 }
 
 // Dir is the store's directory.
@@ -160,9 +160,8 @@ func (s *Store) write(snap *Snapshot, target string) (m Manifest, kept bool, err
 	}
 	published := false
 	defer func() {
-		err = errors.Join(err, hold.Close())
 		if !published {
-			err = errors.Join(err, s.fs.RemoveAll(temp))
+			err = errors.Join(err, hold.Close(), s.fs.RemoveAll(temp))
 		}
 	}()
 	if m, err = s.writeFiles(temp, snap); err != nil {
@@ -230,16 +229,19 @@ func (s *Store) Prune(t [32]byte, saved uint64, keep int) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: prune %s: %w", dir, err)
 	}
-	var removed []string
+	var removed, dead []string
 	for _, v := range (Policy{Keep: keep}).Victims(transitions, saved) {
 		path := filepath.Join(dir, transitionName(v))
-		gone, err := s.retireUnread(path)
+		grave, err := s.buryUnread(path)
 		if err != nil {
-			return removed, fmt.Errorf("checkpoint: prune %s: %w", path, err)
+			return removed, fmt.Errorf("checkpoint: prune %s: %w", path, errors.Join(err, s.removeDead(dir, dead)))
 		}
-		if gone {
-			removed = append(removed, path)
+		if grave != "" {
+			removed, dead = append(removed, path), append(dead, grave)
 		}
+	}
+	if err := s.removeDead(dir, dead); err != nil {
+		return removed, fmt.Errorf("checkpoint: prune %s: %w", dir, err)
 	}
 	return removed, nil
 }
@@ -290,20 +292,15 @@ func (s *Store) sweepTemp(path string) error {
 	return s.retire(path)
 }
 
-// retireUnread retires a checkpoint unless it is being read. The lock is held
-// for the rename only, so that no reader starts in between.
-func (s *Store) retireUnread(path string) (bool, error) {
+// buryUnread buries a checkpoint unless it is being read. The lock is held for
+// the rename, so that no reader starts in between.
+func (s *Store) buryUnread(path string) (dead string, err error) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.readers[path] > 0 {
-		s.mu.Unlock()
-		return false, nil
+		return "", nil
 	}
-	dead, err := s.bury(path)
-	s.mu.Unlock()
-	if err != nil || dead == "" {
-		return false, err
-	}
-	return true, s.fs.RemoveAll(dead)
+	return s.bury(path)
 }
 
 // retire removes a directory in such a way that it is never seen half removed.
@@ -312,7 +309,25 @@ func (s *Store) retire(path string) error {
 	if err != nil || dead == "" {
 		return err
 	}
-	return s.fs.RemoveAll(dead)
+	return s.removeDead(filepath.Dir(path), []string{dead})
+}
+
+// removeDead removes what was buried in dir. The burials are made durable first:
+// otherwise a loss of power could undo the rename and not the removals, and a
+// directory be back under its good name with files missing.
+func (s *Store) removeDead(dir string, dead []string) error {
+	if len(dead) == 0 {
+		return nil
+	}
+	if err := s.fs.SyncDir(dir); err != nil {
+		return err
+	}
+	for _, path := range dead {
+		if err := s.fs.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // bury renames a directory to a name that nobody reads. It returns "" if there

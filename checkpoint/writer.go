@@ -26,7 +26,7 @@ type Result struct {
 	Took     time.Duration
 
 	Pruned   []string // older checkpoints removed after it
-	PruneErr error    // why that, or sweeping, did not succeed; the checkpoint is good
+	PruneErr error    // why that, or the sweep at the start, did not succeed
 }
 
 // Writer saves snapshots one after another while its caller goes on. At most one
@@ -44,6 +44,7 @@ type Writer struct {
 	pending *Snapshot
 	writing *Snapshot
 	closed  bool
+	giveUp  error // why what is pending is not to be written
 }
 
 // NewWriter starts a writer; Close ends it.
@@ -74,9 +75,9 @@ func (w *Writer) Submit(s *Snapshot) (replaced *Snapshot) {
 
 // Close takes no more snapshots, waits until those taken are written and told,
 // and returns when the goroutine is gone. Should ctx end first, a snapshot that
-// waits is given up, and the error tells which and what is still being written.
-// A disk that hangs can't be interrupted: the goroutine then ends when the disk
-// comes back, after telling. Close may be called again, to wait on.
+// waits is told to be given up, and the error says what is not finished. A disk
+// that hangs can't be interrupted: the goroutine then ends, after telling, when
+// the disk comes back. Close may be called again, to wait on.
 func (w *Writer) Close(ctx context.Context) error {
 	w.mu.Lock()
 	w.closed = true
@@ -86,23 +87,23 @@ func (w *Writer) Close(ctx context.Context) error {
 	case <-w.gone:
 		return nil
 	case <-ctx.Done():
+		return w.interrupt(ctx.Err())
 	}
-	return w.giveUp(ctx.Err())
 }
 
-// giveUp drops the pending snapshot.
-func (w *Writer) giveUp(cause error) error {
+// interrupt gives up what is pending, and tells what Close did not wait for.
+func (w *Writer) interrupt(cause error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case w.pending != nil:
-		dropped := w.pending
-		w.pending = nil
-		return fmt.Errorf("checkpoint: close: transition %d is not written: %w", dropped.Transition, cause)
-	case w.writing != nil:
-		return fmt.Errorf("checkpoint: close: transition %d is still being written: %w", w.writing.Transition, cause)
+	w.giveUp = cause
+	err := fmt.Errorf("checkpoint: close: %w", cause)
+	if w.pending != nil {
+		err = fmt.Errorf("%w; transition %d is not written", err, w.pending.Transition)
 	}
-	return nil
+	if w.writing != nil {
+		err = fmt.Errorf("%w; transition %d is still being written", err, w.writing.Transition)
+	}
+	return err
 }
 
 // run is the writer's goroutine. What dead writers left is removed before the
@@ -110,8 +111,15 @@ func (w *Writer) giveUp(cause error) error {
 func (w *Writer) run() {
 	defer close(w.gone)
 	swept := w.cfg.Store.Sweep()
-	for s := w.next(); s != nil; s = w.next() {
-		r := w.write(s)
+	for {
+		s, giveUp := w.next()
+		if s == nil {
+			return
+		}
+		r := Result{Snapshot: s, Err: giveUp}
+		if giveUp == nil {
+			r = w.write(s)
+		}
 		if r.PruneErr == nil {
 			r.PruneErr = swept
 		}
@@ -120,8 +128,9 @@ func (w *Writer) run() {
 	}
 }
 
-// next waits for a snapshot; nil when there will be no more.
-func (w *Writer) next() *Snapshot {
+// next waits for a snapshot, nil when there will be no more, and tells why it is
+// not to be written if it isn't.
+func (w *Writer) next() (s *Snapshot, giveUp error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.writing = nil
@@ -129,7 +138,7 @@ func (w *Writer) next() *Snapshot {
 		w.wake.Wait()
 	}
 	w.writing, w.pending = w.pending, nil
-	return w.writing
+	return w.writing, w.giveUp
 }
 
 func (w *Writer) write(s *Snapshot) Result {
