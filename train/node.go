@@ -255,6 +255,9 @@ func (n *Node) PingFailed(now time.Time, who view.Node, reason string) {
 	n.drain(now)
 }
 
+// Ready tells that gossip has found the others, or that there are none.
+func (n *Node) Ready(now time.Time) { n.views.Ready(now); n.drain(now) }
+
 // Leave starts an orderly exit.
 func (n *Node) Leave(now time.Time) {
 	if n.leaving || n.over {
@@ -493,6 +496,7 @@ func (n *Node) Serve(fence allreduce.Fence, transition uint64) ([]byte, error) {
 func (n *Node) begin(now time.Time, a *Attempt) {
 	g := n.gen
 	g.attempt, g.begun, g.computed = a, now, now
+	g.farewell = a.Kind == Farewell
 	micro := n.task.microbatches(a)
 	if micro == 0 {
 		n.reduce(now, Contribution{}, 0)
@@ -548,7 +552,7 @@ func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte)
 		n.closeGroup(now, view.Cause{By: n.views.Self(), Reason: vd.torn.Error()})
 	case vd.fatal != nil:
 		n.exit(Exit{Err: vd.fatal})
-	case g.farewell || g.attempt.Kind == Farewell:
+	case g.farewell:
 		n.bye()
 	case vd.again != nil:
 		n.again(now, vd)
@@ -588,7 +592,7 @@ func (n *Node) commit(now time.Time, vd *verdict) {
 // committed what came before it.
 func (n *Node) partGroup(now time.Time, vd *verdict) {
 	g := n.gen
-	g.farewell, g.ended = true, now
+	g.ended = now
 	for _, rank := range vd.leave {
 		if rank != g.rank {
 			g.leaving = append(g.leaving, g.view.Members[rank].Node())
@@ -599,7 +603,6 @@ func (n *Node) partGroup(now time.Time, vd *verdict) {
 
 // bye ends a group after its farewell.
 func (n *Node) bye() {
-	n.gen.farewell = true
 	n.gen.closing = true
 	n.emit(CloseGroup{View: n.gen.name})
 }
@@ -664,7 +667,9 @@ func (n *Node) hurry() {
 	}
 }
 
-// GroupDown tells that a group has ended and its goroutines are gone.
+// GroupDown tells that a group has ended and its goroutines are gone. A zero
+// cause says that a neighbour ended it in order, which it does only after a
+// farewell that was complete: so is ours.
 func (n *Node) GroupDown(now time.Time, v view.Name, c view.Cause) {
 	g := n.gen
 	if g == nil || g.name != v || n.over {
@@ -672,9 +677,11 @@ func (n *Node) GroupDown(now time.Time, v view.Name, c view.Cause) {
 	}
 	g.open = false
 	if !g.closing {
-		g.closing = true
-		if !g.farewell || !c.Blame.IsZero() {
-			g.cause = c
+		g.closing, g.cause = true, c
+		if c == (view.Cause{}) && !g.farewell {
+			g.cause.Reason = "a neighbour ended the group out of turn"
+		}
+		if g.ended.IsZero() {
 			g.ended = now
 		}
 		n.hurry()

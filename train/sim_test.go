@@ -107,9 +107,9 @@ func simTask(t testing.TB) *Task {
 	j.Model = []job.Section{nn.NewDense(16, "relu"), nn.NewDropout(0.2), nn.NewDense(3, "softmax")}
 	opt, _ := optim.NewSpec("adam")
 	j.Optimizer = opt
-	j.Batch, j.Epochs = job.Batch{Global: 40, Microbatch: 8}, 6
+	j.Batch, j.Epochs = job.Batch{Global: 40, Microbatch: 8}, 14
 	j.Validation = &job.Validation{Split: 0.2}
-	j.EarlyStopping = &job.EarlyStopping{Monitor: "val_loss", Patience: 2, Mode: "auto", RestoreBest: true}
+	j.EarlyStopping = &job.EarlyStopping{Monitor: "val_loss", Patience: 4, Mode: "auto", RestoreBest: true}
 	task, err := NewTask(j, train, test)
 	if err != nil {
 		t.Fatal(err)
@@ -169,6 +169,7 @@ func (w *world) boot(id string, expect int) *simNode {
 			w.gossip(o, n)
 		}
 	}
+	w.after(600*time.Millisecond, func() { n.happen(func() { n.node.Ready(w.now) }) })
 	w.tick(n)
 	return n
 }
@@ -467,16 +468,12 @@ func (g *simGroup) fail(c view.Cause) {
 	}
 	g.ended = true
 	w := g.n.w
-	note := c
-	if note == (view.Cause{}) {
-		note.Reason = "closed by " + g.n.id
-	}
-	g.toRight(func(r *simGroup) { r.fail(note) })
+	g.toRight(func(r *simGroup) { r.fail(c) })
 	if l := g.neighbour(-1); l != nil && l.alive {
 		w.after(w.delay(), func() {
 			l.happen(func() {
 				if lg := l.groups[g.name]; lg != nil && !w.cut(l.id, g.n.id) {
-					lg.fail(note)
+					lg.fail(c)
 				}
 			})
 		})
@@ -609,7 +606,7 @@ func chaos(t *testing.T, task *Task, seed uint64, want [32]byte) {
 		w.boot(ids[i], size)
 	}
 	for range 1 + w.rnd.IntN(4) {
-		w.after(time.Duration(500+w.rnd.IntN(2500))*time.Millisecond, func() { w.fault(&ids) })
+		w.after(time.Duration(300+w.rnd.IntN(2000))*time.Millisecond, func() { w.fault(&ids) })
 	}
 	w.play(10 * time.Minute)
 	if len(w.final) == 0 {
@@ -625,7 +622,7 @@ func chaos(t *testing.T, task *Task, seed uint64, want [32]byte) {
 			t.Errorf("%s ended with %v", id, e.Err)
 		}
 	}
-	if t.Failed() {
+	if t.Failed() || testing.Verbose() {
 		t.Log("\n" + w.tail(80))
 	}
 }

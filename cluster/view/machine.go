@@ -130,7 +130,10 @@ type Machine struct {
 	failures   int       // views in a row that brought no transition
 	notBefore  time.Time // back-off of proposals after failures
 	bad        map[pair]*badLink
-	complaint  string // the last "waiting for" told
+	complaint  string    // what is waited for
+	complained time.Time // since when; told once it has lasted
+	told       bool
+	ready      bool // gossip has found others, or there are none to find
 	leaving    bool
 }
 
@@ -239,6 +242,13 @@ func (m *Machine) Undelivered(now time.Time, n Node, certain bool, reason string
 func (m *Machine) Progress(transition uint64) {
 	m.failures = 0
 	m.self.Transition = transition
+}
+
+// Ready tells that gossip has found the others, or that there are none to be
+// found. Before that a node that never trained does not start alone.
+func (m *Machine) Ready(now time.Time) {
+	m.ready = true
+	m.reconsider(now)
 }
 
 // Finished tells that the state is final.
@@ -521,10 +531,10 @@ func (m *Machine) boundary(reason string) {
 func (m *Machine) considerProposing(now time.Time) {
 	want := m.wanted()
 	if reason := m.whyWait(now, want); reason != "" {
-		m.complain(reason)
+		m.complain(now, reason)
 		return
 	}
-	m.complain("")
+	m.complain(now, "")
 	m.propose(now, want)
 }
 
@@ -539,6 +549,8 @@ func (m *Machine) whyWait(now time.Time, want []Member) string {
 		return aMoment
 	case len(want) < m.cfg.MinNodes:
 		return fmt.Sprintf("%d nodes, %d here (%s)", m.cfg.MinNodes, len(want), ids(want))
+	case m.last == nil && !m.ready && now.Sub(m.born) < m.cfg.ExpectFor:
+		return "others to be found"
 	case m.last == nil && len(want) < m.cfg.Expect && now.Sub(m.born) < m.cfg.ExpectFor:
 		return fmt.Sprintf("%d nodes to start with, %d here (%s)", m.cfg.Expect, len(want), ids(want))
 	}
@@ -548,12 +560,16 @@ func (m *Machine) whyWait(now time.Time, want []Member) string {
 // aMoment is a wait too short to tell of.
 const aMoment = "a moment"
 
-// complain tells once what is waited for.
-func (m *Machine) complain(reason string) {
-	if reason != m.complaint && reason != "" && reason != aMoment {
-		m.emit(Note{"waiting", m.Self(), "waiting for " + reason})
+// complain tells what is waited for, once, if it lasts.
+func (m *Machine) complain(now time.Time, reason string) {
+	if (reason == "") != (m.complaint == "") || m.complained.IsZero() {
+		m.complained, m.told = now, false
 	}
 	m.complaint = reason
+	if reason != "" && reason != aMoment && !m.told && now.Sub(m.complained) >= 2*time.Second {
+		m.told = true
+		m.emit(Note{"waiting", m.Self(), "waiting for " + reason})
+	}
 }
 
 func ids(ms []Member) string {
@@ -593,6 +609,8 @@ func (m *Machine) pursue(now time.Time) {
 		n := w.Node()
 		if _, acked := p.acks[n]; !acked && n != m.Self() && now.Sub(p.heard[n]) > m.cfg.Patience {
 			m.lose(now, n, "no answer to a proposal for "+m.cfg.Patience.String())
+		} else if !acked && n != m.Self() && now.Sub(p.heard[n]) > 2*m.cfg.Retry {
+			m.suspect(now, n, Node{})
 		}
 		if q := m.peers[n]; q != nil && (q.gone || q.fact.Leaving) {
 			m.dropProposal()
@@ -823,7 +841,7 @@ func (m *Machine) awaitProposal(now time.Time) {
 	m.send(n, p.fact.Addr, Msg{Hello: &Hello{}})
 	m.emit(Ping{n, p.fact.Addr, p.timeout})
 	if now.Sub(m.waiting) > m.cfg.Patience/2 {
-		m.complain("a proposal of the coordinator " + n.ID)
+		m.complain(now, "a proposal of the coordinator "+n.ID)
 	}
 }
 
