@@ -55,7 +55,7 @@ func Serve(cfg ServerConfig) *Server {
 		grpc.Creds(transportCredentials(cfg.TLS)),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
-		grpc.ReadBufferSize(wireBuffer), grpc.WriteBufferSize(wireBuffer), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(wireBuffer), grpc.WriteBufferSize(wireBuffer),
 		grpc.MaxRecvMsgSize(maxRingMessage), grpc.MaxSendMsgSize(maxRingMessage),
 		grpc.ConnectionTimeout(5*time.Second), grpc.WaitForHandlers(true),
 	)

@@ -1,0 +1,423 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/dlnode/dlnode/allreduce"
+	"github.com/dlnode/dlnode/allreduce/rpc/internal/nodepb"
+)
+
+// reduce runs one op on all nodes and checks the results.
+func reduce(t *testing.T, nodes []*node, seq uint64, length int) {
+	t.Helper()
+	for _, n := range nodes {
+		n.group.Start(n.op(seq, length))
+	}
+	for _, n := range nodes {
+		r := wait(t, "result of "+n.id, n.done)
+		if r.seq != seq || len(r.headers) != len(nodes) || len(r.out) != length {
+			t.Fatalf("%s: op %d, %d headers, %d elements", n.id, r.seq, len(r.headers), len(r.out))
+		}
+		for rank, h := range r.headers {
+			if h != nodes[rank].id {
+				t.Fatalf("%s: header of rank %d is %q", n.id, rank, h)
+			}
+		}
+		for i, x := range r.out {
+			if x != float32(i*len(nodes)) {
+				t.Fatalf("%s, op %d: element %d is %v", n.id, seq, i, x)
+			}
+		}
+	}
+}
+
+func TestAllGroupsOfARingGetTheSameSums(t *testing.T) {
+	for _, world := range []int{1, 2, 4} {
+		t.Run(fmt.Sprint(world), func(t *testing.T) {
+			nodes := newRing(t, world, nil)
+			for i, length := range []int{100_000, 0, 1, 5000, 100_000} {
+				reduce(t, nodes, uint64(i+1), length)
+			}
+			p := nodes[0].group.Progress()
+			if !p.Computing || p.Op != 5 || (world > 1) != (p.FramesIn > 0 && p.BytesOut > 0) {
+				t.Fatalf("%+v", p)
+			}
+		})
+	}
+}
+
+func TestADoneCallbackMayStartTheNextOp(t *testing.T) {
+	const ops = 20
+	last := make(chan uint64, 2)
+	var nodes []*node
+	nodes = append(nodes, newNode(t, 0), newNode(t, 1))
+	for rank, n := range nodes {
+		ready := make(chan struct{})
+		n.start(rank, nodes, func(c *GroupConfig) {
+			c.Done = func(seq uint64, _ [][]byte, _ []float32) {
+				<-ready
+				if seq == ops {
+					last <- seq
+				} else {
+					n.group.Start(n.op(seq+1, 1000))
+				}
+			}
+		})
+		close(ready)
+	}
+	for _, n := range nodes {
+		n.group.Start(n.op(1, 1000))
+	}
+	for range nodes {
+		wait(t, "the last op", last)
+	}
+}
+
+func TestAllOthersKnowWhoWasKilled(t *testing.T) {
+	for name, busy := range map[string]bool{"idle": false, "in an op": true} {
+		t.Run(name, func(t *testing.T) {
+			nodes := newRing(t, 4, nil)
+			reduce(t, nodes, 1, 1000)
+			if busy { // all but the victim
+				for _, n := range []*node{nodes[0], nodes[2], nodes[3]} {
+					n.group.Start(n.op(2, 100_000))
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			up(t, nodes)
+			killed := time.Now()
+			kill(nodes, 1)
+			for _, rank := range []int{0, 2, 3} {
+				d := wait(t, "Down of "+nodes[rank].id, nodes[rank].down)
+				if took := d.at.Sub(killed); d.blame != "node-1" || took > 250*time.Millisecond {
+					t.Errorf("%s: after %v blames %q: %v", nodes[rank].id, took, d.blame, d.cause)
+				}
+				var ended *Ended
+				if told := errors.As(d.cause, &ended); told && !strings.Contains(d.cause.Error(), ": lost node-1: stream reset after ") {
+					t.Errorf("%s: %v", nodes[rank].id, d.cause)
+				} else if !told && !strings.HasPrefix(d.cause.Error(), "stream reset after ") {
+					t.Errorf("%s: %v", nodes[rank].id, d.cause)
+				}
+			}
+		})
+	}
+}
+
+// kill ends a node's connections as if its process were gone. The ring's only connection into the
+// right neighbour is the victim's.
+func kill(nodes []*node, rank int) {
+	nodes[rank].listener.Close()
+	nodes[rank].listener.cut()
+	nodes[(rank+1)%len(nodes)].listener.cut()
+}
+
+func TestClosingIsToldToAllAndOnlyOnce(t *testing.T) {
+	nodes := newRing(t, 4, nil)
+	up(t, nodes)
+	nodes[2].group.Close("node-9", "a member leaves")
+	nodes[2].group.Close("node-8", "again")
+	for _, n := range nodes {
+		d := wait(t, "Down of "+n.id, n.down)
+		if d.blame != "node-9" || d.cause.Error() != "closed by node-2: a member leaves" {
+			t.Errorf("%s blames %q: %v", n.id, d.blame, d.cause)
+		}
+		n.group.Wait()
+		n.group.Start(n.op(1, 10)) // dropped
+		n.group.Start(n.op(1, 10))
+	}
+}
+
+func TestCloseOfAServerEndsItsGroup(t *testing.T) {
+	nodes := newRing(t, 2, nil)
+	up(t, nodes)
+	nodes[0].server.Close()
+	for _, n := range nodes {
+		if d := wait(t, "Down of "+n.id, n.down); d.blame != "" || d.cause.Error() != "closed by node-0: the node stops" {
+			t.Errorf("%s blames %q: %v", n.id, d.blame, d.cause)
+		}
+	}
+	nodes[0].group.Wait()
+	nodes[0].start(0, nodes, nil)
+	if d := wait(t, "Down on a closed server", nodes[0].down); d.blame != "" {
+		t.Errorf("blames %q", d.blame)
+	}
+}
+
+func TestAStreamWaitsForItsGroup(t *testing.T) {
+	nodes := []*node{newNode(t, 0), newNode(t, 1)}
+	nodes[0].start(0, nodes, nil)
+	nodes[0].group.Start(nodes[0].op(1, 5000))
+	time.Sleep(100 * time.Millisecond)
+	nodes[1].start(1, nodes, nil)
+	nodes[1].group.Start(nodes[1].op(1, 5000))
+	for _, n := range nodes {
+		wait(t, "result of "+n.id, n.done)
+	}
+}
+
+func TestAnotherViewIsRefusedWithTheGeneration(t *testing.T) {
+	nodes := []*node{newNode(t, 0), newNode(t, 1)}
+	nodes[1].start(1, nodes, func(c *GroupConfig) { c.Ring.Fence[0]++; c.SetupTimeout = time.Minute })
+	start := time.Now()
+	nodes[0].start(0, nodes, nil)
+	d := wait(t, "Down", nodes[0].down)
+	var e *Error
+	if !errors.As(d.cause, &e) || e.Kind != Rejected || e.Generation != 7 || d.blame != "" {
+		t.Fatalf("blames %q: %v", d.blame, d.cause)
+	}
+	if !strings.Contains(e.Message, "no group of view fece0000 here") {
+		t.Fatal(e.Message)
+	}
+	if took := time.Since(start); took < 300*time.Millisecond || took > time.Second {
+		t.Fatalf("refused after %v", took)
+	}
+}
+
+func TestALateStreamIsToldHowItsGroupEnded(t *testing.T) {
+	nodes := []*node{newNode(t, 0), newNode(t, 1), newNode(t, 2)}
+	nodes[1].start(1, nodes, nil)
+	nodes[1].group.Close("node-2", "lost node-2")
+	wait(t, "Down of the first", nodes[1].down)
+	nodes[0].start(0, nodes, nil)
+	d := wait(t, "Down of the late one", nodes[0].down)
+	if d.blame != "node-2" || d.cause.Error() != "closed by node-1: lost node-2" {
+		t.Fatalf("blames %q: %v", d.blame, d.cause)
+	}
+}
+
+func TestOnlyTheLeftNeighbourMayOpenTheStreamAndOnce(t *testing.T) {
+	for name, c := range map[string]struct{ from, want string }{
+		"a stranger":  {"node-9", "node-9 is not left of node-1"},
+		"a duplicate": {"node-0", "node-0 has its stream of view fece0000 already"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nodes := newRing(t, 3, nil)
+			up(t, nodes)
+			_, err := openRaw(t, nodes[1], c.from, fence)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got %v, want %q", err, c.want)
+			}
+			reduce(t, nodes, 1, 100) // nobody was disturbed
+		})
+	}
+}
+
+// openRaw opens a ring stream to n by hand, and returns once it is accepted.
+func openRaw(t *testing.T, n *node, from string, f allreduce.Fence) (ringStream, error) {
+	t.Helper()
+	l := newLink(n.listener.addr(), time.Second, maxRingMessage, nil, true)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	t.Cleanup(func() { cancel(); l.cc.Close() })
+	ctx = metadata.AppendToOutgoingContext(ctx, fromKey, from, fenceKey, string(f[:]))
+	stream, err := nodepb.NewNodeClient(l.cc).Ring(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if head, err := stream.Header(); err != nil || len(head.Get(fromKey)) == 0 {
+		return nil, stream.RecvMsg(&message{pool: mem.DefaultBufferPool()})
+	}
+	return stream, nil
+}
+
+func TestBadFramesEndTheGroupAndSayWhich(t *testing.T) {
+	gather := allreduce.Frame{Fence: fence, Seq: 1, Kind: allreduce.Gather, Hops: 1}
+	alien := allreduce.Frame{Fence: allreduce.Fence{1}, Seq: 1, Kind: allreduce.Header, Hops: 1}
+	badNote := allreduce.Frame{Fence: fence, Kind: allreduce.Closing, Payload: []byte{1}}
+	alienNote := allreduce.Frame{Kind: allreduce.Closing, Payload: allreduce.ClosingNote{By: "x"}.Append(nil)}
+	for want, wire := range map[string][]byte{
+		"protocol: allreduce: frame of 7 bytes":                    []byte("garbage"),
+		"protocol: allreduce: refused frame (view fece0000, op 1,": gather.Append(nil),
+		"protocol: allreduce: refused frame (view 01000000, op 1,": alien.Append(nil),
+		"protocol: allreduce: malformed closing note":              badNote.Append(nil),
+		"protocol: frame (view 00000000, op 0, closing,":           alienNote.Append(nil),
+	} {
+		t.Run(want, func(t *testing.T) {
+			nodes := []*node{newNode(t, 0), newNode(t, 1)}
+			nodes[1].start(1, nodes, nil)
+			stream, err := openRaw(t, nodes[1], "node-0", fence)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := stream.SendMsg(&message{buf: mem.SliceBuffer(wire)}); err != nil {
+				t.Fatal(err)
+			}
+			d := wait(t, "Down", nodes[1].down)
+			if d.blame != "node-0" || !strings.HasPrefix(d.cause.Error(), want) {
+				t.Fatalf("blames %q: %v", d.blame, d.cause)
+			}
+			m := message{pool: mem.DefaultBufferPool()}
+			if err := stream.RecvMsg(&m); err != nil {
+				t.Fatal(err)
+			}
+			f, err := allreduce.ParseFrame(m.buf.ReadOnlyData())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if note, err := allreduce.ParseClosingNote(f.Payload); err != nil || note.Blame != "node-0" || note.By != "node-1" {
+				t.Fatalf("told %+v: %v", note, err)
+			}
+		})
+	}
+}
+
+func TestALeftNeighbourThatHangsUpIsLost(t *testing.T) {
+	nodes := []*node{newNode(t, 0), newNode(t, 1)}
+	nodes[1].start(1, nodes, nil)
+	stream, err := openRaw(t, nodes[1], "node-0", fence)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if d := wait(t, "Down", nodes[1].down); d.blame != "node-0" || d.cause.Error() != "ended its stream without a word" {
+		t.Fatalf("blames %q: %v", d.blame, d.cause)
+	}
+}
+
+func TestNobodyListeningIsKnownAtOnce(t *testing.T) {
+	nodes := []*node{newNode(t, 0), newNode(t, 1)}
+	nodes[1].server.Close()
+	start := time.Now()
+	nodes[0].start(0, nodes, nil)
+	d := wait(t, "Down", nodes[0].down)
+	if KindOf(d.cause) != Unreachable || d.blame != "node-1" || time.Since(start) > 250*time.Millisecond {
+		t.Fatalf("after %v blames %q: %v", time.Since(start), d.blame, d.cause)
+	}
+}
+
+// silent returns the address of a listener that accepts and says nothing.
+func silent(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		var conns []net.Conn
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				break
+			}
+			conns = append(conns, c)
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-gone })
+	return l.Addr().String()
+}
+
+func TestSetupEndsWhenANeighbourSaysNothing(t *testing.T) {
+	nodes := []*node{newNode(t, 0), newNode(t, 1), newNode(t, 2)}
+	quick := func(c *GroupConfig) { c.SetupTimeout = 100 * time.Millisecond }
+	t.Run("right", func(t *testing.T) {
+		nodes[0].start(0, nodes, func(c *GroupConfig) { quick(c); c.RightAddr = silent(t) })
+		if d := wait(t, "Down", nodes[0].down); d.blame != "node-1" || d.cause.Error() != "has not taken the stream within 100ms" {
+			t.Fatalf("blames %q: %v", d.blame, d.cause)
+		}
+	})
+	t.Run("left", func(t *testing.T) {
+		nodes := []*node{newNode(t, 0), newNode(t, 1), newNode(t, 2)}
+		nodes[2].start(2, nodes, nil)
+		nodes[1].start(1, nodes, quick)
+		if d := wait(t, "Down", nodes[1].down); d.blame != "node-0" || d.cause.Error() != "has not opened its stream within 100ms" {
+			t.Fatalf("blames %q: %v", d.blame, d.cause)
+		}
+	})
+}
+
+func TestCloseUnblocksAGroupThatIsBeingSetUp(t *testing.T) {
+	nodes := []*node{newNode(t, 0), newNode(t, 1)}
+	nodes[0].start(0, nodes, func(c *GroupConfig) { c.RightAddr = silent(t); c.Linger = 20 * time.Millisecond })
+	time.Sleep(20 * time.Millisecond)
+	start := time.Now()
+	nodes[0].group.Close("", "never mind")
+	wait(t, "Down", nodes[0].down)
+	if took := time.Since(start); took > 250*time.Millisecond {
+		t.Fatalf("took %v", took)
+	}
+}
+
+func TestProgressShowsAFrozenNeighbourAndCloseUnblocks(t *testing.T) {
+	nodes := newRing(t, 3, func(c *GroupConfig) { c.Linger = 50 * time.Millisecond; c.Ring.SegmentBytes = 256 << 10 })
+	reduce(t, nodes, 1, 1000)
+	nodes[1].listener.freeze()
+	for _, n := range []*node{nodes[0], nodes[2]} {
+		n.group.Start(n.op(2, 2<<20))
+	}
+	var before Progress
+	eventually(t, "a send to the frozen node lasts", func() bool {
+		before = nodes[0].group.Progress()
+		return !before.SendingSince.IsZero() && time.Since(before.SendingSince) > 100*time.Millisecond
+	})
+	if before.Computing || before.WaitingSince.IsZero() || before.Op != 2 {
+		t.Fatalf("%+v", before)
+	}
+	closed := time.Now()
+	nodes[0].group.Close("node-1", "lost node-1: no answer for 3 s")
+	for _, rank := range []int{0, 2} {
+		d := wait(t, "Down of "+nodes[rank].id, nodes[rank].down)
+		if took := d.at.Sub(closed); d.blame != "node-1" || took > 250*time.Millisecond {
+			t.Errorf("%s: after %v blames %q: %v", nodes[rank].id, took, d.blame, d.cause)
+		}
+	}
+	nodes[1].listener.cut()
+}
+
+func TestBrokenPromisesPanic(t *testing.T) {
+	nodes := []*node{newNode(t, 0), newNode(t, 1)}
+	for name, do := range map[string]func(){
+		"callbacks":  func() { nodes[0].start(0, nodes, func(c *GroupConfig) { c.Down = nil }) },
+		"neighbours": func() { nodes[0].start(0, nodes, func(c *GroupConfig) { c.RightAddr = "" }) },
+		"segments":   func() { nodes[0].start(0, nodes, func(c *GroupConfig) { c.Ring.SegmentBytes = maxRingMessage }) },
+		"two groups": func() { nodes[0].start(0, nodes, nil); nodes[0].start(0, nodes, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if s := fmt.Sprint(recover()); !strings.HasPrefix(s, "rpc: ") {
+					t.Fatalf("recovered %q", s)
+				}
+			}()
+			do()
+		})
+	}
+}
+
+func BenchmarkAllReduce(b *testing.B) {
+	for _, world := range []int{2, 4} {
+		for _, bytes := range []int{4 << 10, 1 << 20, 16 << 20} { // of float32 result
+			b.Run(fmt.Sprintf("world=%d/bytes=%d", world, bytes), func(b *testing.B) {
+				nodes := newRing(b, world, func(c *GroupConfig) { c.Ring.SegmentBytes = allreduce.DefaultSegmentBytes })
+				up(b, nodes)
+				var ops []allreduce.Op
+				for _, n := range nodes {
+					ops = append(ops, n.op(0, bytes/4))
+				}
+				b.SetBytes(int64(bytes))
+				b.ReportAllocs()
+				for b.Loop() {
+					for rank, n := range nodes {
+						ops[rank].Seq++
+						n.group.Start(ops[rank])
+					}
+					for _, n := range nodes {
+						<-n.done
+					}
+				}
+			})
+		}
+	}
+}

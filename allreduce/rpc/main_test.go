@@ -1,0 +1,212 @@
+package rpc
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/dlnode/dlnode/allreduce"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// listener is a real one that can cut and freeze the connections it has accepted.
+type listener struct {
+	net.Listener
+	mu    sync.Mutex
+	conns []*conn
+}
+
+type conn struct {
+	*net.TCPConn
+	once sync.Once
+	thaw chan struct{} // closed by thaw and Close
+	cold chan struct{} // closed by freeze
+}
+
+func listen(t testing.TB) *listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &listener{Listener: l}
+}
+
+func (l *listener) addr() string { return l.Addr().String() }
+
+func (l *listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	wrapped := &conn{TCPConn: c.(*net.TCPConn), thaw: make(chan struct{}), cold: make(chan struct{})}
+	l.conns = append(l.conns, wrapped)
+	return wrapped, nil
+}
+
+// Read stops while frozen, as a stopped process does.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.TCPConn.Read(b)
+	select {
+	case <-c.cold:
+		<-c.thaw
+	default:
+	}
+	return n, err
+}
+
+func (c *conn) Close() error {
+	c.once.Do(func() { close(c.thaw) })
+	return c.TCPConn.Close()
+}
+
+// cut resets all connections, as the kernel of a killed process does.
+func (l *listener) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.conns {
+		_ = c.SetLinger(0) // fails if closed already
+		c.Close()
+	}
+	l.conns = nil
+}
+
+// freeze stops reading from all connections until they are closed.
+func (l *listener) freeze() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.conns {
+		close(c.cold)
+	}
+}
+
+// node is a server with at most one group.
+type node struct {
+	id       string
+	listener *listener
+	server   *Server
+	group    *Group
+	done     chan result
+	down     chan downfall
+}
+
+type result struct {
+	seq     uint64
+	headers []string
+	out     []float32
+}
+
+type downfall struct {
+	blame string
+	cause error
+	at    time.Time
+}
+
+func newNode(t testing.TB, rank int) *node {
+	n := &node{
+		id: fmt.Sprintf("node-%d", rank), listener: listen(t),
+		done: make(chan result, 1), down: make(chan downfall, 2),
+	}
+	n.server = Serve(ServerConfig{Listener: n.listener, GroupWait: 300 * time.Millisecond, Generation: func() uint64 { return 7 }})
+	t.Cleanup(func() { n.close(t) })
+	return n
+}
+
+// close shuts the node down and checks that its group was Down exactly once.
+func (n *node) close(t testing.TB) {
+	n.server.Close()
+	n.server.Close()
+	if n.group == nil {
+		return
+	}
+	n.group.Wait()
+	if n.group.Close("x", "too late"); len(n.down) > 1 {
+		t.Errorf("%s: Down %d times", n.id, len(n.down))
+	}
+}
+
+var fence = allreduce.Fence{0xfe, 0xce}
+
+// start makes the node's group in a ring of all nodes.
+func (n *node) start(rank int, nodes []*node, change func(*GroupConfig)) {
+	world := len(nodes)
+	left, right := nodes[(rank+world-1)%world], nodes[(rank+1)%world]
+	cfg := GroupConfig{
+		Ring: allreduce.Config{Rank: rank, World: world, Fence: fence, SegmentBytes: 4096},
+		Self: n.id, Left: left.id, Right: right.id, RightAddr: right.listener.addr(),
+		Done: func(seq uint64, headers [][]byte, out []float32) {
+			r := result{seq: seq, out: out}
+			for _, h := range headers {
+				r.headers = append(r.headers, string(h))
+			}
+			n.done <- r
+		},
+		Down: func(blame string, cause error) { n.down <- downfall{blame, cause, time.Now()} },
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	n.group = StartGroup(n.server, cfg)
+}
+
+// newRing makes a ring of nodes with their groups.
+func newRing(t testing.TB, world int, change func(*GroupConfig)) []*node {
+	var nodes []*node
+	for rank := range world {
+		nodes = append(nodes, newNode(t, rank))
+	}
+	for rank, n := range nodes {
+		n.start(rank, nodes, change)
+	}
+	return nodes
+}
+
+// op is an op whose result is the sum of i+rank over ranks, with the rank as header.
+func (n *node) op(seq uint64, length int) allreduce.Op {
+	op := allreduce.Op{
+		Seq: seq, Header: []byte(n.id), Vec: make([]float64, length), Out: make([]float32, length),
+		Finish: func(_, _ int, total []float64, _ [][]byte, out []float32) {
+			for i := range total {
+				out[i] = float32(total[i])
+			}
+		},
+	}
+	for i := range op.Vec {
+		op.Vec[i] = float64(i)
+	}
+	return op
+}
+
+// up waits until both streams of every node are there.
+func up(t testing.TB, nodes []*node) {
+	t.Helper()
+	for _, n := range nodes {
+		eventually(t, n.id+" is set up", func() bool { p := n.group.Progress(); return p.LeftUp && p.RightUp })
+	}
+}
+
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for start := time.Now(); !ok(); time.Sleep(time.Millisecond) {
+		if time.Since(start) > 5*time.Second {
+			t.Fatalf("not within 5 s: %s", what)
+		}
+	}
+}
+
+func wait[T any](t testing.TB, what string, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(5 * time.Second):
+		t.Fatalf("not within 5 s: %s", what)
+	}
+	return v
+}
