@@ -168,7 +168,6 @@ type Checkpoint struct {
 	// Dir is where checkpoints go, relative to the node's run directory.
 	Dir string `yaml:"dir"`
 	// EverySteps is the number of steps between two checkpoints, at least 1.
-	// Epochs and the end of training write one in any case.
 	EverySteps int `yaml:"every_steps"`
 	// Keep is how many of the newest checkpoints of a run stay, at least 1.
 	Keep int `yaml:"keep"`
