@@ -158,8 +158,8 @@ func (c *checker) running(r *Running) {
 	if r.Checkpoint.Dir == "" {
 		c.bad("checkpoint.dir", "\"\" is not allowed (want a directory)")
 	}
-	c.atLeast("checkpoint.every_steps", r.Checkpoint.EverySteps, 1)
-	c.atLeast("checkpoint.keep", r.Checkpoint.Keep, 1)
+	c.atLeast("checkpoint.every_steps", r.Checkpoint.EverySteps, 0)
+	c.atLeast("checkpoint.keep", r.Checkpoint.Keep, 0)
 	c.atLeast("checkpoint.replicas", r.Checkpoint.Replicas, 1)
 	c.atLeast("min_nodes", r.MinNodes, 1)
 }

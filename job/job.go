@@ -167,9 +167,10 @@ type Running struct {
 type Checkpoint struct {
 	// Dir is where checkpoints go, relative to the node's run directory.
 	Dir string `yaml:"dir"`
-	// EverySteps is the number of steps between two checkpoints, at least 1.
+	// EverySteps is the number of steps between two checkpoints; 0 writes one
+	// at the end only.
 	EverySteps int `yaml:"every_steps"`
-	// Keep is how many of the newest checkpoints of a run stay, at least 1.
+	// Keep is how many of the newest checkpoints of a run stay; 0 keeps all.
 	Keep int `yaml:"keep"`
 	// Replicas is how many nodes write the same bytes, each to its own
 	// directory, at least 1.

@@ -306,10 +306,10 @@ func TestEveryMistakeIsToldWithPlaceValueAndWhatIsAllowed(t *testing.T) {
 			"job.yaml:10: batch: a map as a field name (want a string)",
 		},
 		{
-			"the free part", with("checkpoint: {dir: \"\", every_steps: 0, keep: 0, replicas: 0}\nmin_nodes: 0\n"),
+			"the free part", with("checkpoint: {dir: \"\", every_steps: -1, keep: -1, replicas: 0}\nmin_nodes: 0\n"),
 			"job.yaml:10: checkpoint.dir: \"\" is not allowed (want a directory)\n" +
-				"job.yaml:10: checkpoint.every_steps: 0 is not allowed (want at least 1)\n" +
-				"job.yaml:10: checkpoint.keep: 0 is not allowed (want at least 1)\n" +
+				"job.yaml:10: checkpoint.every_steps: -1 is not allowed (want at least 0)\n" +
+				"job.yaml:10: checkpoint.keep: -1 is not allowed (want at least 0)\n" +
 				"job.yaml:10: checkpoint.replicas: 0 is not allowed (want at least 1)\n" +
 				"job.yaml:11: min_nodes: 0 is not allowed (want at least 1)",
 		},
