@@ -15,7 +15,7 @@ import (
 )
 
 // opsOf counts the operations of saving transition 2 where 1 is.
-func opsOf(t testing.TB) int {
+func opsOf(t rapid.TB) int {
 	t.Helper()
 	p := diskWith(t, 1).Process()
 	save(t, open(t, p), snapshot(2))
@@ -34,7 +34,7 @@ func dieAt(n int) func(memfs.Op) error {
 
 // afterCrash checks what must hold whatever happened: the old or the new state
 // can be read, the new one can be written, and nothing else is left.
-func afterCrash(t testing.TB, d *memfs.Disk, where string, acknowledged bool) {
+func afterCrash(t rapid.TB, d *memfs.Disk, where string, acknowledged bool) {
 	t.Helper()
 	got, skipped := latest(t, d)
 	if got != 1 && got != 2 || acknowledged && got != 2 || len(skipped) > 0 {
@@ -71,26 +71,26 @@ func TestAKilledWriterLeavesTheOldOrTheNew(t *testing.T) {
 
 func TestALossOfPowerAtAnyOperationLeavesTheOldOrTheNew(t *testing.T) {
 	ops := opsOf(t)
+	for n := range ops + 1 { // the last time it comes after all of them
+		losePowerAt(t, n, nil)
+		losePowerAt(t, n, func(n int) int { return n - 1 })
+	}
 	rapid.Check(t, func(r *rapid.T) {
-		luck := func(n int) int { return rapid.IntRange(0, n-1).Draw(r, "luck") }
-		powerLossEverywhere(t, ops, luck)
+		losePowerAt(r, rapid.IntRange(0, ops).Draw(r, "operation"), func(n int) int { return rapid.IntRange(0, n-1).Draw(r, "luck") })
 	})
-	powerLossEverywhere(t, ops, nil)
-	powerLossEverywhere(t, ops, func(n int) int { return n - 1 })
 }
 
-func powerLossEverywhere(t testing.TB, ops int, luck func(int) int) {
-	for n := range ops + 1 { // the last time it comes after all of them
-		d := diskWith(t, 1)
-		p := d.Process()
-		p.Before = dieAt(n)
-		s, err := checkpoint.Open(p, dir)
-		if err == nil {
-			_, err = s.Save(snapshot(2))
-		}
-		d.PowerLoss(luck)
-		afterCrash(t, d, fmt.Sprintf("power lost at operation %d", n), err == nil)
+func losePowerAt(t rapid.TB, n int, luck func(int) int) {
+	t.Helper()
+	d := diskWith(t, 1)
+	p := d.Process()
+	p.Before = dieAt(n)
+	s, err := checkpoint.Open(p, dir)
+	if err == nil {
+		_, err = s.Save(snapshot(2))
 	}
+	d.PowerLoss(luck)
+	afterCrash(t, d, fmt.Sprintf("power lost at operation %d", n), err == nil)
 }
 
 func TestTheFirstCheckpointIsDurableWithItsDirectories(t *testing.T) {
@@ -169,19 +169,19 @@ func TestAFullDiskIsToldAndLeavesNothing(t *testing.T) {
 // torn one off for whole.
 func TestALyingDiskIsFoundOut(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
-		d := diskWith(t, 1)
+		d := diskWith(r, 1)
 		d.LoseSyncs(true)
-		save(t, open(t, d.Process()), snapshot(2))
+		save(r, open(r, d.Process()), snapshot(2))
 		d.PowerLoss(func(n int) int { return rapid.IntRange(0, n-1).Draw(r, "luck") })
 		d.LoseSyncs(false)
-		got, skipped := latest(t, d)
+		got, skipped := latest(r, d)
 		if got == 1 && len(skipped) == 0 {
-			if _, err := open(t, d.Process()).Load(pathOf(snapshot(2))); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := open(r, d.Process()).Load(pathOf(snapshot(2))); !errors.Is(err, fs.ErrNotExist) {
 				r.Fatalf("transition 2 was passed over in silence: %v", err)
 			}
 		}
-		save(t, open(t, d.Process()), snapshot(2))
-		if got, _ := latest(t, d); got != 2 {
+		save(r, open(r, d.Process()), snapshot(2))
+		if got, _ := latest(r, d); got != 2 {
 			r.Fatalf("the damaged one was not replaced: the latest is %d", got)
 		}
 	})
@@ -247,12 +247,15 @@ func TestAKilledPrunerDamagesNothing(t *testing.T) {
 			}
 			d.PowerLoss(luck)
 			requireAllGood(t, d)
+			if err := open(t, d.Process()).Sweep(); err != nil || len(leftovers(d)) > 0 {
+				t.Fatalf("operation %d: error %v, left over %v", n, err, leftovers(d))
+			}
 		}
 	}
 }
 
 // requireAllGood verifies all checkpoints that have their names.
-func requireAllGood(t testing.TB, d *memfs.Disk) {
+func requireAllGood(t rapid.TB, d *memfs.Disk) {
 	t.Helper()
 	s := open(t, d.Process())
 	entries, err := s.List()

@@ -6,7 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"testing"
+
+	"pgregory.net/rapid"
 
 	"github.com/dlnode/dlnode/checkpoint"
 	"github.com/dlnode/dlnode/checkpoint/memfs"
@@ -51,7 +52,7 @@ func pathOf(s *checkpoint.Snapshot) string {
 	return filepath.Join(dir, ofT, string(digits))
 }
 
-func open(t testing.TB, fsys checkpoint.FS) *checkpoint.Store {
+func open(t rapid.TB, fsys checkpoint.FS) *checkpoint.Store {
 	t.Helper()
 	s, err := checkpoint.Open(fsys, dir)
 	if err != nil {
@@ -60,7 +61,7 @@ func open(t testing.TB, fsys checkpoint.FS) *checkpoint.Store {
 	return s
 }
 
-func save(t testing.TB, s *checkpoint.Store, snap *checkpoint.Snapshot) checkpoint.Saved {
+func save(t rapid.TB, s *checkpoint.Store, snap *checkpoint.Snapshot) checkpoint.Saved {
 	t.Helper()
 	saved, err := s.Save(snap)
 	if err != nil {
@@ -70,7 +71,7 @@ func save(t testing.TB, s *checkpoint.Store, snap *checkpoint.Snapshot) checkpoi
 }
 
 // diskWith returns a disk that holds the checkpoints of these transitions.
-func diskWith(t testing.TB, transitions ...uint64) *memfs.Disk {
+func diskWith(t rapid.TB, transitions ...uint64) *memfs.Disk {
 	t.Helper()
 	d := memfs.NewDisk()
 	s := open(t, d.Process())
@@ -82,7 +83,7 @@ func diskWith(t testing.TB, transitions ...uint64) *memfs.Disk {
 
 // latest is the newest transition that a fresh process believes, 0 if there is
 // none. What it reads must be the state of that transition to the bit.
-func latest(t testing.TB, d *memfs.Disk) (uint64, []checkpoint.Skipped) {
+func latest(t rapid.TB, d *memfs.Disk) (uint64, []checkpoint.Skipped) {
 	t.Helper()
 	got, skipped, err := open(t, d.Process()).Latest(trajectory('T'))
 	if got == nil {
@@ -98,12 +99,8 @@ func latest(t testing.TB, d *memfs.Disk) (uint64, []checkpoint.Skipped) {
 	return got.Transition, skipped
 }
 
-type fataler interface{ Fatalf(string, ...any) }
-
-func requireSame(t fataler, got, want *checkpoint.Snapshot) {
-	if h, ok := t.(testing.TB); ok {
-		h.Helper()
-	}
+func requireSame(t rapid.TB, got, want *checkpoint.Snapshot) {
+	t.Helper()
 	if got.Trajectory != want.Trajectory || got.Transition != want.Transition || got.Step != want.Step || got.Epoch != want.Epoch ||
 		!bytes.Equal(got.Meta, want.Meta) || !bytes.Equal(got.Job, want.Job) ||
 		!sameTensors(got.Model, want.Model) || !sameTensors(got.State, want.State) {

@@ -38,27 +38,51 @@ type Skipped struct {
 // Latest returns the newest state of trajectory t that can be believed, and
 // whatever newer ones were passed over, newest first, for somebody to tell. The
 // error is ErrNone, with its circumstances, if there is no such state.
-func (s *Store) Latest(t [32]byte) (*Snapshot, []Skipped, error) {
+func (s *Store) Latest(t [32]byte) (snap *Snapshot, skipped []Skipped, err error) {
 	dir := s.trajectoryDir(t)
+	for range attempts {
+		if snap, skipped, err = s.latest(dir, t); !errors.Is(err, errPruned) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, skipped, fmt.Errorf("checkpoint: look for the latest of trajectory %s in %s: %w", filepath.Base(dir), s.dir, err)
+	}
+	return snap, skipped, nil
+}
+
+// errPruned says that another process removed a checkpoint while it was being
+// looked at. Then there is a newer one, which was not there before.
+var errPruned = errors.New("pruned by another process")
+
+func (s *Store) latest(dir string, t [32]byte) (*Snapshot, []Skipped, error) {
 	transitions, err := s.transitions(dir)
 	if err != nil {
-		return nil, nil, fmt.Errorf("checkpoint: look for the latest in %s: %w", dir, err)
+		return nil, nil, err
 	}
 	var skipped []Skipped
 	for _, transition := range slices.Backward(transitions) {
 		path := filepath.Join(dir, transitionName(transition))
-		snap, err := s.load(path, func(m Manifest) error {
-			if m.Trajectory != t {
-				return &Damage{Path: path, File: manifestFile, Reason: fmt.Sprintf("is of trajectory %s, not %s", m.Trajectory, Hash(t))}
-			}
-			return misplaced(m, path)
-		})
+		snap, err := s.loadOf(path, t)
 		if err == nil {
 			return snap, skipped, nil
 		}
+		if there, lookErr := s.exists(path); !there {
+			return nil, skipped, errors.Join(errPruned, lookErr)
+		}
 		skipped = append(skipped, Skipped{Path: path, Reason: reason(err)})
 	}
-	return nil, skipped, fmt.Errorf("checkpoint: %w of trajectory %s in %s (%d damaged)", ErrNone, filepath.Base(dir), s.dir, len(skipped))
+	return nil, skipped, fmt.Errorf("%w, %d damaged", ErrNone, len(skipped))
+}
+
+// loadOf loads a checkpoint if it is of trajectory t and in its place.
+func (s *Store) loadOf(path string, t [32]byte) (*Snapshot, error) {
+	return s.load(path, func(m Manifest) error {
+		if m.Trajectory != t {
+			return &Damage{Path: path, File: manifestFile, Reason: fmt.Sprintf("is of trajectory %s, not %s", m.Trajectory, Hash(t))}
+		}
+		return misplaced(m, path)
+	})
 }
 
 // reason is the error without the checkpoint's path.

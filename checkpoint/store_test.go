@@ -58,7 +58,7 @@ func TestAnEmptyStoreHasNone(t *testing.T) {
 		t.Errorf("passed over %v, error %v", skipped, err)
 	}
 	_, _, err = open(t, diskWith(t, 1).Process()).Latest(trajectory('X'))
-	if !errors.Is(err, checkpoint.ErrNone) || !strings.Contains(err.Error(), "5800010203040506 in "+dir) {
+	if !errors.Is(err, checkpoint.ErrNone) || !strings.Contains(err.Error(), "of trajectory 5800010203040506 in "+dir) {
 		t.Errorf("another trajectory: %v", err)
 	}
 }
@@ -305,6 +305,28 @@ func TestPruneNeverGoesUnderAReader(t *testing.T) {
 	requireSame(t, got, snapshot(1))
 	if removed, err := s.Prune(trajectory('T'), 3, 1); err != nil || len(removed) != 1 {
 		t.Errorf("afterwards: removed %v, %v", removed, err)
+	}
+}
+
+// Another process's Prune knows nothing of our readers. What it takes from under
+// them has been overtaken by something newer.
+func TestWhatAnotherProcessPrunesIsLookedForAgain(t *testing.T) {
+	for _, file := range []string{"manifest.json", "model.safetensors"} {
+		d := diskWith(t, 1)
+		p, other := d.Process(), open(t, d.Process())
+		p.Before = func(op memfs.Op) error {
+			if op.Name == "open" && op.Path == filepath.Join(pathOf(snapshot(1)), file) {
+				save(t, other, snapshot(2))
+				_, err := other.Prune(trajectory('T'), 2, 1)
+				return err
+			}
+			return nil
+		}
+		got, skipped, err := open(t, p).Latest(trajectory('T'))
+		if err != nil || len(skipped) > 0 {
+			t.Fatalf("%s: passed over %v, error %v", file, skipped, err)
+		}
+		requireSame(t, got, snapshot(2))
 	}
 }
 
