@@ -55,9 +55,9 @@ func expReduced(hi, lo float64) float64 {
 func scale(y float64, k int) float64 {
 	switch {
 	case k > 1023:
-		return y * pow2(k-1) * 2
+		return float64(y*pow2(k-1)) * 2 // x*2 is compiled as x+x, and that would fuse
 	case k < -1021:
-		return y * pow2(k+1000) * pow2(-1000)
+		return float64(y*pow2(k+1000)) * pow2(-1000)
 	}
 	return y * pow2(k)
 }

@@ -14,7 +14,7 @@ func bigFMA32(a, b, c float32) float32 {
 	x.Mul(x, new(big.Float).SetFloat64(float64(b)))
 	x.Add(x, new(big.Float).SetFloat64(float64(c)))
 	if x.Sign() == 0 {
-		return float32(float64(a)*float64(b) + float64(c)) // the sign of zero
+		return float32(float64(float64(a)*float64(b)) + float64(c)) // the sign of zero
 	}
 	r, _ := x.Float32()
 	return r

@@ -7,6 +7,8 @@ import "math"
 func Tanh(x float64) float64 {
 	z := math.Abs(x)
 	switch {
+	case x == 0:
+		return x // keeps -0
 	case x != x:
 		return math.Float64frombits(nan64)
 	case z > 22:
