@@ -17,7 +17,7 @@
 // The functions are for schedules, bias corrections, initialisers and rotations,
 // a few calls for each step. What runs over vectors is in internal/kernel.
 //
-// Accuracy, measured against 200-bit arithmetic by the tests:
+// Accuracy, measured against 320-bit arithmetic by the tests:
 //
 //	Exp, Log, Sin, Cos  < 1 ulp        Pow  < 1 ulp        Tanh  < 1.5 ulp
 package fmath
