@@ -61,10 +61,10 @@ func (s Stream) Uint64(i uint64) uint64 {
 }
 
 // Unit32 maps a random word to [0, 1): the upper 24 bits, exactly.
-func Unit32(u uint32) float32 { return float32(u>>8) * (1.0 / (1 << 24)) }
+func Unit32(u uint32) float32 { return float32(float32(u>>8) * (1.0 / (1 << 24))) }
 
 // Unit64 maps a random number to [0, 1): the upper 53 bits, exactly.
-func Unit64(u uint64) float64 { return float64(u>>11) * (1.0 / (1 << 53)) }
+func Unit64(u uint64) float64 { return float64(float64(u>>11) * (1.0 / (1 << 53))) }
 
 // philox is the ten-round bijection of the paper's section 3.3 and table 2.
 func philox(k0, k1 uint32, c [4]uint32) [4]uint32 {
