@@ -44,3 +44,58 @@ func BenchmarkProduct(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkPeak multiplies one tile whose operands stay in the first-level cache
+// and come from two cache lines: the rate that the multipliers allow.
+func BenchmarkPeak(b *testing.B) {
+	before := Name()
+	defer func() { must(b, Use(before)) }()
+	for _, name := range Variants() {
+		must(b, Use(name))
+		b.Run(name, func(b *testing.B) {
+			v, src := active, source(8)
+			w := &panel{a: src.normal(8), b: src.normal(32), c: make([]float32, v.rows*v.cols)}
+			w.crs, w.k, w.rows, w.tile, w.cols = v.cols, kBlock, v.rows, 1, v.cols
+			for b.Loop() {
+				v.product(w)
+			}
+			flops := 2 * float64(v.rows*v.cols*kBlock) * float64(b.N)
+			b.ReportMetric(flops/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+		})
+	}
+}
+
+func BenchmarkVector(b *testing.B) {
+	const n = 101770 // parameters of 784-128-10
+	src := source(9)
+	x, y, m, v := src.normal(n), src.normal(n), src.normal(n), make([]float32, n)
+	acc, sum := make([]float64, n), make([]float64, n)
+	before := Name()
+	defer func() { must(b, Use(before)) }()
+	for _, name := range Variants() {
+		must(b, Use(name))
+		for _, f := range []struct {
+			name string
+			run  func()
+		}{
+			{"RoundAdd", func() { RoundAdd(acc, x, 1) }},
+			{"AddF64", func() { AddF64(acc, sum) }},
+			{"MaxExponent", func() { MaxExponent(x) }},
+			{"Adam", func() { Adam(y, x, m, v, 1e-3, 0.9, 0.999, 1e-7, 2, 2, 0) }},
+			{"Exp", func() { Exp(v, x) }},
+			{"Tanh", func() { Tanh(v, x) }},
+			{"Sigmoid", func() { Sigmoid(v, x) }},
+			{"Log", func() { Log(v, x) }},
+			{"ReLU", func() { ReLU(v, x) }},
+			{"AddBias", func() { AddBias(v, x) }},
+			{"Sum", func() { Sum(x) }},
+		} {
+			b.Run(name+"/"+f.name, func(b *testing.B) {
+				for b.Loop() {
+					f.run()
+				}
+				b.ReportMetric(b.Elapsed().Seconds()*1e9/float64(b.N)/n, "ns/element")
+			})
+		}
+	}
+}

@@ -66,7 +66,15 @@ func exp64(x float64) float64 {
 }
 
 // clamp limits x to ±expLimit and keeps NaN.
-func clamp(x float64) float64 { return max(min(x, expLimit), -expLimit) }
+func clamp(x float64) float64 {
+	if x > expLimit {
+		return expLimit
+	}
+	if x < -expLimit {
+		return -expLimit
+	}
+	return x
+}
 
 // expm1Parts returns q and two with e^x = two*(q + 1), two a power of two and
 // q = e^r - 1 for |r| <= ln2/2: r + r²/2! + ... + r^10/10!, whose relative error
@@ -77,7 +85,7 @@ func expm1Parts(x float64) (q, two float64) {
 	two = math.Float64frombits((math.Float64bits(t) + 1023) << 52)
 	r := (x - float64(k*ln2Hi)) - float64(k*ln2Lo)
 	q = 1.0 / 3628800
-	for _, c := range expCoeff {
+	for _, c := range &expCoeff {
 		q = float64(q*r) + c
 	}
 	return float64(q * r), two
@@ -131,7 +139,7 @@ func log32(x float32) float32 {
 	s := f / (2 + f)
 	z := float64(s * s)
 	p := 2.0 / 15
-	for _, c := range logCoeff {
+	for _, c := range &logCoeff {
 		p = float64(p*z) + c
 	}
 	return float32(float64(k*ln2Hi) + (float64(s*p) + float64(k*ln2Lo)))

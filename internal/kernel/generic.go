@@ -193,20 +193,21 @@ func maxBitsGeneric(x []float32) uint32 {
 
 func reluGeneric(dst, x []float32) {
 	for i, e := range x {
+		u := math.Float32bits(e) // an integer is chosen without a branch
 		if !(e > 0) {
-			e = 0
+			u = 0
 		}
-		dst[i] = e
+		dst[i] = math.Float32frombits(u)
 	}
 }
 
 func reluGradGeneric(dx, dy, y []float32) {
 	for i, e := range y {
-		d := quiet32(dy[i])
+		u := math.Float32bits(quiet32(dy[i]))
 		if !(e > 0) {
-			d = 0
+			u = 0
 		}
-		dx[i] = d
+		dx[i] = math.Float32frombits(u)
 	}
 }
 
