@@ -102,7 +102,7 @@ func (c *Client) Close() {
 	c.closed = true
 	for key, p := range c.links {
 		delete(c.links, key)
-		p.cc.Close()
+		p.close()
 	}
 }
 
@@ -291,7 +291,7 @@ func (c *Client) release(key linkKey, p *pooled, err error) (proven bool) {
 		p.proven = true
 	}
 	if p.retired && p.users == 0 {
-		p.cc.Close()
+		p.close()
 	}
 	return proven
 }
@@ -309,7 +309,7 @@ func (c *Client) sweep() {
 	for key, p := range c.links {
 		if p.users == 0 && time.Since(p.used) > unusedLinks {
 			c.retire(key, p)
-			p.cc.Close()
+			p.close()
 		}
 	}
 }

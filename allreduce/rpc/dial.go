@@ -22,13 +22,15 @@ const (
 	maxControl   = 16 << 20 // bytes of a control message
 )
 
-// link is a client connection that remembers why it could not be made.
+// link is a client connection that remembers why it could not be made, and can always be closed at once.
 type link struct {
 	cc      *grpc.ClientConn
 	timeout time.Duration // of one attempt to connect
 
 	mu      sync.Mutex
-	lastErr error // of the last attempt to connect; nil after a success
+	closed  bool
+	conn    net.Conn // the last one made
+	lastErr error    // of the last attempt to connect; nil after a success
 }
 
 // newLink prepares a connection to addr; the first call makes it. maxMessage bounds received messages.
@@ -59,17 +61,36 @@ func newLink(addr string, timeout time.Duration, maxMessage int, config *tls.Con
 // dial connects and remembers the outcome.
 func (l *link) dial(ctx context.Context, addr string) (net.Conn, error) {
 	d := net.Dialer{Timeout: l.timeout}
-	c, err := d.DialContext(ctx, "tcp", addr)
+	conn, err := d.DialContext(ctx, "tcp", addr)
 	l.mu.Lock()
-	l.lastErr = err
-	l.mu.Unlock()
-	return c, err
+	defer l.mu.Unlock()
+	if l.closed && err == nil {
+		conn.Close()
+		return nil, net.ErrClosed
+	}
+	l.conn, l.lastErr = conn, err
+	return conn, err
 }
 
-// dialErr returns why the last attempt to connect failed, nil if it did not.
+// close ends all calls and returns when the connection's goroutines are gone. It closes the socket
+// first: gRPC would try for five seconds to say goodbye to a peer that reads nothing any more.
+func (l *link) close() {
+	l.mu.Lock()
+	l.closed = true
+	if l.conn != nil {
+		l.conn.Close()
+	}
+	l.mu.Unlock()
+	l.cc.Close()
+}
+
+// dialErr returns why the last attempt to connect failed, nil if it did not, net.ErrClosed after close.
 func (l *link) dialErr() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return net.ErrClosed
+	}
 	return l.lastErr
 }
 

@@ -82,8 +82,8 @@ const (
 	sizeKey       = "dlnode-size"
 )
 
-// classify makes an Error of a call's outcome. dialErr is what the connection last failed with, which
-// tells more than gRPC's status.
+// classify makes an Error of a call's outcome. dialErr is link.dialErr, which tells more than gRPC's
+// status.
 func classify(op, addr string, err, dialErr error, trailer metadata.MD) error {
 	st, _ := status.FromError(err)
 	e := &Error{Op: op, Addr: addr, Kind: Rejected, Message: st.Message()}
@@ -95,6 +95,8 @@ func classify(op, addr string, err, dialErr error, trailer metadata.MD) error {
 		}
 		if timedOut(dialErr) {
 			e.Kind = Timeout
+		} else if errors.Is(dialErr, net.ErrClosed) {
+			e.Kind = Canceled
 		}
 	case codes.DeadlineExceeded:
 		e.Kind = Timeout

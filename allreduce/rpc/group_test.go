@@ -215,8 +215,14 @@ func TestOnlyTheLeftNeighbourMayOpenTheStreamAndOnce(t *testing.T) {
 func openRaw(t *testing.T, n *node, from string, f allreduce.Fence) (ringStream, error) {
 	t.Helper()
 	l := newLink(n.listener.addr(), time.Second, maxRingMessage, nil, true)
+	t.Cleanup(l.close)
+	return openOn(t, l, from, f)
+}
+
+func openOn(t *testing.T, l *link, from string, f allreduce.Fence) (ringStream, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	t.Cleanup(func() { cancel(); l.cc.Close() })
+	t.Cleanup(cancel)
 	ctx = metadata.AppendToOutgoingContext(ctx, fromKey, from, fenceKey, string(f[:]))
 	stream, err := nodepb.NewNodeClient(l.cc).Ring(ctx)
 	if err != nil {
@@ -375,6 +381,33 @@ func TestProgressShowsAFrozenNeighbourAndCloseUnblocks(t *testing.T) {
 		}
 	}
 	nodes[1].listener.cut()
+}
+
+func TestALinkClosesAtOnceWhenThePeerReadsNothing(t *testing.T) {
+	nodes := []*node{newNode(t, 0), newNode(t, 1)}
+	nodes[1].start(1, nodes, func(c *GroupConfig) { c.RightAddr = silent(t) })
+	l := newLink(nodes[1].listener.addr(), time.Second, maxRingMessage, nil, true)
+	stream, err := openOn(t, l, "node-0", fence)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodes[1].listener.freeze()
+	if err := l.conn.(*net.TCPConn).SetWriteBuffer(4 << 10); err != nil { // stuck in the kernel, too
+		t.Fatal(err)
+	}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for stream.SendMsg(&message{buf: mem.SliceBuffer(make([]byte, 1<<20))}) == nil {
+		}
+	}()
+	time.Sleep(50 * time.Millisecond)
+	start := time.Now()
+	l.close()
+	if took := time.Since(start); took > 250*time.Millisecond {
+		t.Fatalf("took %v", took)
+	}
+	wait(t, "the end of the send", sent)
 }
 
 func TestBrokenPromisesPanic(t *testing.T) {

@@ -56,7 +56,7 @@ func (q *sendQueue) take(empty []mem.Buffer) []mem.Buffer {
 func (g *Group) send() {
 	defer g.tasks.Done()
 	l := newLink(g.cfg.RightAddr, g.cfg.SetupTimeout, maxRingMessage, g.cfg.TLS, true)
-	defer l.cc.Close()
+	defer l.close()
 	ctx := metadata.AppendToOutgoingContext(g.ctx, fenceKey, string(g.cfg.Ring.Fence[:]), fromKey, g.cfg.Self)
 	stream, err := nodepb.NewNodeClient(l.cc).Ring(ctx)
 	if err != nil {
