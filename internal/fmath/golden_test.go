@@ -11,7 +11,7 @@ import (
 // golden is the SHA-256 of the results below. It changes only with a definition,
 // and then every trajectory changes too: raise the program's numerics version
 // with it.
-const golden = "a20ec1c6c57930762e54588eebf25034b26d99187f0ccfa2605142e970550c8f"
+const golden = "12eb2579fb786df17050c4ae446eaa61236436a4d96b15dcf01b31cff5a0d22c"
 
 func TestResultsAreTheRecordedOnes(t *testing.T) {
 	src, h := source(2026), sha256.New()
@@ -20,7 +20,7 @@ func TestResultsAreTheRecordedOnes(t *testing.T) {
 			h.Write(binary.LittleEndian.AppendUint64(nil, math.Float64bits(e)))
 		}
 	}
-	for range 20000 {
+	for range 5000 {
 		x, y := src.between(-30, 30), src.between(0, 5)
 		put(x, y, Exp(x), Log(y), Pow(y, x), Sin(x), Cos(x), Tanh(x), Sin(1e5*y))
 		a, b, c := float32(x), float32(y), float32(src.between(-150, 150))

@@ -59,8 +59,7 @@ func (s *source) nasty(n int, special bool) []float32 {
 		case kind < 24:
 			bits = bits&0x80000000 | 63<<23 | bits&0x7f<<16 // products are near the smallest normal
 		case kind < 40:
-			bits = bits&0xff800003 | 0 // few bits, any exponent below
-			bits = bits&0x80000003 | uint32(100+u>>8%50)<<23
+			bits = bits&0x80000003 | uint32(100+u>>8%50)<<23 // few bits, far apart
 		case kind == 63 && special:
 			bits |= 0x7f800000
 			if u>>9&1 == 0 {
@@ -141,7 +140,7 @@ func TestProductsOfEveryShapeMatchTheirTwin(t *testing.T) {
 		src := source(1)
 		var s Scratch
 		shapes := [][3]int{{32, 128, 784}, {32, 10, 128}, {784, 10, 32}, {17, 33, 600}, {100, 70, 257}, {1, 1, 1000}}
-		for range 300 {
+		for range 150 {
 			shapes = append(shapes, [3]int{int(src.next() % 41), int(src.next() % 70), int(src.next() % 41)})
 		}
 		for i, d := range shapes {

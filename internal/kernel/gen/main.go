@@ -2,16 +2,15 @@
 // AVX-512. It lives in a module of its own, so that who builds dlnode needs no
 // assembler library:
 //
-//	cd internal/kernel/gen && go run . -out ../kernel_amd64.s
+//	go generate ./internal/kernel
 //
 // The functions are declared in kernel/native_amd64.go, from which the generator
-// takes parameters and the layout of structures. The two instruction sets share one description of every function; what differs
-// between them (width, masks, blends) is in isa.go.
+// takes parameters and the layout of structures. The two instruction sets share
+// one description of every function; what differs between them (width, masks,
+// blends) is in isa.go.
 package main
 
-import (
-	. "github.com/mmcloughlin/avo/build"
-)
+import . "github.com/mmcloughlin/avo/build"
 
 func main() {
 	Package("github.com/dlnode/dlnode/internal/kernel")
