@@ -1,0 +1,130 @@
+package train
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dlnode/dlnode/checkpoint"
+	"github.com/dlnode/dlnode/job"
+	"github.com/dlnode/dlnode/nn"
+)
+
+// Predict returns the model's output for samples without labels: x is [n,
+// InputLen] and the result [n, OutputLen], as Keras' predict gives it. It uses
+// all cores. x of another length panics.
+func (t *Task) Predict(ctx context.Context, params, x []float32) ([]float32, error) {
+	return predict(ctx, t.Model, params, x, t.Plan.Micro)
+}
+
+// Predictor is a trained model alone, without the data set it was trained on.
+type Predictor struct {
+	Model *nn.Model
+
+	params []float32
+	micro  int
+	loss   string
+}
+
+// NewPredictor builds the model of a checkpoint for samples of the given shape.
+// Its errors tell what does not fit.
+func NewPredictor(snap *checkpoint.Snapshot, input []int) (*Predictor, error) {
+	m, err := job.Restore(snap.Job)
+	if err != nil {
+		return nil, fmt.Errorf("the checkpoint's job: %w", err)
+	}
+	spec, err := m.Network()
+	if err != nil {
+		return nil, err
+	}
+	model, err := nn.Build(spec, input, labelsOf(spec, input))
+	if err != nil {
+		return nil, fmt.Errorf("samples of shape %v: %w", input, err)
+	}
+	p := &Predictor{Model: model, micro: m.Batch.Microbatch, loss: m.Loss, params: make([]float32, model.NumParams())}
+	if err := copyTensors(tensors(model, "", p.params), snap.Model); err != nil {
+		return nil, fmt.Errorf("samples of shape %v: %w", input, err)
+	}
+	return p, nil
+}
+
+// labelsOf says what labels a model was trained with: as many values as it has
+// outputs, or one class id of so many.
+func labelsOf(spec nn.Spec, input []int) nn.Target {
+	width := 1
+	for _, d := range input {
+		width *= d
+	}
+	for _, l := range spec.Layers {
+		if d, ok := l.(*nn.Dense); ok {
+			width = d.Units
+		}
+	}
+	if spec.Loss == "sparse_categorical_crossentropy" {
+		return nn.Target{Len: 1, Classes: width}
+	}
+	return nn.Target{Len: width}
+}
+
+// Predict returns the outputs, [n, Model.OutputLen], for x, [n, Model.InputLen].
+func (p *Predictor) Predict(ctx context.Context, x []float32) ([]float32, error) {
+	return predict(ctx, p.Model, p.params, x, p.micro)
+}
+
+// Class reads one sample's output, [Model.OutputLen], as the choice of a class:
+// the likeliest one (the first of equals) and its probability. It is not ok where
+// the model tells no classes apart.
+func (p *Predictor) Class(out []float32) (class int, probability float32, ok bool) {
+	switch p.loss {
+	case "sparse_categorical_crossentropy", "categorical_crossentropy":
+		for i, v := range out {
+			if v > out[class] {
+				class = i
+			}
+		}
+		return class, out[class], true
+	case "binary_crossentropy":
+		if len(out) != 1 {
+			return 0, 0, false // independent units
+		}
+		if out[0] > 0.5 {
+			return 1, out[0], true
+		}
+		return 0, 1 - out[0], true
+	}
+	return 0, 0, false
+}
+
+// predict deals microbatches out to one goroutine per core. An output is a
+// function of its sample alone, so the grouping can't be seen in it.
+func predict(ctx context.Context, m *nn.Model, params, x []float32, micro int) ([]float32, error) {
+	in, out := m.InputLen(), m.OutputLen()
+	n := len(x) / in
+	if len(x) != n*in {
+		panic(fmt.Sprintf("train: predict of %d values, want a multiple of %d", len(x), in))
+	}
+	y := make([]float32, n*out)
+	workers := min(runtime.GOMAXPROCS(0), (n+micro-1)/micro)
+	g, ctx := errgroup.WithContext(ctx)
+	for rank := range workers {
+		g.Go(func() error {
+			w := m.NewWorkspace(min(micro, n))
+			w.Cancelled = func() bool { return ctx.Err() != nil }
+			for lo := rank * micro; lo < n; lo += workers * micro {
+				hi := min(lo+micro, n)
+				got := w.Forward(params, &nn.Batch{N: hi - lo, X: x[lo*in : hi*in]}, nn.Key{}, false)
+				if w.Aborted() {
+					return context.Cause(ctx)
+				}
+				copy(y[lo*out:hi*out], got)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return y, nil
+}
