@@ -139,7 +139,7 @@ func TestProductsOfEveryShapeMatchTheirTwin(t *testing.T) {
 	each(t, func(t *testing.T) {
 		src := source(1)
 		var s Scratch
-		shapes := [][3]int{{32, 128, 784}, {32, 10, 128}, {784, 10, 32}, {17, 33, 600}, {100, 70, 257}, {1, 1, 1000}}
+		shapes := [][3]int{{9, 40, 784}, {32, 10, 128}, {200, 10, 32}, {17, 33, 300}, {50, 70, 20}, {1, 1, 1000}}
 		for range 150 {
 			shapes = append(shapes, [3]int{int(src.next() % 41), int(src.next() % 70), int(src.next() % 41)})
 		}

@@ -72,15 +72,19 @@ func vectors(h hash.Hash, src *source, n int) {
 }
 
 func put32(h hash.Hash, x []float32) {
+	var b []byte
 	for _, e := range x {
-		h.Write(binary.LittleEndian.AppendUint32(nil, math.Float32bits(e)))
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(e))
 	}
+	h.Write(b)
 }
 
 func put64(h hash.Hash, x []float64) {
+	var b []byte
 	for _, e := range x {
-		h.Write(binary.LittleEndian.AppendUint64(nil, math.Float64bits(e)))
+		b = binary.LittleEndian.AppendUint64(b, math.Float64bits(e))
 	}
+	h.Write(b)
 }
 
 func TestProductsWriteNothingOutsideTheirResult(t *testing.T) {
