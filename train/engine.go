@@ -3,6 +3,8 @@ package train
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/dlnode/dlnode/allreduce/exact"
 	"github.com/dlnode/dlnode/dataset"
@@ -70,6 +72,22 @@ func (e *Engine) Bytes() (n int64) {
 	return n
 }
 
+// Clock has the time measured that workers spend reading samples. Without it
+// an engine knows no time.
+func (e *Engine) Clock(now func() time.Duration) {
+	for _, w := range e.workers {
+		w.now = now
+	}
+}
+
+// DataTime returns the time spent reading samples, summed over the workers.
+func (e *Engine) DataTime() (sum time.Duration) {
+	for _, w := range e.workers {
+		sum += time.Duration(w.dataTime.Load())
+	}
+	return sum
+}
+
 // Begin empties the sums for an attempt.
 func (e *Engine) Begin(a *Attempt) {
 	for _, w := range e.workers {
@@ -82,6 +100,9 @@ func (e *Engine) Collect(a *Attempt) Contribution {
 	c := e.workers[0].contribution(a)
 	for _, w := range e.workers[1:] {
 		o := w.contribution(a)
+		if o.Count == 0 {
+			continue
+		}
 		c.Count += o.Count
 		c.IDSum += o.IDSum
 		c.Scalars.Merge(o.Scalars)
@@ -117,6 +138,9 @@ type Worker struct {
 	count   uint64
 	idSum   uint64
 	ctx     context.Context // of the microbatch in hand, asked between layers
+
+	now      func() time.Duration
+	dataTime atomic.Int64
 }
 
 func newWorker(t *Task) *Worker {
@@ -165,7 +189,7 @@ func (w *Worker) scalars(a *Attempt) *exact.Scalars {
 func (w *Worker) Microbatch(ctx context.Context, a *Attempt, mb int, params []float32) error {
 	w.ctx = ctx
 	data := w.choose(a, mb)
-	if err := w.load(data); err != nil {
+	if err := w.timedLoad(data); err != nil {
 		return err
 	}
 	train := a.Kind == Update
@@ -199,6 +223,16 @@ func (w *Worker) choose(a *Attempt, mb int) dataset.Dataset {
 		w.samples = append(w.samples, i)
 	}
 	return w.task.Validation
+}
+
+func (w *Worker) timedLoad(data dataset.Dataset) error {
+	if w.now == nil {
+		return w.load(data)
+	}
+	begun := w.now()
+	err := w.load(data)
+	w.dataTime.Add(int64(w.now() - begun))
+	return err
 }
 
 func (w *Worker) load(data dataset.Dataset) error {

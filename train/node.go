@@ -95,7 +95,6 @@ type Phases struct {
 	Steps   uint64
 	Compute time.Duration // data, forward, backward, rounding
 	Reduce  time.Duration // waiting for the slowest, and the ring
-	Update  time.Duration // judging and applying
 }
 
 // Effect is something that a Node wants done, beside those of package view.
@@ -136,11 +135,8 @@ type (
 	}
 	// CancelFetch hurries a Fetch; it is answered all the same.
 	CancelFetch struct{ View view.Name }
-	// Save hands a snapshot to the writer; it is answered by Saved.
-	Save struct {
-		Snapshot *checkpoint.Snapshot
-		Why      string
-	}
+	// Save asks for Snapshot, at once, and for writing it; Saved answers.
+	Save struct{ Why string }
 	// Committed tells of a completed transition.
 	Committed struct {
 		Transition uint64
@@ -257,6 +253,9 @@ func (n *Node) PingFailed(now time.Time, who view.Node, reason string) {
 
 // Ready tells that gossip has found the others, or that there are none.
 func (n *Node) Ready(now time.Time) { n.views.Ready(now); n.drain(now) }
+
+// Abort ends the node with an error that the world has given it.
+func (n *Node) Abort(err error) { n.exit(Exit{Err: err}) }
 
 // Leave starts an orderly exit.
 func (n *Node) Leave(now time.Time) {
@@ -479,10 +478,14 @@ func (n *Node) accept(blob []byte, err error) (*State, error) {
 	return n.task.restore(snap)
 }
 
+// ErrNotHere says that the view of a request is not the one that runs here: not
+// yet, or not any more.
+var ErrNotHere = errors.New("another view runs here")
+
 // Serve encodes the state for a node that copies it.
 func (n *Node) Serve(fence allreduce.Fence, transition uint64) ([]byte, error) {
 	if n.gen == nil || allreduce.Fence(n.gen.name.Fence()) != fence {
-		return nil, errors.New("another view runs here")
+		return nil, ErrNotHere
 	}
 	if transition != n.state.Transition {
 		return nil, fmt.Errorf("the state here is at transition %d, not %d", n.state.Transition, transition)
@@ -733,8 +736,8 @@ func (n *Node) explain(g *generation) *loss {
 
 // --- checkpoints ---
 
-// save hands a snapshot to the writer if one is due. Training waits for a copy
-// in memory, never for the disk.
+// save has a snapshot written if one is due. Training waits for a copy in
+// memory, never for the disk.
 func (n *Node) save(s *State, a *Attempt) {
 	why := n.policy.Due(checkpoint.Moment{Step: s.Step, Update: a.Kind == Update, Finished: s.Next == Done})
 	if why != "" && (n.policy.Writes(n.gen.rank) || s.Next == Done) {
@@ -747,10 +750,16 @@ func (n *Node) trySave() {
 	if n.wantSave == "" || n.writing {
 		return
 	}
-	n.spare.copyFrom(n.state)
 	n.writing = true
-	n.emit(Save{n.task.snapshot(n.spare), n.wantSave})
+	n.emit(Save{n.wantSave})
 	n.wantSave = ""
+}
+
+// Snapshot copies the state for the writer, which owns the copy until Saved. It
+// is all that training waits for when a checkpoint is due.
+func (n *Node) Snapshot() *checkpoint.Snapshot {
+	n.spare.copyFrom(n.state)
+	return n.task.snapshot(n.spare)
 }
 
 // Saved tells that the writer is done with a snapshot.

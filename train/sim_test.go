@@ -267,10 +267,11 @@ func (n *simNode) perform(e Effect) {
 	case Fetch:
 		w.after(w.delay(), func() { w.fetch(n, e) })
 	case Save:
-		blob := checkpoint.Marshal(e.Snapshot)
+		snap := n.node.Snapshot()
+		blob := checkpoint.Marshal(snap)
 		w.after(time.Duration(w.rnd.IntN(30))*time.Millisecond, func() {
 			n.happen(func() {
-				n.disk[e.Snapshot.Transition] = blob
+				n.disk[snap.Transition] = blob
 				n.node.Saved(w.now, nil)
 			})
 		})

@@ -91,15 +91,14 @@ func (t *Task) split() error {
 
 func (t *Task) build() error {
 	j, info := t.Job, t.Train.Info()
-	spec := nn.Spec{Loss: j.Loss, Metrics: j.Metrics}
-	for i, s := range j.Model {
-		l, ok := s.(nn.LayerSpec)
-		if !ok {
-			return fmt.Errorf("model[%d]: %s is no layer", i, s.Kind())
-		}
-		spec.Layers = append(spec.Layers, l)
+	spec, err := j.Network()
+	if err != nil {
+		return err
 	}
 	model, err := nn.Build(spec, info.Input, nn.Target{Len: info.Target, Classes: info.Classes})
+	if layer := (*nn.LayerError)(nil); errors.As(err, &layer) {
+		return j.Blame(fmt.Sprintf("model[%d]", layer.Index), err)
+	}
 	if err != nil {
 		return fmt.Errorf("model: %w", err)
 	}

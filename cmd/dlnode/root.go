@@ -25,6 +25,7 @@ func (m *Main) newRootCommand() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		m.newJobCommand(),
+		m.newRunCommand(),
 	)
 	return root
 }

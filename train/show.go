@@ -1,0 +1,251 @@
+package train
+
+import (
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/dlnode/dlnode/cluster/view"
+)
+
+// shown is what the driver keeps for people: nothing of it decides anything.
+type shown struct {
+	since         time.Time
+	events        []Event // the last maxEvents
+	counters      Counters
+	checkpoint    string
+	journalFailed bool
+
+	lastLine time.Time
+	rates    []ratePoint
+	rate     float64
+
+	update time.Duration // judging and applying
+	stall  time.Duration // copying the state for checkpoints
+	copies int
+}
+
+type ratePoint struct {
+	at      time.Time
+	samples uint64
+}
+
+const (
+	maxEvents     = 200
+	progressEvery = 200 * time.Millisecond
+	rateWindow    = 3 * time.Second
+)
+
+// tell passes on a line of the story to log, journal, status page and parent.
+func (d *driver) tell(e Event) {
+	d.log.Info(e.Text, "event", e.Kind, "generation", e.Generation, "step", e.Step)
+	d.record(e)
+	d.line(Line{Event: &e})
+	if e.Kind == "view" || e.Kind == "lost" || e.Kind == "joined" || e.Kind == "left" {
+		d.shown.counters.Views++
+		d.progress(e.Time)
+	}
+}
+
+// record keeps an event without telling it aloud.
+func (d *driver) record(e Event) {
+	d.shown.events = append(d.shown.events, e)
+	if n := len(d.shown.events); n > maxEvents {
+		d.shown.events = d.shown.events[n-maxEvents:]
+	}
+	d.journal.write(Record{T: "event", Time: e.Time, Node: d.cfg.Gossip.Name, Kind: e.Kind, About: e.Node, Text: e.Text, Generation: e.Generation, Step: e.Step, Millis: e.Millis})
+}
+
+func (d *driver) committed(c Committed) {
+	now := time.Now()
+	d.shown.counters.Steps++
+	r := Record{
+		T: "step", Time: now, Transition: c.Transition, Kind: string(c.Kind), Step: c.Step, Generation: c.Generation, World: c.World,
+		Lo: c.Range.Lo, Hi: c.Range.Hi, Repeat: c.Repeat, Samples: c.Samples, Millis: millis(c.Took), Watch: fmt.Sprintf("%016x", c.Digest),
+	}
+	if len(c.Means) > 0 {
+		loss := Number(c.Means[0])
+		r.Loss = &loss
+	}
+	d.journal.write(r)
+	if c.Kind != Update {
+		d.progress(now)
+	}
+	if c.Epoch != nil && (c.Kind == Evaluate || d.task.Validation == nil) {
+		d.record(Event{Time: now, Kind: "epoch", Generation: c.Generation, Step: c.Step, Text: d.epochText(*c.Epoch)})
+	}
+}
+
+func (d *driver) epochText(e Epoch) string {
+	text := fmt.Sprintf("epoch %d:", e.Epoch)
+	for _, v := range d.epochValues(e) {
+		text += fmt.Sprintf(" %s %.4f", v.Name, float64(v.Value))
+	}
+	return text
+}
+
+func (d *driver) epochValues(e Epoch) (all []Value) {
+	for i, v := range e.Train {
+		all = append(all, Value{d.task.scalars[i], v})
+	}
+	for i, v := range e.Validation {
+		all = append(all, Value{"val_" + d.task.scalars[i], v})
+	}
+	return all
+}
+
+// publish shows progress from time to time.
+func (d *driver) publish() {
+	if now := time.Now(); now.Sub(d.shown.lastLine) >= progressEvery {
+		d.progress(now)
+	}
+}
+
+func (d *driver) progress(now time.Time) {
+	d.shown.lastLine = now
+	p := d.progressNow(now)
+	d.line(Line{Progress: &p})
+}
+
+func (d *driver) progressNow(now time.Time) Progress {
+	s := d.node.State()
+	coordinator, waiting := d.node.Views().Status(now)
+	p := Progress{
+		Node: d.self.ID, Coordinator: coordinator.ID, Generation: d.node.Views().Fact().Generation, Transition: s.Transition,
+		Step: s.Step, Steps: d.task.TotalSteps(), Epoch: min(len(s.History)+1, d.task.Job.Epochs), Epochs: d.task.Job.Epochs,
+		Samples: d.samples(s), Values: d.values(s), Waiting: waiting,
+	}
+	if s.Next == Evaluate {
+		p.Epoch = len(s.History)
+	}
+	if v, _ := d.node.View(); v != nil {
+		p.World = v.World()
+	}
+	return p
+}
+
+// samples counts what all nodes have trained on since step 0.
+func (d *driver) samples(s *State) uint64 {
+	n := s.Samples
+	for _, e := range s.History {
+		n += e.Samples
+	}
+	return n
+}
+
+// values shows the epoch in hand and, beside it, the last validation.
+func (d *driver) values(s *State) (all []Value) {
+	if s.Samples > 0 {
+		for i, v := range s.Running {
+			all = append(all, Value{d.task.scalars[i], v / Number(s.Samples)})
+		}
+	} else if len(s.History) > 0 {
+		all = d.epochValues(Epoch{Train: s.History[len(s.History)-1].Train})
+	}
+	for i := len(s.History) - 1; i >= 0; i-- {
+		if v := s.History[i].Validation; v != nil {
+			return append(all, d.epochValues(Epoch{Validation: v})...)
+		}
+	}
+	return all
+}
+
+// refresh renews the status page.
+func (d *driver) refresh(now time.Time) {
+	s := d.node.State()
+	d.measureRate(now, d.samples(s))
+	st := &Status{
+		Ready: Ready{Node: d.self.ID, Incarnation: d.self.Incarnation, GRPC: d.self.Addr, Trajectory: hex.EncodeToString(d.task.Trajectory[:])},
+		Job:   d.task.Job.Name, State: d.stateWord(), Progress: d.progressNow(now), Rate: d.shown.rate,
+		Phases: d.phases(), Counters: d.shown.counters, Events: d.shown.events[:len(d.shown.events):len(d.shown.events)],
+		Since: d.shown.since, History: s.History[:len(s.History):len(s.History)], Scalars: d.task.scalars, Checkpoint: d.shown.checkpoint,
+	}
+	if d.gossip != nil {
+		st.Ready = *d.ready()
+	}
+	st.Counters.Repeats = s.Repeats
+	d.members(now, st)
+	d.status.Store(st)
+}
+
+func (d *driver) measureRate(now time.Time, samples uint64) {
+	r := &d.shown.rates
+	*r = append(*r, ratePoint{now, samples})
+	for len(*r) > 2 && now.Sub((*r)[1].at) > rateWindow {
+		*r = (*r)[1:]
+	}
+	first := (*r)[0]
+	if took := now.Sub(first.at).Seconds(); took > 0 && samples >= first.samples {
+		d.shown.rate = float64(samples-first.samples) / took
+	}
+}
+
+func (d *driver) stateWord() string {
+	s, g := d.node.State(), d.node.gen
+	switch {
+	case s.Next == Done:
+		return "finished"
+	case g == nil:
+		return "waiting"
+	case g.fetching:
+		return "copying"
+	case s.Next == Evaluate:
+		return "evaluating"
+	}
+	return "training"
+}
+
+func (d *driver) members(now time.Time, st *Status) {
+	coordinator, _ := d.node.Views().Status(now)
+	v, _ := d.node.View()
+	facts := append(d.node.Views().Peers(), d.node.Views().Fact())
+	if v != nil {
+		name := v.Name()
+		st.View = hex.EncodeToString(name[:])
+	}
+	for _, f := range facts {
+		m := MemberStatus{
+			Node: f.ID, Addr: f.Addr, Zone: f.Zone, Rank: -1, Role: "worker", Transition: f.Transition, Entry: f.Entry,
+			Speed: float64(f.Speed), Self: f.ID == d.self.ID && f.Incarnation == d.self.Incarnation, Incarnation: f.Incarnation,
+		}
+		if v != nil {
+			m.Rank = v.Rank(f.Node())
+		}
+		m.Role = role(f, coordinator, m.Rank)
+		if m.Rank >= 0 {
+			m.Transition = max(m.Transition, d.node.State().Transition)
+			st.Members = append(st.Members, m)
+		} else {
+			st.Others = append(st.Others, m)
+		}
+	}
+}
+
+func role(f view.Fact, coordinator view.Node, rank int) string {
+	switch {
+	case f.Leaving:
+		return "leaving"
+	case f.Node() == coordinator:
+		return "coordinator"
+	case rank < 0:
+		return "joining"
+	}
+	return "worker"
+}
+
+// phases returns where the time goes, per step.
+func (d *driver) phases() PhaseMillis {
+	p := d.node.Phases()
+	if p.Steps == 0 {
+		return PhaseMillis{}
+	}
+	n := time.Duration(p.Steps)
+	m := PhaseMillis{
+		Data: millis(d.engine.DataTime() / n), Compute: millis(p.Compute / n),
+		Reduce: millis(p.Reduce / n), Update: millis(d.shown.update / n),
+	}
+	if d.shown.copies > 0 {
+		m.Stall = millis(d.shown.stall / time.Duration(d.shown.copies))
+	}
+	return m
+}
