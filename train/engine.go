@@ -67,7 +67,7 @@ func (e *Engine) Workers() []*Worker { return e.workers }
 // Bytes returns the memory that the workers hold, in bytes.
 func (e *Engine) Bytes() (n int64) {
 	for _, w := range e.workers {
-		n += int64(w.ws.Bytes()) + int64(12*len(w.grads)) + int64(4*(len(w.batch.X)+len(w.batch.Y)))
+		n += int64(w.ws.Bytes()) + int64(12*len(w.grads)) + int64(4*(len(w.x)+len(w.y)))
 	}
 	return n
 }
@@ -129,7 +129,9 @@ func (e *Engine) Compute(ctx context.Context, a *Attempt, r shard.Range, params 
 type Worker struct {
 	task    *Task
 	ws      *nn.Workspace
-	batch   nn.Batch
+	batch   nn.Batch  // of the microbatch in hand: windows of x, y and ids
+	x, y    []float32 // [Plan.Micro, one sample's]
+	ids     []uint64
 	samples []int
 	grads   []float32
 	grad    *exact.Sum
@@ -148,10 +150,7 @@ func newWorker(t *Task) *Worker {
 	micro := t.Plan.Micro
 	w := &Worker{
 		task: t, ws: t.Model.NewWorkspace(micro),
-		batch: nn.Batch{
-			X: make([]float32, micro*info.InputLen()), Y: make([]float32, micro*info.Target),
-			IDs: make([]uint64, micro),
-		},
+		x: make([]float32, micro*info.InputLen()), y: make([]float32, micro*info.Target), ids: make([]uint64, micro),
 		samples: make([]int, 0, micro),
 		grads:   make([]float32, t.Model.NumParams()),
 		grad:    exact.NewSum(t.windows, t.Plan.MaxMicrobatches()),
@@ -238,7 +237,8 @@ func (w *Worker) timedLoad(data dataset.Dataset) error {
 func (w *Worker) load(data dataset.Dataset) error {
 	info := data.Info()
 	nx, ny := info.InputLen(), info.Target
-	w.batch.N = len(w.samples)
+	n := len(w.samples)
+	w.batch = nn.Batch{N: n, X: w.x[:n*nx], Y: w.y[:n*ny], IDs: w.ids[:n]}
 	for j, i := range w.samples {
 		y := w.batch.Y[j*ny : (j+1)*ny]
 		id, err := data.Read(i, w.batch.X[j*nx:(j+1)*nx], y)
