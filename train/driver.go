@@ -756,7 +756,7 @@ func (d *driver) result(e Exit) Result {
 // gossip says good-bye and the links close.
 func (d *driver) shutdown() {
 	if d.gossip != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 		if err := d.gossip.Leave(ctx); err != nil {
 			d.log.Debug("nobody may have heard the farewell", "error", err)
 		}
