@@ -25,6 +25,10 @@ func (m *Main) newRootCommand() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		m.newJobCommand(),
+		m.newDataCommand(),
+		m.newCheckpointCommand(),
+		m.newEvalCommand(),
+		m.newPredictCommand(),
 		m.newRunCommand(),
 	)
 	return root
@@ -32,17 +36,18 @@ func (m *Main) newRootCommand() *cobra.Command {
 
 // group returns a command that only has commands below it.
 func group(use, short string, below ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, RunE: func(c *cobra.Command, args []string) error {
+	c := &cobra.Command{Use: use, Short: short, DisableFlagsInUseLine: true, RunE: func(c *cobra.Command, args []string) error {
 		var names []string
 		for _, sub := range c.Commands() {
 			names = append(names, sub.Name())
 		}
 		slices.Sort(names)
+		path := strings.TrimPrefix(c.CommandPath(), "dlnode ")
 		allowed := strings.Join(names, " or ")
 		if len(args) > 0 {
-			return usage("%s: unknown command %q (want %s)", c.CommandPath(), args[0], allowed)
+			return usage("%s: unknown command %q (want %s)", path, args[0], allowed)
 		}
-		return usage("%s: which command? (want %s)", c.CommandPath(), allowed)
+		return usage("%s: which command? (want %s)", path, allowed)
 	}}
 	c.AddCommand(below...)
 	return c
@@ -58,6 +63,6 @@ func takes(names ...string) cobra.PositionalArgs {
 		if wanted == "" {
 			wanted = "no arguments"
 		}
-		return fmt.Errorf("%s: got %d arguments (want %s)", c.CommandPath(), len(args), wanted)
+		return fmt.Errorf("%s: got %d arguments (want %s)", strings.TrimPrefix(c.CommandPath(), "dlnode "), len(args), wanted)
 	}
 }

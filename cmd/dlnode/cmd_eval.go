@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dlnode/dlnode/checkpoint"
+	"github.com/dlnode/dlnode/dataset"
+	"github.com/dlnode/dlnode/job"
+	"github.com/dlnode/dlnode/train"
+)
+
+func (m *Main) newEvalCommand() *cobra.Command {
+	var part, jobFile string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "eval CHECKPOINT",
+		Short: "Compute loss and metrics of a checkpoint on its job's data",
+		Long: "Compute loss and metrics of a checkpoint on the data of the job that it was trained by.\n" +
+			"CHECKPOINT is a checkpoint, or a directory around some: the newest undamaged one counts.\n" +
+			"The job is in the checkpoint, apart from the paths of data files: name the job file for those.",
+		Args: takes("CHECKPOINT"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return m.eval(c.Context(), args[0], jobFile, part, asJSON)
+		},
+	}
+	c.Flags().StringVar(&part, "data", "test", "`part` of the data: train, validation or test")
+	c.Flags().StringVar(&jobFile, "job", "", "job `file`, where the data lies in files of your own")
+	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	return c
+}
+
+// evalResult is what eval prints.
+type evalResult struct {
+	Checkpoint string        `json:"checkpoint"`
+	Step       uint64        `json:"step"`
+	Epoch      int           `json:"epoch"`
+	Data       string        `json:"data"`
+	Samples    int           `json:"samples"`
+	Values     []train.Value `json:"values"`
+}
+
+func (m *Main) eval(ctx context.Context, path, jobFile, part string, asJSON bool) error {
+	if part != "train" && part != "validation" && part != "test" {
+		return usage("--data: %q is not allowed (want train, validation or test)", part)
+	}
+	snap, at, err := m.loadCheckpoint(path)
+	if err != nil {
+		return err
+	}
+	j, err := jobOf(snap, at, jobFile)
+	if err != nil {
+		return err
+	}
+	t, err := m.openTask(ctx, j)
+	if err != nil {
+		return err
+	}
+	data, err := partOf(t, part)
+	if err != nil {
+		return err
+	}
+	r := evalResult{Checkpoint: at, Step: snap.Step, Epoch: snap.Epoch, Data: part, Samples: data.Len()}
+	if r.Values, err = evaluate(ctx, t, snap, data); err != nil {
+		return err
+	}
+	if asJSON {
+		return json.NewEncoder(m.Stdout).Encode(r)
+	}
+	return m.printEval(r)
+}
+
+// jobOf returns the job that a checkpoint was trained by: the job file if there
+// is one, which must be the same in all that decides the result.
+func jobOf(snap *checkpoint.Snapshot, at, jobFile string) (*job.Job, error) {
+	if jobFile != "" {
+		j, err := loadJob(jobFile)
+		if err != nil {
+			return nil, err
+		}
+		if diff := job.Diff(j.Canonical(), snap.Job); len(diff) > 0 {
+			return nil, exit(codeForeign, fmt.Errorf("%s (here) is another job than that of %s (there):\n  %s", jobFile, at, strings.Join(diff, "\n  ")))
+		}
+		return j, nil
+	}
+	maths, err := job.Restore(snap.Job)
+	if err != nil {
+		return nil, exit(codeData, fmt.Errorf("%s: %w", at, err))
+	}
+	if maths.Data.Validate() != nil {
+		return nil, usage("%s does not say in which files its data lies: name the job file with --job", at)
+	}
+	j := job.Default()
+	j.Maths = *maths
+	return j, nil
+}
+
+// partOf returns a part of a task's data.
+func partOf(t *train.Task, part string) (dataset.Dataset, error) {
+	parts := map[string]dataset.Dataset{"train": t.Train, "validation": t.Validation, "test": t.Test}
+	if d := parts[part]; d != nil {
+		return d, nil
+	}
+	var have []string
+	for _, name := range []string{"train", "validation", "test"} {
+		if parts[name] != nil {
+			have = append(have, name)
+		}
+	}
+	return nil, usage("--data: the job has no %s data (want %s)", part, strings.Join(have, " or "))
+}
+
+// evaluate runs a checkpoint's weights over a data set.
+func evaluate(ctx context.Context, t *train.Task, snap *checkpoint.Snapshot, data dataset.Dataset) ([]train.Value, error) {
+	params, err := t.LoadModel(snap)
+	if err != nil {
+		return nil, exit(codeForeign, err)
+	}
+	means, err := t.Evaluate(ctx, params, data)
+	if err != nil {
+		if !errors.Is(err, ctx.Err()) {
+			err = exit(codeData, err)
+		}
+		return nil, err
+	}
+	values := make([]train.Value, len(means))
+	for i, name := range t.Scalars() {
+		values[i] = train.Value{Name: name, Value: train.Number(means[i])}
+	}
+	return values, nil
+}
+
+func (m *Main) printEval(r evalResult) error {
+	w := tabwriter.NewWriter(m.Stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(w, "checkpoint\t%s\n", r.Checkpoint)
+	fmt.Fprintf(w, "trained\t%d steps, %d epochs\n", r.Step, r.Epoch)
+	fmt.Fprintf(w, "data\t%s, %d samples\n", r.Data, r.Samples)
+	for _, v := range r.Values {
+		fmt.Fprintf(w, "%s\t%.6g\n", v.Name, float64(v.Value))
+	}
+	return w.Flush()
+}
