@@ -45,7 +45,7 @@ func NewPredictor(snap *checkpoint.Snapshot, input []int) (*Predictor, error) {
 	}
 	p := &Predictor{Model: model, micro: m.Batch.Microbatch, loss: m.Loss, params: make([]float32, model.NumParams())}
 	if err := copyTensors(tensors(model, "", p.params), snap.Model); err != nil {
-		return nil, fmt.Errorf("samples of shape %v: %w", input, err)
+		return nil, fmt.Errorf("samples of shape %v do not fit the checkpoint: %w", input, err)
 	}
 	return p, nil
 }

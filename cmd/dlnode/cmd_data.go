@@ -76,13 +76,15 @@ func (m *Main) getData(ctx context.Context, name string, offline bool, mirrors [
 		}
 		return usage("data get: no data set is called %q (want %s)", name, strings.Join(names, " or "))
 	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
 	meter := newFetchMeter(m.Stderr)
 	defer meter.end()
 	env := m.dataEnv()
 	env.Offline, env.Mirrors, env.Progress = offline, mirrors, meter.show
 	dir, err := dataset.Get(ctx, name, env)
 	if err != nil {
-		return exit(codeData, err)
+		return dataError(ctx, err)
 	}
 	fmt.Fprintf(m.Stdout, "%s: %s in %s, verified\n", name, byteCount(all[at].Bytes()), dir)
 	return nil

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -50,6 +49,8 @@ func (m *Main) eval(ctx context.Context, path, jobFile, part string, asJSON bool
 	if part != "train" && part != "validation" && part != "test" {
 		return usage("--data: %q is not allowed (want train, validation or test)", part)
 	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
 	snap, at, err := m.loadCheckpoint(path)
 	if err != nil {
 		return err
@@ -124,10 +125,7 @@ func evaluate(ctx context.Context, t *train.Task, snap *checkpoint.Snapshot, dat
 	}
 	means, err := t.Evaluate(ctx, params, data)
 	if err != nil {
-		if !errors.Is(err, ctx.Err()) {
-			err = exit(codeData, err)
-		}
-		return nil, err
+		return nil, dataError(ctx, err)
 	}
 	values := make([]train.Value, len(means))
 	for i, name := range t.Scalars() {

@@ -68,6 +68,8 @@ func (m *Main) predict(ctx context.Context, path string, files []string, format 
 	if !ok {
 		return usage("--format: %q is not allowed (want table or json)", format)
 	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
 	snap, _, err := m.loadCheckpoint(path)
 	if err != nil {
 		return err

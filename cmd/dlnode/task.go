@@ -2,28 +2,50 @@ package main
 
 import (
 	"context"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/dlnode/dlnode/dataset"
 	"github.com/dlnode/dlnode/job"
 	"github.com/dlnode/dlnode/train"
 )
 
-// openTask opens a job's data, fetching it with a word on Stderr if need be, and
-// builds its model. The error carries the exit code that its cause deserves.
-func (m *Main) openTask(ctx context.Context, j *job.Job) (*train.Task, error) {
+// openData opens a job's data, fetching it with a word on Stderr if need be. The
+// error carries its exit code.
+func (m *Main) openData(ctx context.Context, j *job.Job) (data, test dataset.Dataset, err error) {
 	meter := newFetchMeter(m.Stderr)
 	defer meter.end()
 	env := m.dataEnv()
 	env.Progress = meter.show
-	data, test, err := train.OpenData(ctx, j, env)
-	if err != nil {
-		return nil, exit(codeData, err)
-	}
-	return m.newTask(j, data, test)
+	data, test, err = train.OpenData(ctx, j, env)
+	return data, test, dataError(ctx, err)
 }
 
-// newTask builds a job's model for its data. What does not fit is the job's fault.
-func (m *Main) newTask(j *job.Job, data, test dataset.Dataset) (*train.Task, error) {
+// openTask opens a job's data and builds its model. That they do not fit together
+// is the job's fault.
+func (m *Main) openTask(ctx context.Context, j *job.Job) (*train.Task, error) {
+	data, test, err := m.openData(ctx, j)
+	if err != nil {
+		return nil, err
+	}
 	t, err := train.NewTask(j, data, test)
 	return t, exit(codeUsage, err)
+}
+
+// dataError gives an error in reading data its exit code, unless it only says that
+// the user has interrupted it.
+func dataError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	return exit(codeData, err)
+}
+
+// interruptible returns a context that Ctrl-C and SIGTERM end, so that what is
+// half written is removed. A second one kills, once the first has been seen.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
