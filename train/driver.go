@@ -228,7 +228,7 @@ func (d *driver) refuseOthers() error {
 		}
 	}
 	here := d.task.Identity()
-	diff := Identity{Numerics: Numerics, Job: all[0].Job, Data: here.Data, Start: here.Start}.Differences("there", "here", here)
+	diff := here.Differences("here", "there", Identity{Numerics: Numerics, Job: all[0].Job, Data: here.Data, Start: here.Start})
 	if len(diff) == 1 && strings.HasPrefix(diff[0], "starting state") {
 		diff = []string{"the job is the same, but data, program or starting state are not"}
 	}
@@ -564,6 +564,7 @@ func (d *driver) cause(v *view.View, blame string, err error) view.Cause {
 		c.By, c.Reason = memberNamed(v, ended.Note.By), ended.Note.Reason
 	}
 	c.Blame = memberNamed(v, blame)
+	c.Reason = strings.TrimPrefix(c.Reason, "lost "+blame+": ")
 	return c
 }
 

@@ -210,7 +210,7 @@ func (m *Machine) Ponged(now time.Time, n Node, a Pong) {
 	}
 	m.learn(a.Fact)
 	m.hearGeneration(a.Generation)
-	if a.Coordinator != n && m.coordinator(now) == n {
+	if a.Coordinator != n && m.coordinator(now) == n && now.Sub(m.waiting) > 3*m.cfg.Retry {
 		p.passed = now.Add(5 * m.cfg.Retry)
 	}
 	m.reconsider(now)
@@ -539,6 +539,11 @@ func (m *Machine) considerProposing(now time.Time) {
 }
 
 func (m *Machine) whyWait(now time.Time, want []Member) string {
+	for _, p := range m.peers {
+		if !p.gone && p.fact.Trajectory != m.self.Trajectory && m.strangerGoesFirst(p.fact) {
+			return "word from " + p.fact.ID + ", which walks another trajectory"
+		}
+	}
 	for _, w := range want {
 		if p := m.peers[w.Node()]; p != nil && p.pinging {
 			return aMoment

@@ -1,0 +1,116 @@
+package train
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/dlnode/dlnode/allreduce"
+	"github.com/dlnode/dlnode/checkpoint"
+	"github.com/dlnode/dlnode/cluster/view"
+)
+
+// Fitted is what a run leaves behind in memory.
+type Fitted struct {
+	Params  []float32 // the model's flat vector, as nn.Model.Tensors says
+	History []Epoch
+	Steps   uint64
+	Model   [32]byte // SHA-256 of the model.safetensors that it would be saved as
+	State   [32]byte // SHA-256 of the whole state
+}
+
+// Fit trains a task alone, in this process, without network or files: the node
+// that is the oracle of all others, and the way to use the packages as a
+// library. threads microbatches are computed at the same time; 0 is GOMAXPROCS.
+// epoch, if not nil, is told of each epoch that ends.
+func Fit(ctx context.Context, t *Task, threads int, epoch func(Epoch)) (*Fitted, error) {
+	if err := checkArithmetic(); err != nil {
+		return nil, err
+	}
+	if threads == 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	f := &fitter{ctx: ctx, task: t, pool: newPool(NewEngine(t, threads)), epoch: epoch}
+	defer f.pool.close()
+	cfg := view.DefaultConfig(view.Fact{ID: "alone", Incarnation: 1, Trajectory: t.Trajectory})
+	f.node = NewNode(t, t.Start(), cfg, checkpoint.Policy{Replicas: 1}, time.Now())
+	f.node.Ready(time.Now())
+	return f.run()
+}
+
+// fitter drives a node that has nobody to talk to.
+type fitter struct {
+	ctx   context.Context
+	task  *Task
+	node  *Node
+	pool  *pool
+	ring  *allreduce.Ring
+	epoch func(Epoch)
+	exit  *Exit
+}
+
+func (f *fitter) run() (*Fitted, error) {
+	for f.exit == nil {
+		effects := f.node.Take()
+		if len(effects) == 0 {
+			panic("train: a node alone waits for somebody")
+		}
+		for _, e := range effects {
+			f.do(e)
+		}
+	}
+	if f.exit.Err != nil {
+		return nil, f.exit.Err
+	}
+	s := f.node.State()
+	m := checkpoint.Describe(f.task.snapshot(s))
+	return &Fitted{s.params, s.History, s.Step, m.ModelDigest(), m.Digest()}, nil
+}
+
+func (f *fitter) do(e Effect) {
+	now := time.Now()
+	switch e := e.(type) {
+	case OpenGroup:
+		f.ring = allreduce.New(allreduce.Config{World: 1, Fence: e.View.Name().Fence()})
+	case CloseGroup:
+		f.node.GroupDown(now, e.View, e.Cause)
+	case Compute:
+		f.compute(e)
+	case Reduce:
+		f.reduce(e)
+	case Save:
+		f.node.Saved(now, nil) // the state stays in memory
+	case Committed:
+		if f.epoch != nil && e.Epoch != nil && (e.Kind == Evaluate || f.task.Validation == nil) {
+			f.epoch(*e.Epoch)
+		}
+	case Exit:
+		f.exit = &e
+	}
+}
+
+func (f *fitter) compute(e Compute) {
+	type result struct {
+		c   Contribution
+		err error
+	}
+	done := make(chan result, 1)
+	f.pool.compute(f.ctx, e.Attempt, e.Range, e.Params, func(c Contribution, err error) { done <- result{c, err} })
+	r := <-done
+	f.node.Computed(time.Now(), e.View, r.c, r.err)
+}
+
+func (f *fitter) reduce(e Reduce) {
+	nobody := func(allreduce.Frame) { panic("train: a frame in a ring of one") }
+	if err := f.ring.Start(e.Op, nobody); err != nil {
+		f.node.Abort(err)
+		return
+	}
+	headers, ok := f.ring.Done()
+	if !ok {
+		f.node.Abort(fmt.Errorf("train: an all-reduce of one is not complete"))
+		return
+	}
+	f.node.Reduced(time.Now(), e.View, e.Op.Seq, headers)
+}
