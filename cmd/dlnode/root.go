@@ -30,6 +30,9 @@ func (m *Main) newRootCommand() *cobra.Command {
 		m.newEvalCommand(),
 		m.newPredictCommand(),
 		m.newRunCommand(),
+		m.newDemoCommand(),
+		m.newLaunchCommand(),
+		m.newStatusCommand(),
 	)
 	return root
 }
