@@ -377,8 +377,12 @@ func (d *driver) tick(now time.Time) {
 		p = d.group.Progress()
 	}
 	d.node.Tick(now, p.WaitingSince, p.SendingSince)
-	d.serveWaiting(now)
+	d.serveWaiting()
 	d.refresh(now)
+	if now.Sub(d.shown.announced) >= time.Second {
+		d.shown.announced = now
+		d.node.Measured(now, float32(d.ownSpeed()))
+	}
 	if err := d.journal.flush(); err != nil && !d.shown.journalFailed {
 		d.shown.journalFailed = true
 		d.log.Error("the journal cannot be written; training goes on", "error", err)
@@ -718,7 +722,7 @@ func (d *driver) serve(f *fetchRequest) {
 	f.reply <- fetchReply{blob, err}
 }
 
-func (d *driver) serveWaiting(time.Time) {
+func (d *driver) serveWaiting() {
 	all := d.waiting
 	d.waiting = nil
 	for _, f := range all {
@@ -764,6 +768,10 @@ func (d *driver) shutdown() {
 		cancel()
 	}
 	d.cancel()
+	if d.group != nil {
+		d.group.Close("", "the node goes")
+		d.group.Wait() // until the neighbours have its last words
+	}
 	d.server.Close()
 	d.client.Close()
 	d.calls.Wait()

@@ -162,6 +162,13 @@ type (
 	}
 )
 
+// FatalError ends the run on every node alike: a step that gives no number, or
+// replicas that differ. Starting again would only meet it again.
+type FatalError struct{ Err error }
+
+func (e *FatalError) Error() string { return e.Err.Error() }
+func (e *FatalError) Unwrap() error { return e.Err }
+
 // Event is a line of the story of a run, for journal, status page and terminal.
 type Event struct {
 	Time       time.Time `json:"time"`
@@ -251,6 +258,9 @@ func (n *Node) PingFailed(now time.Time, who view.Node, reason string) {
 	n.drain(now)
 }
 
+// Measured tells how fast this node is, in samples per second.
+func (n *Node) Measured(now time.Time, speed float32) { n.views.Measured(speed); n.drain(now) }
+
 // Ready tells that gossip has found the others, or that there are none.
 func (n *Node) Ready(now time.Time) { n.views.Ready(now); n.drain(now) }
 
@@ -338,7 +348,7 @@ func (n *Node) perform(now time.Time, e view.Effect) {
 	case view.Install:
 		n.install(now, e)
 	case view.Fail:
-		n.exit(Exit{Err: e.Err})
+		n.exit(Exit{Err: &FatalError{e.Err}})
 	case view.Over:
 		n.exit(Exit{Reason: fmt.Sprintf("the run is finished: %s has the final state of transition %d", e.Fact.ID, e.Fact.Transition)})
 	case view.Note:
@@ -362,15 +372,28 @@ func (n *Node) exit(e Exit) {
 	}
 	n.over = true
 	if n.gen != nil {
-		reason := e.Reason
-		if e.Err != nil {
-			reason = e.Err.Error()
-		}
-		n.emit(CloseGroup{n.gen.name, view.Cause{Blame: n.views.Self(), By: n.views.Self(), Reason: reason}})
+		n.emit(CloseGroup{n.gen.name, n.lastWords(e)})
 		n.emit(CancelCompute{n.gen.name})
 		n.emit(CancelFetch{n.gen.name})
 	}
 	n.emit(e)
+}
+
+// stopped marks the reason of a group's end with which the whole run ends: who
+// has judged tells those that have not.
+const stopped = "the run is stopped: "
+
+// lastWords tells the group why this node goes.
+func (n *Node) lastWords(e Exit) view.Cause {
+	me := n.views.Self()
+	fatal := (*FatalError)(nil)
+	switch {
+	case errors.As(e.Err, &fatal):
+		return view.Cause{By: me, Reason: stopped + fatal.Error()}
+	case e.Err != nil:
+		return view.Cause{Blame: me, By: me, Reason: e.Err.Error()}
+	}
+	return view.Cause{Blame: me, By: me, Reason: e.Reason}
 }
 
 // --- a generation ---
@@ -554,7 +577,7 @@ func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte)
 	case vd.torn != nil:
 		n.closeGroup(now, view.Cause{By: n.views.Self(), Reason: vd.torn.Error()})
 	case vd.fatal != nil:
-		n.exit(Exit{Err: vd.fatal})
+		n.exit(Exit{Err: &FatalError{vd.fatal}})
 	case g.farewell:
 		n.bye()
 	case vd.again != nil:
@@ -679,6 +702,10 @@ func (n *Node) GroupDown(now time.Time, v view.Name, c view.Cause) {
 		return
 	}
 	g.open = false
+	if why, ok := strings.CutPrefix(c.Reason, stopped); ok {
+		n.exit(Exit{Err: &FatalError{errors.New(why)}})
+		return
+	}
 	if !g.closing {
 		g.closing, g.cause = true, c
 		if c == (view.Cause{}) && !g.farewell {

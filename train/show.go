@@ -16,6 +16,11 @@ type shown struct {
 	checkpoint    string
 	journalFailed bool
 
+	announced time.Time // when gossip was last told how far we are
+	own       uint64    // samples that this node has computed
+	ownAt     time.Time // as of the last announcement
+	ownBefore uint64
+
 	lastLine time.Time
 	rates    []ratePoint
 	rate     float64
@@ -62,6 +67,9 @@ func (d *driver) committed(c Committed) {
 	r := Record{
 		T: "step", Time: now, Transition: c.Transition, Kind: string(c.Kind), Step: c.Step, Generation: c.Generation, World: c.World,
 		Lo: c.Range.Lo, Hi: c.Range.Hi, Repeat: c.Repeat, Samples: c.Samples, Millis: millis(c.Took), Watch: fmt.Sprintf("%016x", c.Digest),
+	}
+	if c.Kind == Update {
+		d.shown.own += uint64(c.Range.Len() * d.task.Plan.Micro)
 	}
 	if len(c.Means) > 0 {
 		loss := Number(c.Means[0])
@@ -178,6 +186,16 @@ func (d *driver) measureRate(now time.Time, samples uint64) {
 	if took := now.Sub(first.at).Seconds(); took > 0 && samples >= first.samples {
 		d.shown.rate = float64(samples-first.samples) / took
 	}
+}
+
+// ownSpeed returns how many samples this node computed per second since it was
+// last asked. Short microbatches count as full ones.
+func (d *driver) ownSpeed() float64 {
+	now := time.Now()
+	took := now.Sub(d.shown.ownAt).Seconds()
+	speed := float64(d.shown.own-d.shown.ownBefore) / took
+	d.shown.ownAt, d.shown.ownBefore = now, d.shown.own
+	return speed
 }
 
 func (d *driver) stateWord() string {

@@ -36,6 +36,7 @@ type world struct {
 
 	digests map[uint64][32]byte // of every transition that any node reached
 	maxStep uint64
+	silent  bool // digests are not compared
 	ended   map[string]Exit
 	final   map[string][32]byte
 	trace   []string
@@ -310,7 +311,7 @@ func (n *simNode) committed(c Committed) {
 	}
 	n.last = s.Transition
 	d := n.node.Digest()
-	if old, ok := w.digests[s.Transition]; ok && old != d {
+	if old, ok := w.digests[s.Transition]; ok && old != d && !w.silent {
 		w.t.Fatalf("%s has another state at transition %d", n.id, s.Transition)
 	}
 	w.digests[s.Transition] = d

@@ -244,6 +244,13 @@ func (m *Machine) Progress(transition uint64) {
 	m.self.Transition = transition
 }
 
+// Measured tells how fast this node is, in samples per second, and has gossip
+// tell how far it has come. Call it about once a second.
+func (m *Machine) Measured(speed float32) {
+	m.self.Speed = speed
+	m.emit(Announce{m.self})
+}
+
 // Ready tells that gossip has found the others, or that there are none to be
 // found. Before that a node that never trained does not start alone.
 func (m *Machine) Ready(now time.Time) {

@@ -106,6 +106,8 @@ func runError(err error) error {
 	switch {
 	case errors.As(err, new(*train.StrangerError)), errors.As(err, new(*train.OtherTrajectoryError)), errors.Is(err, cluster.ErrSecret):
 		return exit(codeForeign, err)
+	case errors.As(err, new(*train.FatalError)):
+		return exit(codeFatal, err)
 	case errors.As(err, new(*train.ConfigError)):
 		return exit(codeUsage, err)
 	}

@@ -24,6 +24,7 @@
 //	2  used wrongly: flags, or a job file that can't be
 //	3  data or a checkpoint missing or damaged
 //	4  does not belong here: another job, other data
+//	5  the run itself failed, on all nodes alike: not a number, or replicas that differ
 package main
 
 import (
@@ -42,13 +43,14 @@ import (
 	"github.com/dlnode/dlnode/job"
 )
 
-// The exit codes. 2, 3 and 4 are hopeless: a restart changes nothing.
+// The exit codes. 2 to 5 are hopeless: a restart changes nothing.
 const (
 	codeDone    = 0
 	codeFailed  = 1
 	codeUsage   = 2
 	codeData    = 3
 	codeForeign = 4
+	codeFatal   = 5
 )
 
 func main() {
