@@ -82,7 +82,7 @@ func (t *Task) split() error {
 	if v := t.Job.Validation; v != nil {
 		cut := n - int(float64(float64(n)*v.Split))
 		if cut == 0 || cut == n {
-			return fmt.Errorf("validation.split %v leaves %d of %d samples to train on", v.Split, cut, n)
+			return t.Job.Blame("validation.split", fmt.Errorf("%v leaves %d of %d samples to train on", v.Split, cut, n))
 		}
 		t.Train, t.Validation = dataset.Slice(all, 0, cut), dataset.Slice(all, cut, n)
 	}

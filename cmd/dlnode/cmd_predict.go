@@ -28,7 +28,7 @@ func (m *Main) newPredictCommand() *cobra.Command {
 			"CHECKPOINT is a checkpoint, or a directory around some: the newest undamaged one counts.",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) < 2 {
-				return fmt.Errorf("predict: got %d arguments (want CHECKPOINT FILE...)", len(args))
+				return fmt.Errorf("predict: got %d argument(s) (want CHECKPOINT FILE...)", len(args))
 			}
 			return nil
 		},
@@ -88,7 +88,7 @@ func (m *Main) predict(ctx context.Context, path string, files []string, format 
 func (m *Main) predictFile(ctx context.Context, snap *checkpoint.Snapshot, file string, w predictionWriter) error {
 	s, err := m.openSamples(file)
 	if err != nil {
-		return exit(codeData, fmt.Errorf("%s: %w", file, err))
+		return exit(codeData, err)
 	}
 	p, err := train.NewPredictor(snap, s.shape)
 	if err != nil {
@@ -121,15 +121,20 @@ func predictionOf(p *train.Predictor, file string, sample int, out []float32) pr
 
 // openSamples reads a file, or standard input if it is called "-".
 func (m *Main) openSamples(file string) (*samples, error) {
-	if file == "-" {
-		return readSamples(m.Stdin)
+	in := m.Stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close() // only read from
+		in = f
 	}
-	f, err := os.Open(file)
+	s, err := readSamples(in)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	defer f.Close() // only read from
-	return readSamples(f)
+	return s, nil
 }
 
 // predictionWriter writes predictions in one format.

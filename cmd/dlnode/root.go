@@ -64,8 +64,8 @@ func takes(names ...string) cobra.PositionalArgs {
 		}
 		wanted := strings.Join(names, " ")
 		if wanted == "" {
-			wanted = "no arguments"
+			wanted = "none"
 		}
-		return fmt.Errorf("%s: got %d arguments (want %s)", strings.TrimPrefix(c.CommandPath(), "dlnode "), len(args), wanted)
+		return fmt.Errorf("%s: got %d argument(s) (want %s)", strings.TrimPrefix(c.CommandPath(), "dlnode "), len(args), wanted)
 	}
 }

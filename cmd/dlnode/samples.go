@@ -96,7 +96,11 @@ func (s *samples) take(v any) (shape []int, err error) {
 	case []any:
 		return s.takeAll(v)
 	}
-	return nil, fmt.Errorf("%v is no number (want arrays of numbers)", v)
+	shown, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("%s is no number (want arrays of numbers)", shown)
 }
 
 func (s *samples) takeAll(all []any) ([]int, error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/dlnode/dlnode/checkpoint"
 )
 
 // update rewrites what the scripts in testdata/script compare with. Review the
@@ -38,6 +41,8 @@ func TestScripts(t *testing.T) {
 			"flip":     flip,
 			"truncate": truncate,
 			"replace":  replace,
+			"restamp":  restamp,
+			"saved":    saved,
 		},
 	})
 }
@@ -131,6 +136,41 @@ func replace(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	text = strings.ReplaceAll(text, args[1], args[2])
 	ts.Check(os.WriteFile(ts.MkAbs(args[3]), []byte(text), 0o644))
+}
+
+// saved RUN sets T, N and M to the trajectory's directory, the name and SHA-256 of
+// the model of the newest checkpoint in a run directory.
+func saved(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: saved RUN")
+	}
+	found, err := findCheckpoints(ts.MkAbs(args[0]))
+	ts.Check(err)
+	newest := found.entries[len(found.entries)-1]
+	ts.Setenv("T", filepath.Base(filepath.Dir(newest.Path)))
+	ts.Setenv("N", filepath.Base(newest.Path))
+	ts.Setenv("M", fmt.Sprintf("%x", newest.Manifest.ModelDigest()))
+}
+
+// restamp CHECKPOINT TRANSITION STEP [STORE] saves a checkpoint's state once more,
+// beside it or in another store, under another transition and step: as if
+// training had stood there.
+func restamp(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 || len(args) > 4 {
+		ts.Fatalf("usage: restamp CHECKPOINT TRANSITION STEP [STORE]")
+	}
+	path := ts.MkAbs(args[0])
+	dir := filepath.Dir(filepath.Dir(path))
+	if len(args) == 4 {
+		dir = ts.MkAbs(args[3])
+	}
+	store, err := checkpoint.Open(checkpoint.OS(), dir)
+	ts.Check(err)
+	snap, err := store.Load(path)
+	ts.Check(err)
+	snap.Transition, snap.Step = uint64(number(ts, args[1])), uint64(number(ts, args[2]))
+	_, err = store.Save(snap)
+	ts.Check(err)
 }
 
 func number(ts *testscript.TestScript, s string) int {
