@@ -174,7 +174,7 @@ func (m *Main) fleetConfig(j *job.Job, path string, f launchFlags, d *ui.Display
 		Program: program, Env: m.Env, Job: path, JobName: j.Name, Dir: fleet.Layout(f.dir),
 		Nodes: f.nodes, Threads: f.threads, Args: args, Display: d,
 		Policy: supervise.Policy{
-			MaxRestarts: f.maxRestarts, LeaveGrace: f.leaveGrace, Hopeless: []int{codeUsage, codeData, codeForeign},
+			MaxRestarts: f.maxRestarts, LeaveGrace: f.leaveGrace, Hopeless: []int{codeUsage, codeData, codeForeign, codeFatal},
 		},
 	}, nil
 }
@@ -187,7 +187,9 @@ func (m *Main) tellOutcome(o fleet.Outcome, f launchFlags, path string) {
 		return
 	}
 	fmt.Fprintf(m.Stdout, "finished at step %d after %s\n", r.Step, took(o.Took))
-	fmt.Fprintf(m.Stdout, "checkpoint    %s\n", r.Checkpoint)
+	if r.Checkpoint != "" { // else it was there before
+		fmt.Fprintf(m.Stdout, "checkpoint    %s\n", r.Checkpoint)
+	}
 	fmt.Fprintf(m.Stdout, "model SHA-256 %s\n", r.ModelSHA256)
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -139,7 +140,8 @@ func values(all []train.Value) string {
 func writeMembers(w io.Writer, s *train.Status) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NODE\tROLE\tADDRESS\tZONE\tRANK\tTRANSITION\tSAMPLES/S\tSINCE")
-	for _, m := range append(append([]train.MemberStatus(nil), s.Members...), s.Others...) {
+	members := slices.SortedFunc(slices.Values(s.Members), func(a, b train.MemberStatus) int { return a.Rank - b.Rank })
+	for _, m := range append(members, s.Others...) {
 		name, rank, entry := m.Node, "-", "-"
 		if m.Self {
 			name += " *"
@@ -150,9 +152,17 @@ func writeMembers(w io.Writer, s *train.Status) {
 		if m.Entry > 0 {
 			entry = fmt.Sprintf("generation %d", m.Entry)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", name, m.Role, m.Addr, orDash(m.Zone), rank, m.Transition, ui.SI(m.Speed), entry)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", name, m.Role, m.Addr, orDash(m.Zone), rank, m.Transition, speed(m.Speed), entry)
 	}
 	t.Flush() // into memory
+}
+
+// speed writes a node's own speed, which is not known before it has worked.
+func speed(x float64) string {
+	if x == 0 {
+		return "-"
+	}
+	return ui.SI(x)
 }
 
 func orDash(s string) string {
@@ -179,6 +189,10 @@ func writeEvents(w io.Writer, all []train.Event, n int) {
 		fmt.Fprintln(w)
 	}
 	for _, e := range all {
-		fmt.Fprintf(w, "%s  %s\n", e.Time.Local().Format("15:04:05.000"), ui.Clean(e.Text))
+		text := e.Text
+		if e.Kind == "checkpoint" {
+			text = "checkpoint " + text // which says only where
+		}
+		fmt.Fprintf(w, "%s  %s\n", e.Time.Local().Format("15:04:05.000"), ui.Clean(text))
 	}
 }

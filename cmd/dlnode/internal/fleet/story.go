@@ -16,7 +16,8 @@ import (
 //   - progress is one node's, the reporter's; when it dies, falls silent or
 //     drops out of the view, another takes over;
 //   - an event is told once, by whoever is first; it is the same event if kind,
-//     generation and node are the same;
+//     generation and node are the same. Some happen to one node alone: these get
+//     its name;
 //   - a generation's opening line says why there is a new one. "generation 4: 4
 //     nodes start with step 812", which is all that a newcomer knows, waits a
 //     moment for a better one, unless it is the first of all.
@@ -50,7 +51,8 @@ type teller struct {
 }
 
 // eventKey says which events are the same, told by different nodes. Outside a
-// generation nothing but the words tell two of them apart.
+// generation, and for what happens to one node alone, only the words tell two of
+// them apart.
 type eventKey struct {
 	kind       string
 	generation uint64
@@ -114,7 +116,7 @@ func (s *Story) Line(now time.Time, id string, line []byte) (l train.Line) {
 		n.world = l.Progress.World
 		s.progress(now, id, l.Progress)
 	case l.Event != nil:
-		s.event(now, *l.Event)
+		s.event(now, id, *l.Event)
 	case l.Result != nil:
 		n.result = l.Result
 	}
@@ -149,12 +151,15 @@ func (s *Story) reports(now time.Time) bool {
 }
 
 // event shows an event of the nodes, once.
-func (s *Story) event(now time.Time, e train.Event) {
-	if key := keyOf(e); s.told[key] {
-		return
-	} else {
-		s.told[key] = true
+func (s *Story) event(now time.Time, id string, e train.Event) {
+	if slices.Contains(personal, e.Kind) {
+		e.Node, e.Text = id, id+": "+e.Text
 	}
+	key := keyOf(e)
+	if s.told[key] {
+		return
+	}
+	s.told[key] = true
 	switch {
 	case !slices.Contains(openings, e.Kind):
 		s.Say("%s", e.Text)
@@ -167,11 +172,20 @@ func (s *Story) event(now time.Time, e train.Event) {
 
 func keyOf(e train.Event) eventKey {
 	key := eventKey{kind: e.Kind, generation: e.Generation, node: e.Node}
-	if e.Generation == 0 {
+	switch {
+	case slices.Contains(personal, e.Kind):
+		key.text = e.Text
+	case e.Kind == "waiting": // all of them for the same thing
+		key.node, key.step, key.text = "", e.Step, e.Text
+	case e.Generation == 0:
 		key.step, key.text = e.Step, e.Text
 	}
 	return key
 }
+
+// personal are the kinds of events that happen to one node alone, and that it
+// tells without its name.
+var personal = []string{"checkpoint failed", "copied", "copy", "damaged", "expelled", "resume", "stranger", "unreachable"}
 
 // openings are the kinds of events that open a generation.
 var openings = []string{"view", "lost", "left", "joined"}

@@ -31,7 +31,9 @@ func agree(results map[string]*train.Result) (*train.Result, error) {
 		if r := results[id]; r.Finished {
 			side := fmt.Sprintf("step %d, model %s, state %s", r.Step, r.ModelSHA256, r.StateSHA256)
 			sides[side] = append(sides[side], id)
-			common = r
+			if common == nil || r.Checkpoint != "" {
+				common = r
+			}
 		}
 	}
 	if len(sides) < 2 {
@@ -86,21 +88,31 @@ func lastWords(n supervise.Report, r *train.Result) string {
 	if r != nil && r.Error != "" {
 		return r.Error
 	}
-	text := n.Last.String()
-	if line, err := lastLine(n.Log); err != nil {
-		text += " (" + err.Error() + ")"
-	} else if line != "" {
-		text += ": " + line
+	b, err := os.ReadFile(n.Log)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Sprintf("%v (%v)", n.Last, err)
 	}
-	return text
+	if words := endOf(string(b)); words != "" {
+		return fmt.Sprintf("%v: %s", n.Last, words)
+	}
+	return n.Last.String()
 }
 
-// lastLine is the last line of a log that is not empty, "" if there is none.
-func lastLine(path string) (string, error) {
-	b, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
+// endOf returns what a log ends with: the last error that the program told, or a
+// crash of its runtime; else the last line.
+func endOf(log string) string {
+	lines := strings.Split(strings.TrimRight(log, "\n"), "\n")
+	for i, line := range slices.Backward(lines) {
+		for _, mark := range []string{"dlnode: ", "panic: ", "fatal error: "} {
+			if strings.HasPrefix(line, mark) {
+				lines[i] = strings.TrimPrefix(line, "dlnode: ")
+				return strings.Join(lines[i:min(len(lines), i+maxWords)], "\n")
+			}
+		}
 	}
-	text := strings.TrimRight(string(b), "\n")
-	return text[strings.LastIndexByte(text, '\n')+1:], nil
+	return lines[len(lines)-1]
 }
+
+// maxWords is how many lines of a log are shown: enough for an error that lists
+// its reasons, and little of a crash.
+const maxWords = 12
