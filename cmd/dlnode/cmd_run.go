@@ -75,6 +75,9 @@ func (m *Main) run(ctx context.Context, path string, f runFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := f.validate(); err != nil {
+		return err
+	}
 	j, err := loadJob(path)
 	if err != nil {
 		return err
@@ -98,6 +101,19 @@ func (m *Main) run(ctx context.Context, path string, f runFlags) error {
 		return runError(err)
 	}
 	log.Info(result.Reason, "step", result.Step, "model_sha256", result.ModelSHA256)
+	return nil
+}
+
+// validate tells which number can't be. 0 stands for the default.
+func (f runFlags) validate() error {
+	for _, n := range []struct {
+		flag  string
+		value int
+	}{{"threads", f.threads}, {"min-nodes", f.minNodes}, {"expect", f.expect}} {
+		if n.value < 0 {
+			return usage("--%s: %d is not allowed (want at least 0, which stands for the default)", n.flag, n.value)
+		}
+	}
 	return nil
 }
 

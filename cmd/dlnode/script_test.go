@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,6 +44,7 @@ func TestScripts(t *testing.T) {
 			"replace":  replace,
 			"restamp":  restamp,
 			"saved":    saved,
+			"listen":   listen,
 		},
 	})
 }
@@ -171,6 +173,19 @@ func restamp(ts *testscript.TestScript, neg bool, args []string) {
 	snap.Transition, snap.Step = uint64(number(ts, args[1])), uint64(number(ts, args[2]))
 	_, err = store.Save(snap)
 	ts.Check(err)
+}
+
+// listen takes a port of this machine until the script ends; ADDR is where,
+// and PORT is its end.
+func listen(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: listen")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { l.Close() }) // nobody has connected
+	ts.Setenv("ADDR", l.Addr().String())
+	ts.Setenv("PORT", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 }
 
 func number(ts *testscript.TestScript, s string) int {
