@@ -166,6 +166,7 @@ func newDriver(cfg Config) (*driver, error) {
 	}
 	d := &driver{cfg: cfg, task: cfg.Task, log: cfg.Log.With("node", cfg.Gossip.Name), box: newMailbox()}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.stopWork, d.stopFetch = func() {}, func() {} // a node may hurry what was never begun
 	var err error
 	d.journal, err = openJournal(cfg.Dir)
 	return d, err
