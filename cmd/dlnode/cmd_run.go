@@ -130,15 +130,12 @@ func runError(err error) error {
 	return err
 }
 
-// task opens the data of a job and builds its model.
+// task opens the data of a job and builds its model, from the state of another
+// run's checkpoint if fork names one. It must be one checkpoint, not a directory
+// of some: all nodes, and all restarts, have to start from the same.
 func (m *Main) task(ctx context.Context, j *job.Job, fork string) (*train.Task, error) {
-	data, test, err := train.OpenData(ctx, j, m.dataEnv())
-	if err != nil {
-		return nil, exit(codeData, err)
-	}
 	if fork == "" {
-		t, err := train.NewTask(j, data, test)
-		return t, exit(codeUsage, err)
+		return m.openTask(ctx, j)
 	}
 	store, err := checkpoint.Open(checkpoint.OS(), filepath.Dir(fork))
 	if err != nil {
@@ -147,6 +144,10 @@ func (m *Main) task(ctx context.Context, j *job.Job, fork string) (*train.Task, 
 	snap, err := store.Load(fork)
 	if err != nil {
 		return nil, exit(codeData, err)
+	}
+	data, test, err := m.openData(ctx, j)
+	if err != nil {
+		return nil, err
 	}
 	t, err := train.Fork(j, data, test, snap)
 	return t, exit(codeUsage, err)
