@@ -76,7 +76,7 @@ func Start(cfg Config, fact view.Fact, emit func(Event)) (*Gossip, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), cfg.JoinTimeout)
 	defer cancel()
-	if err := g.Joined(ctx); err != nil {
+	if err := g.search.wait(ctx); err != nil {
 		g.Close()
 		return nil, err
 	}
@@ -146,10 +146,23 @@ func (g *Gossip) settings() *memberlist.Config {
 // Addr returns the gossip address that others are told, "ip:port".
 func (g *Gossip) Addr() string { return g.addr.String() }
 
-// Joined waits until a cluster was found, which without seeds it is at once.
-// It returns a *JoinError when ctx ends before, and at once when a seed turns
-// out to use another secret (errors.Is ErrSecret). The search goes on anyway.
-func (g *Gossip) Joined(ctx context.Context) error { return g.search.wait(ctx) }
+// Joined waits until a cluster was found, which without seeds it is at once,
+// and emit was told of everybody in it. It returns a *JoinError when ctx ends
+// before, and at once when a seed turns out to use another secret (errors.Is
+// ErrSecret). The search goes on anyway. Don't call it from emit.
+func (g *Gossip) Joined(ctx context.Context) error {
+	if err := g.search.wait(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-g.mail.settled():
+		return nil
+	case <-g.ctx.Done():
+		return errors.New("cluster: closed")
+	case <-ctx.Done():
+		return fmt.Errorf("cluster: found, but not all of it was told: %w", context.Cause(ctx))
+	}
+}
 
 // Status is a summary for people.
 type Status struct {

@@ -516,6 +516,35 @@ func TestASlowReaderHearsTheNewest(t *testing.T) {
 	}
 }
 
+// Who is told that it has joined, and knows nobody, would train alone.
+func TestWhoHasJoinedWasToldOfEverybody(t *testing.T) {
+	t.Parallel()
+	a := start(t, quick("a"))
+	b := start(t, quick("b", a.Addr()))
+	eventually(t, "two know each other", everyoneSees(a, b))
+	cfg := quick("c", a.Addr())
+	cfg.Wait = true
+	var told atomic.Int32
+	c, err := Start(cfg, factOf(cfg), func(ev Event) {
+		time.Sleep(20 * time.Millisecond)
+		if ev.Kind == Up {
+			told.Add(1)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := c.Joined(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := told.Load(); n != 2 {
+		t.Errorf("joined after word of %d nodes, want 2", n)
+	}
+}
+
 func TestCloseMayBeCalledAgainAndByMany(t *testing.T) {
 	t.Parallel()
 	a := start(t, quick("a"))

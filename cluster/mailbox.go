@@ -16,6 +16,9 @@ type mailbox struct {
 	rows  map[view.Node]*row
 	dirty []view.Node // rows that differ from what was told, first changed first, each once
 	kick  chan struct{}
+
+	telling bool            // the reader has an event in hand
+	waiters []chan struct{} // closed when nothing is left to tell
 }
 
 // row is what the mailbox knows of one node. A row is kept for ever once the
@@ -67,6 +70,27 @@ func (m *mailbox) mark(r *row) {
 	}
 }
 
+// settled returns a channel that is closed once the reader was told of
+// everything put before, and has come back for more.
+func (m *mailbox) settled() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	done := make(chan struct{})
+	m.waiters = append(m.waiters, done)
+	if !m.telling && len(m.dirty) == 0 {
+		m.settle()
+	}
+	return done
+}
+
+// settle lets those go who wait for the reader. The caller holds the lock.
+func (m *mailbox) settle() {
+	for _, done := range m.waiters {
+		close(done)
+	}
+	m.waiters = nil
+}
+
 // take returns the next event, if there is one.
 func (m *mailbox) take() (Event, bool) {
 	m.mu.Lock()
@@ -80,9 +104,12 @@ func (m *mailbox) take() (Event, bool) {
 			delete(m.rows, n)
 		}
 		if kind != 0 {
+			m.telling = true
 			return Event{kind, r.fact}, true
 		}
 	}
+	m.telling = false
+	m.settle()
 	return Event{}, false
 }
 
