@@ -481,7 +481,7 @@ func (d *driver) ping(e view.Ping) {
 		}
 		d.box.post(func() {
 			if err != nil {
-				d.node.PingFailed(time.Now(), e.To, pingReason(err, e.Timeout))
+				d.node.PingFailed(time.Now(), e.To, rpc.KindOf(err) != rpc.Timeout, pingReason(err, e.Timeout))
 				return
 			}
 			d.node.Ponged(time.Now(), e.To, p)

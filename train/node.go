@@ -253,8 +253,8 @@ func (n *Node) Ponged(now time.Time, who view.Node, p view.Pong) {
 }
 
 // PingFailed tells that a ping was not answered.
-func (n *Node) PingFailed(now time.Time, who view.Node, reason string) {
-	n.views.PingFailed(now, who, reason)
+func (n *Node) PingFailed(now time.Time, who view.Node, certain bool, reason string) {
+	n.views.PingFailed(now, who, certain, reason)
 	n.drain(now)
 }
 

@@ -354,7 +354,7 @@ func (w *world) deliver(from *simNode, e view.Send) {
 func (w *world) ping(from *simNode, e view.Ping) {
 	to := w.find(e.Addr)
 	fail := func(after time.Duration, why string) {
-		w.after(after, func() { from.happen(func() { from.node.PingFailed(w.now, e.To, why) }) })
+		w.after(after, func() { from.happen(func() { from.node.PingFailed(w.now, e.To, why != "no answer", why) }) })
 	}
 	switch {
 	case to != nil && (to.frozen && to.alive || w.cut(from.id, to.id)):

@@ -216,9 +216,15 @@ func (m *Machine) Ponged(now time.Time, n Node, a Pong) {
 	m.reconsider(now)
 }
 
-// PingFailed tells that a ping was not answered, and why.
-func (m *Machine) PingFailed(now time.Time, n Node, reason string) {
-	m.lose(now, n, reason)
+// PingFailed tells that a ping was not answered, and why. It is certain where the
+// connection was refused or reset. Silence proves something only about a node
+// that was suspected before; of any other it is a first suspicion.
+func (m *Machine) PingFailed(now time.Time, n Node, certain bool, reason string) {
+	if p := m.peers[n]; p != nil && !p.pinging && !certain {
+		m.suspect(now, n, Node{})
+	} else {
+		m.lose(now, n, reason)
+	}
 	m.reconsider(now)
 }
 

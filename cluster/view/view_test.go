@@ -1,0 +1,170 @@
+package view
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+func drawFact(t *rapid.T) Fact {
+	f := Fact{
+		ID: rapid.StringMatching(`[a-z0-9-]{1,64}`).Draw(t, "id"), Incarnation: rapid.Uint64().Draw(t, "incarnation"),
+		Addr: rapid.StringMatching(`[a-z0-9.:]{0,100}`).Draw(t, "addr"), Zone: rapid.StringMatching(`[a-z]{0,60}`).Draw(t, "zone"),
+		Generation: rapid.Uint64().Draw(t, "generation"), Entry: rapid.Uint64().Draw(t, "entry"),
+		Transition: rapid.Uint64().Draw(t, "transition"), Speed: rapid.Float32Range(0, 1e9).Draw(t, "speed"),
+		Leaving: rapid.Bool().Draw(t, "leaving"), Finished: rapid.Bool().Draw(t, "finished"),
+	}
+	copy(f.Trajectory[:], rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "trajectory"))
+	return f
+}
+
+func TestAFactSurvivesItsEncodingAndFitsIntoGossip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := drawFact(t)
+		b := f.Append(nil)
+		if len(b) > MaxFactBytes {
+			t.Fatalf("%d bytes, at most %d fit", len(b), MaxFactBytes)
+		}
+		got, err := ParseFact(b)
+		if err != nil || got != f {
+			t.Fatalf("got %+v, %v, want %+v", got, err, f)
+		}
+		for cut := range len(b) {
+			if _, err := ParseFact(b[:cut]); err == nil {
+				t.Fatalf("%d of %d bytes are a fact too", cut, len(b))
+			}
+		}
+	})
+}
+
+func FuzzParseFact(f *testing.F) {
+	f.Add(Fact{ID: "a", Addr: "127.0.0.1:1"}.Append(nil))
+	f.Add([]byte{factVersion, 0, 255})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if fact, err := ParseFact(b); err == nil {
+			if again, err := ParseFact(fact.Append(nil)); err != nil || again.ID != fact.ID {
+				t.Errorf("%q is read as %+v and then as %+v, %v", b, fact, again, err)
+			}
+		}
+	})
+}
+
+func FuzzDecodeMsg(f *testing.F) {
+	f.Add(Msg{Hello: &Hello{}}.Encode())
+	f.Add(Msg{Propose: &View{Generation: 1, Members: []Member{{ID: "a"}}}}.Encode())
+	f.Add([]byte(`{"Propose":{"Members":[{}]},"Ack":{}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := DecodeMsg(b)
+		if err != nil {
+			return
+		}
+		h := newHall(1)
+		m.From.Trajectory = h.machines[0].self.Trajectory
+		h.machines[0].Receive(h.now, m) // must not panic
+	})
+}
+
+func TestEveryPartOfAViewIsInItsName(t *testing.T) {
+	base := func() *View {
+		return &View{Generation: 3, Proposer: Node{"a", 1}, MinNodes: 1, Members: []Member{
+			{ID: "a", Incarnation: 1, Addr: "h:1", Zone: "z", Entry: 1, Share: 1}, {ID: "b", Incarnation: 2, Addr: "h:2", Entry: 2, Share: 1},
+		}}
+	}
+	names := map[Name]string{base().Name(): "itself"}
+	for what, change := range map[string]func(*View){
+		"trajectory": func(v *View) { v.Trajectory[9]++ }, "generation": func(v *View) { v.Generation++ },
+		"proposer": func(v *View) { v.Proposer.ID = "b" }, "proposer's life": func(v *View) { v.Proposer.Incarnation++ },
+		"min nodes": func(v *View) { v.MinNodes++ }, "order": func(v *View) { slices.Reverse(v.Members) },
+		"a member": func(v *View) { v.Members = v.Members[:1] }, "an id": func(v *View) { v.Members[1].ID = "c" },
+		"a life": func(v *View) { v.Members[1].Incarnation++ }, "an address": func(v *View) { v.Members[1].Addr = "h:3" },
+		"a zone": func(v *View) { v.Members[1].Zone = "y" }, "an entry": func(v *View) { v.Members[1].Entry++ },
+		"a share":             func(v *View) { v.Members[1].Share++ },
+		"where one name ends": func(v *View) { v.Members[0].ID, v.Members[0].Addr = "ah", ":1" },
+	} {
+		v := base()
+		change(v)
+		if other, dup := names[v.Name()]; dup {
+			t.Errorf("%s: the name is that of %s", what, other)
+		}
+		names[v.Name()] = what
+	}
+}
+
+func TestNoTwoNeighboursHaveABadLink(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 9).Draw(t, "members")
+		ms := make([]Member, n)
+		for i := range ms {
+			ms[i] = Member{ID: fmt.Sprint(i), Entry: uint64(rapid.IntRange(0, 3).Draw(t, "entry")), Zone: rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "zone")}
+		}
+		badPairs := map[pair]bool{}
+		for range rapid.IntRange(0, 4).Draw(t, "bad") {
+			a, b := rapid.IntRange(0, n-1).Draw(t, "a"), rapid.IntRange(0, n-1).Draw(t, "b")
+			if a != b {
+				badPairs[pairOf(ms[a].Node(), ms[b].Node())] = true
+			}
+		}
+		bad := func(a, b Node) bool { return badPairs[pairOf(a, b)] }
+		ring, out := arrange(ms, bad)
+		if len(ring)+len(out) != n || len(ring) == 0 {
+			t.Fatalf("%d in the ring, %d out, of %d", len(ring), len(out), n)
+		}
+		if i := firstBad(ring, bad); i >= 0 {
+			t.Fatalf("%s and its neighbour have a bad link in %v", ring[i].ID, ring)
+		}
+		if len(badPairs) == 0 && len(out) > 0 {
+			t.Fatalf("%v left out without a bad link", out)
+		}
+	})
+}
+
+func TestFourNodesWithOneBadLinkAllTrain(t *testing.T) {
+	ms := []Member{{ID: "1"}, {ID: "2"}, {ID: "3"}, {ID: "4"}}
+	ring, out := arrange(ms, func(a, b Node) bool { return pairOf(a, b) == pairOf(Node{ID: "1"}, Node{ID: "2"}) })
+	if len(ring) != 4 || len(out) != 0 {
+		t.Errorf("ring %v, out %v", ring, out)
+	}
+}
+
+func TestTheOddOneOutIsNamed(t *testing.T) {
+	d := func(s string) (ds [][]byte) {
+		for _, c := range s {
+			ds = append(ds, []byte{byte(c)})
+		}
+		return ds
+	}
+	names := []string{"n1", "n2", "n3", "n4"}
+	for _, c := range []struct{ digests, want string }{
+		{"aaaa", ""}, {"a", ""}, {"", ""},
+		{"abaa", "the state of n2 differs"}, {"baaa", "the state of n1 differs"},
+		{"aab", "the state of n3 differs"}, {"ab", "there is no majority"}, {"aabb", "there is no majority"}, {"abc", "there is no majority"},
+	} {
+		got := OddOneOut(7, names[:len(c.digests)], d(c.digests))
+		if (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%q: got %q, want %q", c.digests, got, c.want)
+		}
+	}
+}
+
+func TestMessagesSurviveTheirEncoding(t *testing.T) {
+	v := &View{Generation: 3, Proposer: Node{"a", 1}, Members: []Member{{ID: "a", Incarnation: 1, Entry: 1, Share: 1}}}
+	for _, m := range []Msg{
+		{Hello: &Hello{}}, {Propose: v}, {Hold: &Hold{v.Name()}}, {Ack: &Ack{v.Name(), 3, 9, [32]byte{1}}},
+		{Refuse: &Refuse{v.Name(), 4, true, "no"}}, {Start: &Start{v.Name(), 9, [32]byte{1}, []int{0}}}, {Stop: &Stop{"x"}},
+	} {
+		m.From = Fact{ID: "a", Incarnation: 1 << 63, Trajectory: [32]byte{31: 1}}
+		got, err := DecodeMsg(m.Encode())
+		if err != nil || !cmp.Equal(got, m) {
+			t.Errorf("%v: %s", err, cmp.Diff(m, got))
+		}
+	}
+	for _, bad := range []string{"", "{}", "[]", `{"Hello":{},"Stop":{}}`, `{"Propose":1}`} {
+		if _, err := DecodeMsg([]byte(bad)); err == nil {
+			t.Errorf("%q is a message", bad)
+		}
+	}
+}
