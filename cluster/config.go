@@ -57,7 +57,7 @@ type Config struct {
 	RejoinEvery   time.Duration // pause between searches for seeds and lost nodes, drawn from [1, 2) of it: 15 s
 	LostFor       time.Duration // how long a lost node is looked for: 24 h
 	UpdateEvery   time.Duration // least time between two announcements of this node's fact: 200 ms
-	LeaveTimeout  time.Duration // most that a farewell may take: 2 s
+	LeaveTimeout  time.Duration // most that a farewell may take: 500 ms
 	StreamTimeout time.Duration // for TCP: connecting, and each exchange of states: 5 s
 
 	// A silent node is noticed by the first probe that meets it, within about
@@ -88,7 +88,7 @@ func (c Config) withDefaults() Config {
 	fill(&c.RejoinEvery, 15*time.Second)
 	fill(&c.LostFor, 24*time.Hour)
 	fill(&c.UpdateEvery, 200*time.Millisecond)
-	fill(&c.LeaveTimeout, 2*time.Second)
+	fill(&c.LeaveTimeout, 500*time.Millisecond)
 	fill(&c.StreamTimeout, 5*time.Second)
 	fill(&c.ProbeInterval, 500*time.Millisecond)
 	fill(&c.ProbeTimeout, 250*time.Millisecond)
