@@ -98,7 +98,6 @@ type driver struct {
 	stopFetch context.CancelFunc
 	waiting   []*fetchRequest // for a state that is not here yet
 
-	fact   atomic.Pointer[view.Fact] // to announce as soon as gossip runs
 	pong   atomic.Pointer[view.Pong]
 	status atomic.Pointer[Status]
 	shown  shown

@@ -88,6 +88,14 @@ func (e *Engine) DataTime() (sum time.Duration) {
 	return sum
 }
 
+// RoundTime returns the time spent rounding to the grids and adding, likewise.
+func (e *Engine) RoundTime() (sum time.Duration) {
+	for _, w := range e.workers {
+		sum += time.Duration(w.roundTime.Load())
+	}
+	return sum
+}
+
 // Begin empties the sums for an attempt.
 func (e *Engine) Begin(a *Attempt) {
 	for _, w := range e.workers {
@@ -141,8 +149,9 @@ type Worker struct {
 	idSum   uint64
 	ctx     context.Context // of the microbatch in hand, asked between layers
 
-	now      func() time.Duration
-	dataTime atomic.Int64
+	now       func() time.Duration
+	dataTime  atomic.Int64
+	roundTime atomic.Int64
 }
 
 func newWorker(t *Task) *Worker {
@@ -188,7 +197,9 @@ func (w *Worker) scalars(a *Attempt) *exact.Scalars {
 func (w *Worker) Microbatch(ctx context.Context, a *Attempt, mb int, params []float32) error {
 	w.ctx = ctx
 	data := w.choose(a, mb)
-	if err := w.timedLoad(data); err != nil {
+	var err error
+	w.timed(&w.dataTime, func() { err = w.load(data) })
+	if err != nil {
 		return err
 	}
 	train := a.Kind == Update
@@ -199,7 +210,13 @@ func (w *Worker) Microbatch(ctx context.Context, a *Attempt, mb int, params []fl
 	if w.ws.Aborted() {
 		return context.Cause(ctx)
 	}
-	if train {
+	w.timed(&w.roundTime, func() { w.round(a) })
+	return nil
+}
+
+// round adds what the workspace holds to the sums, on their grids.
+func (w *Worker) round(a *Attempt) {
+	if a.Kind == Update {
 		w.grad.Add(w.grads)
 	}
 	s := w.scalars(a)
@@ -207,7 +224,17 @@ func (w *Worker) Microbatch(ctx context.Context, a *Attempt, mb int, params []fl
 	for i := 1; i < len(w.task.scalars); i++ {
 		s.Add(i, w.ws.MetricValues(i-1))
 	}
-	return nil
+}
+
+// timed adds the time that f takes to sum, if the worker has a clock.
+func (w *Worker) timed(sum *atomic.Int64, f func()) {
+	if w.now == nil {
+		f()
+		return
+	}
+	begun := w.now()
+	f()
+	sum.Add(int64(w.now() - begun))
 }
 
 // choose lists the samples of a microbatch.
@@ -222,16 +249,6 @@ func (w *Worker) choose(a *Attempt, mb int) dataset.Dataset {
 		w.samples = append(w.samples, i)
 	}
 	return w.task.Validation
-}
-
-func (w *Worker) timedLoad(data dataset.Dataset) error {
-	if w.now == nil {
-		return w.load(data)
-	}
-	begun := w.now()
-	err := w.load(data)
-	w.dataTime.Add(int64(w.now() - begun))
-	return err
 }
 
 func (w *Worker) load(data dataset.Dataset) error {

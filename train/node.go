@@ -49,7 +49,6 @@ type Node struct {
 
 	lost     *loss // the loss that the next generation answers
 	stepTime time.Duration
-	opBegun  time.Time
 	phases   Phases
 }
 

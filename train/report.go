@@ -95,7 +95,8 @@ type MemberStatus struct {
 // PhaseMillis is where a step's time goes, in milliseconds.
 type PhaseMillis struct {
 	Data    float64 `json:"data"`    // reading samples, within compute
-	Compute float64 `json:"compute"` // forward, backward, rounding
+	Compute float64 `json:"compute"` // data, forward, backward, rounding
+	Round   float64 `json:"round"`   // rounding to the grids and adding, summed over workers, within compute
 	Reduce  float64 `json:"reduce"`  // the ring, and waiting for the slowest
 	Update  float64 `json:"update"`  // checking and applying
 	Stall   float64 `json:"stall"`   // mean copy for a checkpoint; not per step

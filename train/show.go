@@ -259,7 +259,7 @@ func (d *driver) phases() PhaseMillis {
 	}
 	n := time.Duration(p.Steps)
 	m := PhaseMillis{
-		Data: millis(d.engine.DataTime() / n), Compute: millis(p.Compute / n),
+		Data: millis(d.engine.DataTime() / n), Round: millis(d.engine.RoundTime() / n), Compute: millis(p.Compute / n),
 		Reduce: millis(p.Reduce / n), Update: millis(d.shown.update / n),
 	}
 	if d.shown.copies > 0 {
