@@ -3,6 +3,7 @@ package train
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dlnode/dlnode/cluster/view"
@@ -166,7 +167,7 @@ func (d *driver) refresh(now time.Time) {
 		Ready: Ready{Node: d.self.ID, Incarnation: d.self.Incarnation, GRPC: d.self.Addr, Trajectory: hex.EncodeToString(d.task.Trajectory[:])},
 		Job:   d.task.Job.Name, State: d.stateWord(), Progress: d.progressNow(now), Rate: d.shown.rate,
 		Phases: d.phases(), Counters: d.shown.counters, Events: d.shown.events[:len(d.shown.events):len(d.shown.events)],
-		Since: d.shown.since, History: s.History[:len(s.History):len(s.History)], Scalars: d.task.scalars, Checkpoint: d.shown.checkpoint,
+		Since: d.shown.since, History: slices.Clone(s.History), Scalars: d.task.scalars, Checkpoint: d.shown.checkpoint,
 	}
 	if d.gossip != nil {
 		st.Ready = *d.ready()
