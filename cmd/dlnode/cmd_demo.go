@@ -62,6 +62,9 @@ func (m *Main) demo(ctx context.Context, f demoFlags) error {
 		return err
 	}
 	err = m.perform(ctx, j, f, dir)
+	if errors.Is(err, context.Canceled) {
+		err = errInterrupted
+	}
 	if temporary && !f.keep && (err == nil || errors.Is(err, errInterrupted)) {
 		return errors.Join(err, os.RemoveAll(dir))
 	}

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,11 +57,13 @@ type Outcome struct {
 
 // Fleet is a running fleet, as Config.Watch sees it.
 type Fleet struct {
-	cfg    Config
-	label  string
-	story  *Story
-	roster Roster
-	sup    *supervise.Supervisor
+	cfg      Config
+	label    string
+	founders []string // the nodes that start together
+	story    *Story
+	roster   Roster
+	done     time.Time // when the first node finished; zero before
+	sup      *supervise.Supervisor
 
 	mu    sync.Mutex // of addrs: the supervisor's goroutine and Add use it
 	addrs *addresses
@@ -98,23 +101,19 @@ func start(cfg Config) (*Fleet, error) {
 		roster: Roster{PID: os.Getpid(), Job: cfg.JobName, Started: time.Now()},
 		mail:   make(chan func(time.Time), 256), ended: make(chan struct{}), gone: make(chan struct{}),
 	}
-	var ids []string
 	for i := range cfg.Nodes {
-		ids = append(ids, NodeID(i+1))
-		if err := f.addrs.assign(ids[i]); err != nil {
+		f.founders = append(f.founders, NodeID(i+1))
+		if err := f.addrs.assign(f.founders[i]); err != nil {
 			return nil, fmt.Errorf("no free port on loopback: %w", err)
 		}
 	}
-	err := os.MkdirAll(string(cfg.Dir), 0o755)
-	if err == nil {
-		err = f.roster.write(cfg.Dir)
-	}
-	if err != nil {
+	if err := os.MkdirAll(string(cfg.Dir), 0o755); err != nil {
 		return nil, fmt.Errorf("run directory: %w", err)
 	}
+	var err error
 	f.sup, err = supervise.Start(supervise.Config{
 		Policy: cfg.Policy, Command: f.command, LogDir: cfg.Dir.Logs(), Line: f.line, Event: f.event,
-	}, ids...)
+	}, f.founders...)
 	if err != nil {
 		return nil, err
 	}
@@ -149,18 +148,23 @@ func (f *Fleet) Say(text string) { f.story.Say("%s", text) }
 // --- callbacks of the supervisor ---
 
 // command is what runs as a node.
-func (f *Fleet) command(id string, _ int) supervise.Command {
+func (f *Fleet) command(id string, attempt int) supervise.Command {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	expect := 1 // who comes later trains with whom it finds
+	if attempt == 1 && slices.Contains(f.founders, id) {
+		expect = len(f.founders)
+	}
 	bind, join := f.addrs.start(id)
-	return supervise.Command{Argv: f.cfg.argv(id, f.label, bind, join), Env: f.cfg.Env}
+	return supervise.Command{Argv: f.cfg.argv(id, f.label, expect, bind, join), Env: f.cfg.Env}
 }
 
-func (c Config) argv(id, label, bind string, join []string) []string {
+// argv is a node's command line.
+func (c Config) argv(id, label string, expect int, bind string, join []string) []string {
 	argv := []string{
 		c.Program, "run", "--name", id, "--label", label, "--bind", bind,
 		"--dir", c.Dir.Node(id), "--checkpoints", c.Dir.Checkpoints(),
-		"--threads", strconv.Itoa(c.Threads), "--expect", strconv.Itoa(c.Nodes),
+		"--threads", strconv.Itoa(c.Threads), "--expect", strconv.Itoa(expect),
 		"--events", "--supervised",
 	}
 	if len(join) > 0 {
@@ -187,6 +191,9 @@ func (f *Fleet) event(e supervise.Event) {
 		if e.Kind == supervise.Exited {
 			f.roster.drop(e.ID)
 			f.saveRoster()
+		}
+		if e.Outcome == supervise.Finished && f.done.IsZero() {
+			f.done = now
 		}
 	})
 }
@@ -216,11 +223,30 @@ func (f *Fleet) loop() {
 			work(time.Now())
 		case now := <-ticker.C:
 			f.story.Tick(now)
+			f.retire(now)
 		case <-f.ended:
 			f.drain()
 			return
 		}
 		f.show()
+	}
+}
+
+// lastCall is how long a node may go on once another has finished the job. All
+// members of a view finish together; one that came too late for it would do the
+// rest alone.
+const lastCall = 3 * time.Second
+
+// retire lets the nodes leave that came too late.
+func (f *Fleet) retire(now time.Time) {
+	if f.done.IsZero() || now.Sub(f.done) < lastCall {
+		return
+	}
+	f.done = now // ask again, should one be started meanwhile
+	for _, id := range f.story.Retire() {
+		if err := f.sup.Leave(id); err != nil && !errors.Is(err, supervise.ErrOver) {
+			f.story.Say("%v", err)
+		}
 	}
 }
 

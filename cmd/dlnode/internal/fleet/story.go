@@ -3,7 +3,9 @@ package fleet
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dlnode/dlnode/cmd/dlnode/internal/supervise"
@@ -156,7 +158,7 @@ func (s *Story) event(now time.Time, id string, e train.Event) {
 		e.Node, e.Text = id, id+": "+e.Text
 	}
 	key := keyOf(e)
-	if s.told[key] {
+	if s.told[key] || e.Kind == refused {
 		return
 	}
 	s.told[key] = true
@@ -187,6 +189,9 @@ func keyOf(e train.Event) eventKey {
 // tells without its name.
 var personal = []string{"checkpoint failed", "copied", "copy", "damaged", "expelled", "resume", "stranger", "unreachable"}
 
+// refused is the kind of events that belong to the protocol, not to the story.
+const refused = "refused"
+
 // openings are the kinds of events that open a generation.
 var openings = []string{"view", "lost", "left", "joined"}
 
@@ -215,7 +220,7 @@ func (s *Story) hold(now time.Time, e train.Event) {
 
 func (s *Story) release() {
 	if s.held != nil {
-		s.open(*s.held)
+		s.open(*s.held) // which lets go of it
 	}
 }
 
@@ -241,11 +246,25 @@ func (s *Story) Process(now time.Time, e supervise.Event) {
 		if died(e) && !n.killed {
 			s.Say("%v", e)
 		}
+		s.forget()
 	case supervise.Leaving:
 		s.leave()
 	default:
 		s.Say("%v", e)
 	}
+}
+
+// forget begins a new chapter if nobody lives: whoever is started again knows no
+// generation, and counts from 1.
+func (s *Story) forget() {
+	for _, n := range s.nodes {
+		if n.alive {
+			return
+		}
+	}
+	s.release()
+	clear(s.told)
+	clear(s.opened)
 }
 
 func died(e supervise.Event) bool {
@@ -257,4 +276,19 @@ func (s *Story) leave() {
 		s.leaving = true
 		s.Say("leaving after the step in hand; Ctrl-C once more kills")
 	}
+}
+
+// Retire tells that the job is done without some nodes, which shall go. They are
+// those that live: the others have finished.
+func (s *Story) Retire() (ids []string) {
+	for _, id := range slices.Sorted(maps.Keys(s.nodes)) {
+		if n := s.nodes[id]; n.alive && n.result == nil {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) > 0 && !s.leaving {
+		s.leaving = true
+		s.Say("the job is done; %s shall leave", strings.Join(ids, ", "))
+	}
+	return ids
 }

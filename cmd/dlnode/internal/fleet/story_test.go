@@ -208,6 +208,38 @@ func TestARestartForgetsTheLastResult(t *testing.T) {
 	}
 }
 
+func TestAfterTheDeathOfAllAChapterBegins(t *testing.T) {
+	p := newPlay(t, "node-1", "node-2")
+	p.tells("node-1", "view", 1, "", "two start")
+	p.tells("node-1", "view", 2, "", "two start again") // held
+	p.story.Killed("node-1")
+	p.story.Killed("node-2")
+	p.exits("node-1", supervise.Lost)
+	p.shows("two start")
+	p.exits("node-2", supervise.Lost)
+	p.shows("two start again")
+	p.tells("node-1", "view", 1, "", "two start from a checkpoint")
+	p.shows("two start from a checkpoint")
+}
+
+func TestTheProtocolsOwnAffairsAreNotShown(t *testing.T) {
+	p := newPlay(t, "node-1")
+	p.tells("node-1", "refused", 1, "node-2", "node-2 refused the proposed view")
+	p.shows()
+}
+
+func TestWhoCameTooLateIsLetGo(t *testing.T) {
+	p := newPlay(t, "node-1", "node-2", "node-3")
+	p.says("node-1", train.Line{Result: &train.Result{Finished: true}})
+	p.exits("node-2", supervise.Lost)
+	p.story.Take()
+	if ids := p.story.Retire(); !slices.Equal(ids, []string{"node-3"}) {
+		t.Fatalf("%v shall leave, want node-3", ids)
+	}
+	p.story.Retire()
+	p.shows("the job is done; node-3 shall leave")
+}
+
 func TestWhatIsNoLineIsShownAsItIs(t *testing.T) {
 	p := newPlay(t, "node-1")
 	p.story.Line(p.now, "node-1", []byte("hello"))
