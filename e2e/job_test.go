@@ -48,7 +48,7 @@ checkpoint: {every_steps: %d}
 // small trains for about a second and a half on four nodes: long enough to be
 // killed, short enough for every test run. Twelve microbatches a step.
 func small() job {
-	return network{samples: 4000, features: 64, units: 64, epochs: 20, global: 96, micro: 8, every: 50}.job("small")
+	return network{samples: 4000, features: 256, units: 256, epochs: 15, global: 96, micro: 8, every: 50}.job("small")
 }
 
 // wide is the example of the same name, on MNIST.

@@ -132,8 +132,22 @@ func complete(all []life, want verdict) (bad []string) {
 	return bad
 }
 
-// attempt names one completed all-reduce.
-type attempt struct{ transition, generation uint64 }
+// attempt names one completed all-reduce. Two halves of a run that have not met
+// yet may walk the same steps in generations of one number: they are told apart
+// by their size, and nodes that are alone by their names.
+type attempt struct {
+	transition, generation uint64
+	world                  int
+	loner                  string
+}
+
+func attemptOf(l life, r train.Record) attempt {
+	a := attempt{r.Transition, r.Generation, r.World, ""}
+	if r.World == 1 {
+		a.loner = l.node
+	}
+	return a
+}
 
 // shares checks that the ranks of a step computed disjoint runs of microbatches,
 // and together all, where all of them lived to write it down.
@@ -142,7 +156,7 @@ func shares(all []life, micro int) (bad []string) {
 	for _, l := range all {
 		l.steps(func(r train.Record) {
 			if r.Kind == string(train.Update) {
-				a := attempt{r.Transition, r.Generation}
+				a := attemptOf(l, r)
 				ranks[a] = append(ranks[a], r)
 			}
 		})
