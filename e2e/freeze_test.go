@@ -29,7 +29,7 @@ func TestAFrozenNodeIsLeftBehindAndComesBack(t *testing.T) {
 	f.finish(want)
 	all := f.audit(want)
 
-	a := after(all, at)
+	a := after(all, at, frozen.id)
 	if !a.ok || a.next > 5*time.Second {
 		t.Errorf("the others went on %s after the freeze (%v), want 5 s at most", a.next, a.ok)
 	}

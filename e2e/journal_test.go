@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -217,11 +218,11 @@ type aftermath struct {
 	ok    bool            // somebody lost something
 }
 
-// after finds what happened after a kill. A node tells, with the first step of
-// the new view, when it knew that the old one was over.
-func after(all []life, cut time.Time) (a aftermath) {
+// after finds what happened after victims were killed. A node tells, with the
+// start of the new view, when it knew that the old one was over.
+func after(all []life, cut time.Time, victims ...string) (a aftermath) {
 	for _, l := range all {
-		told, known, ok := l.lost(cut)
+		told, known, ok := l.lost(cut, victims)
 		if !ok {
 			continue
 		}
@@ -235,12 +236,16 @@ func after(all []life, cut time.Time) (a aftermath) {
 	return a
 }
 
-// lost returns the first loss that the life tells after a moment, and when it
-// knew of it.
-func (l life) lost(cut time.Time) (told train.Record, known time.Time, ok bool) {
+// lost returns the first loss of one of some nodes that the life tells after a
+// moment, and when it knew of it. Who began to live later lost nobody.
+func (l life) lost(cut time.Time, victims []string) (told train.Record, known time.Time, ok bool) {
+	if l.records[0].Time.After(cut) {
+		return train.Record{}, time.Time{}, false
+	}
 	for _, r := range l.records {
 		known = r.Time.Add(-time.Duration(r.Millis * float64(time.Millisecond)))
-		if r.T == "event" && r.Kind == "lost" && known.After(cut) {
+		who, _, _ := strings.Cut(r.About, " ") // "node-1 (coordinator)", "the ring"
+		if r.T == "event" && r.Kind == "lost" && known.After(cut) && (who == "the" || slices.Contains(victims, who)) {
 			return r, known, true
 		}
 	}

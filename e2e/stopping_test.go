@@ -23,7 +23,7 @@ func TestEarlyStoppingSurvivesKillAndResume(t *testing.T) {
 	t.Run("killed while patient", func(t *testing.T) {
 		f := newFleet(t, j)
 		f.launch(2, options{})
-		f.reach(want.step*17/20)
+		f.reach(want.step * 17 / 20)
 		f.killAll()
 		if at := furthest(f.lives()); at >= want.step {
 			t.Fatalf("killed at step %d of %d: too late", at, want.step)

@@ -38,10 +38,12 @@ var arrows = map[string]string{
 
 	// The loop knows the pillars; the command knows the loop; nobody knows the command.
 	"train": leaves + " allreduce allreduce/exact allreduce/rpc checkpoint cluster cluster/view dataset job nn optim shard",
-	"cmd/dlnode": leaves + " checkpoint cluster/view dataset job nn optim train" +
-		" cmd/dlnode/internal/supervise cmd/dlnode/internal/ui",
+	"cmd/dlnode": "internal/kernel allreduce/rpc checkpoint cluster dataset examples job train" +
+		" cmd/dlnode/internal/fleet cmd/dlnode/internal/supervise cmd/dlnode/internal/ui",
+	"cmd/dlnode/internal/fleet":     "cmd/dlnode/internal/supervise cmd/dlnode/internal/ui train",
 	"cmd/dlnode/internal/supervise": "",
 	"cmd/dlnode/internal/ui":        "",
+	"examples":                      "",
 	"deploy/k8s":                    "",
 	"e2e":                           "",
 }
