@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -585,16 +586,14 @@ func TestEveryWorldSizeGivesTheSameBits(t *testing.T) {
 	}
 }
 
+var seeds = flag.Int("seeds", 150, "how many schedules of failures to run")
+
 // TestAnyHistoryOfFailuresGivesTheSameBits runs seeded schedules of kills,
 // restarts, joins, leaves and freezes.
 func TestAnyHistoryOfFailuresGivesTheSameBits(t *testing.T) {
 	task := simTask(t)
 	want := oracle(t, task)
-	seeds := 150
-	if testing.Short() {
-		seeds = 30
-	}
-	for seed := range seeds {
+	for seed := range *seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { chaos(t, task, uint64(seed), want) })
 	}
 }
