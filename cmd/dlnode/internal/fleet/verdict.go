@@ -54,12 +54,16 @@ func bySide(sides map[string][]string) string {
 }
 
 // failure tells why no node finished: what each said at its end, those that said
-// the same together. It is nil if all left in order.
+// the same together. It is nil if a node left in order, for it has kept the state;
+// those that were lost before have been told of.
 func failure(reports []supervise.Report, result func(id string) *train.Result) error {
 	words, statuses := map[string][]string{}, map[int]bool{}
 	for _, n := range reports {
-		if n.Outcome == supervise.Left && (n.Starts == 0 || n.Last.OK()) {
+		switch {
+		case n.Starts == 0:
 			continue
+		case n.Outcome == supervise.Left && n.Last.OK():
+			return nil
 		}
 		text := lastWords(n, result(n.ID))
 		words[text] = append(words[text], n.ID)
@@ -87,6 +91,9 @@ func exitStatus(e supervise.Exit) int {
 func lastWords(n supervise.Report, r *train.Result) string {
 	if r != nil && r.Error != "" {
 		return r.Error
+	}
+	if n.Last.Signal != "" {
+		return n.Last.String() // which it had no time to comment on
 	}
 	b, err := os.ReadFile(n.Log)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

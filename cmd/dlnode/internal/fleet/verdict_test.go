@@ -70,13 +70,15 @@ func TestAFailureTellsTheSameWordsOnceAndTheCommonStatus(t *testing.T) {
 
 func TestLeavingInOrderIsNoFailure(t *testing.T) {
 	nobody := func(string) *train.Result { return nil }
-	left := supervise.Report{ID: "node-1", Outcome: supervise.Left, Starts: 1}
-	never := supervise.Report{ID: "node-2", Outcome: supervise.Left}
-	if err := failure([]supervise.Report{left, never}, nobody); err != nil {
+	lost := supervise.Report{ID: "node-1", Outcome: supervise.Lost, Starts: 1, Last: supervise.Exit{Signal: "killed"}}
+	left := supervise.Report{ID: "node-2", Outcome: supervise.Left, Starts: 1}
+	never := supervise.Report{ID: "node-3", Outcome: supervise.Left}
+	if err := failure([]supervise.Report{lost, left, never}, nobody); err != nil {
 		t.Error(err)
 	}
-	left.Last = supervise.Exit{Signal: "killed"}
-	if err := failure([]supervise.Report{left, never}, nobody); err == nil || !strings.Contains(err.Error(), "node-1: ended by signal: killed") {
+	left.Last = supervise.Exit{Signal: "killed"} // it was not to be waited for
+	err := failure([]supervise.Report{lost, left, never}, nobody)
+	if err == nil || !strings.HasSuffix(err.Error(), "\n  node-1, node-2: ended by signal: killed") {
 		t.Errorf("killed while leaving: %v", err)
 	}
 }
