@@ -252,6 +252,19 @@ func (l life) lost(cut time.Time, victims []string) (told train.Record, known ti
 	return train.Record{}, time.Time{}, false
 }
 
+// standstill is the longest time of a run in which nobody completed a step.
+func standstill(all []life) (longest time.Duration) {
+	var times []time.Time
+	for _, l := range all {
+		l.steps(func(r train.Record) { times = append(times, r.Time) })
+	}
+	slices.SortFunc(times, time.Time.Compare)
+	for i := 1; i < len(times); i++ {
+		longest = max(longest, times[i].Sub(times[i-1]))
+	}
+	return longest
+}
+
 // pauses returns, for each change of view, how long nobody completed a step, by
 // the kind of event that the new view was told with.
 func pauses(all []life) map[string][]time.Duration {

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -41,6 +42,9 @@ func newKillPlan(run int, rnd *rand.Rand) killPlan {
 		}
 	}
 	p.faults[0].victim = victims[run%len(victims)]
+	for i := range p.faults {
+		p.faults[i].victim = cmp.Or(*only, p.faults[i].victim)
+	}
 	slices.SortFunc(p.faults, func(a, b fault) int { return int(1e6 * (a.after - b.after)) })
 	return p
 }
@@ -147,13 +151,14 @@ func TestNoKillChangesABit(t *testing.T) {
 		}
 	}
 	t.Logf("seed %d, %d runs", *seed, n)
-	var known, next []time.Duration
+	var known, next, still []time.Duration
 	kills := 0
 	for run := range n {
 		t.Run(fmt.Sprint(run), func(t *testing.T) {
 			f := newFleet(t, j)
 			cuts := f.suffer(newKillPlan(run, rand.New(rand.NewPCG(*seed, uint64(run)))), want)
 			kills += len(cuts)
+			still = append(still, standstill(f.lives()))
 			for _, c := range cuts {
 				a := after(f.lives(), c.at, c.victims...)
 				known = append(known, a.known...)
@@ -169,6 +174,7 @@ func TestNoKillChangesABit(t *testing.T) {
 	t.Logf("%d runs, %d faults, one hash, every sample used once", n, kills)
 	t.Logf("kill to the others know:           %s", figures(known))
 	t.Logf("kill to the next completed step:   %s", figures(next))
+	t.Logf("longest time without a step, of each run: %s", figures(still))
 }
 
 // suffer runs the plan to the end and checks everything that must hold.

@@ -14,7 +14,8 @@ import (
 var (
 	full = flag.Bool("full", false, "run every story in full length")
 	seed = flag.Uint64("seed", 1, "of the moments and victims of the random kills")
-	runs = flag.Int("runs", 0, "how many runs with random kills (default 2, with -full 30)")
+	runs = flag.Int("runs", 0, "how many runs with random kills (default 3, with -full 30)")
+	only = flag.String("victim", "", "kill none but these: worker, coordinator, pair or joiner")
 	keep = flag.Bool("keep", false, "keep the run directories also of tests that pass")
 )
 

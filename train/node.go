@@ -415,14 +415,14 @@ func (n *Node) install(now time.Time, in view.Install) {
 // story tells in one line what changed and what it cost.
 func (n *Node) story(now time.Time) {
 	g := n.gen
-	nodes := fmt.Sprintf("%d nodes (%s)", g.view.World(), strings.Join(g.view.IDs(), ", "))
+	nodes, goOn, start := fmt.Sprintf("%d nodes (%s)", g.view.World(), strings.Join(g.view.IDs(), ", ")), "go on", "start"
 	if g.view.World() == 1 {
-		nodes = "1 node (" + g.view.Members[0].ID + ")"
+		nodes, goOn, start = "1 node ("+g.view.Members[0].ID+")", "goes on", "starts"
 	}
 	l := n.lost
 	n.lost = nil
 	if l == nil {
-		n.tell(now, "view", "", fmt.Sprintf("generation %d: %s start with step %d", g.view.Generation, nodes, n.state.Step), 0)
+		n.tell(now, "view", "", fmt.Sprintf("generation %d: %s %s with step %d", g.view.Generation, nodes, start, n.state.Step), 0)
 		return
 	}
 	took := now.Sub(l.at)
@@ -435,7 +435,7 @@ func (n *Node) story(now time.Time) {
 	case "joined":
 		what = fmt.Sprintf("%s at step %d", n.joined(), l.step)
 	}
-	n.tell(now, l.kind, l.who, fmt.Sprintf("%s; %s go on with step %d after %d ms", what, nodes, n.state.Step, took.Milliseconds()), took)
+	n.tell(now, l.kind, l.who, fmt.Sprintf("%s; %s %s with step %d after %d ms", what, nodes, goOn, n.state.Step, took.Milliseconds()), took)
 }
 
 func (n *Node) joined() string {
