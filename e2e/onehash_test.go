@@ -25,11 +25,20 @@ func TestAnyNumberOfProcessesComesToOneHash(t *testing.T) {
 			t.Run(fmt.Sprintf("nodes=%d,GOMAXPROCS=%d", n, procs), func(t *testing.T) {
 				f := newFleet(t, j)
 				began := time.Now()
-				f.launch(n, options{gomaxprocs: procs, threads: procs})
+				all := f.launch(n, options{gomaxprocs: procs, threads: procs})
 				f.finish(want)
 				f.audit(want)
-				t.Logf("%d processes, GOMAXPROCS %d: %d steps in %.1f s, model %s", n, procs, want.step, time.Since(began).Seconds(), want.model)
+				t.Logf("%d processes, GOMAXPROCS %d: %d steps in %.1f s, %.0f MB resident each at most, model %s",
+					n, procs, want.step, time.Since(began).Seconds(), most(all), want.model)
 			})
 		}
 	}
+}
+
+// most is the greatest resident set of some processes that are gone, in MB.
+func most(all []*process) (mb float64) {
+	for _, p := range all {
+		mb = max(mb, float64(p.rss)/1e6)
+	}
+	return mb
 }
