@@ -271,7 +271,7 @@ func checkFair(t *rapid.T, ranges []Range, shares []uint32) {
 			if shares[a] > shares[b] && ranges[a].Len() < ranges[b].Len() {
 				t.Fatalf("rank %d has the larger share and fewer microbatches than rank %d: %v", a, b, ranges)
 			}
-			if shares[a] == shares[b] && ranges[a].Len() > ranges[b].Len()+1 {
+			if shares[a] == shares[b] && ranges[a].Len()-ranges[b].Len() > 1 {
 				t.Fatalf("ranks %d and %d have one share, %v and %v", a, b, ranges[a], ranges[b])
 			}
 		}

@@ -98,9 +98,11 @@ type driver struct {
 	stopFetch context.CancelFunc
 	waiting   []*fetchRequest // for a state that is not here yet
 
-	pong   atomic.Pointer[view.Pong]
-	status atomic.Pointer[Status]
-	shown  shown
+	pong     atomic.Pointer[view.Pong]
+	groupNow atomic.Pointer[rpc.Group] // what pongs tell of
+	gone     atomic.Bool               // the node has exited
+	status   atomic.Pointer[Status]
+	shown    shown
 
 	exit *Exit
 }
@@ -376,7 +378,7 @@ func (d *driver) tick(now time.Time) {
 	if d.group != nil {
 		p = d.group.Progress()
 	}
-	d.node.Tick(now, p.WaitingSince, p.SendingSince)
+	d.node.Tick(now, Links{p.WaitingSince, p.SendingSince, p.FramesIn})
 	d.serveWaiting()
 	d.refresh(now)
 	if now.Sub(d.shown.announced) >= time.Second {
@@ -399,9 +401,15 @@ func (d *driver) perform() {
 		for _, e := range effects {
 			d.do(e)
 		}
-		p := d.node.Pong(time.Now())
-		d.pong.Store(&p)
+		d.storePong()
 	}
+}
+
+// storePong renews the answer to pings, which is given without asking the node.
+func (d *driver) storePong() {
+	p := d.node.Pong(time.Now())
+	d.pong.Store(&p)
+	d.groupNow.Store(d.group)
 }
 
 func (d *driver) do(e Effect) {
@@ -460,8 +468,8 @@ func (d *driver) send(e view.Send) {
 	d.spawn(func() {
 		_, err := d.client.Deliver(d.ctx, e.Addr, rpc.Envelope{Trajectory: d.task.Trajectory, From: d.self.Node().String(), Payload: payload})
 		if err != nil && d.ctx.Err() == nil {
-			certain := rpc.KindOf(err) == rpc.Unreachable
-			d.box.post(func() { d.node.Undelivered(time.Now(), e.To, certain, err.Error()) })
+			d.log.Debug("a message was not delivered", "to", e.To.String(), "error", err)
+			d.box.post(func() { d.node.Undelivered(time.Now(), e.To) })
 		}
 	})
 }
@@ -634,7 +642,7 @@ func (d *driver) onGossip(e cluster.Event) {
 	case cluster.Up, cluster.Update:
 		d.node.Up(now, e.Fact)
 	case cluster.Left, cluster.Failed:
-		d.node.Down(now, e.Fact.Node(), e.Kind == cluster.Left)
+		d.node.Down(now, e.Fact, e.Kind == cluster.Left)
 	}
 }
 
@@ -685,7 +693,16 @@ func (d *driver) onPing(_ context.Context, incarnation uint64) ([]byte, error) {
 	if incarnation != 0 && incarnation != d.cfg.Gossip.Incarnation {
 		return nil, errors.New("another process has this address now")
 	}
-	return json.Marshal(d.pongNow())
+	if d.gone.Load() {
+		return nil, errors.New("the node goes")
+	}
+	p := d.pongNow()
+	p.Beat = d.engine.Done()
+	if g := d.groupNow.Load(); g != nil {
+		p.Sent = g.Progress().FramesOut
+		p.Beat += p.Sent
+	}
+	return json.Marshal(p)
 }
 
 func (d *driver) onDescribe(context.Context) ([]byte, error) { return json.Marshal(d.task.Identity()) }
@@ -734,12 +751,13 @@ func (d *driver) serveWaiting() {
 
 // close takes everything down and tells how the run ended.
 func (d *driver) close() (Result, error) {
+	d.gone.Store(true)
 	e := *d.exit
 	r := d.result(e)
 	d.shutdown()
 	d.journal.write(Record{T: "end", Time: time.Now(), Node: d.self.ID, Transition: r.Transition, Step: r.Step, Text: r.Reason + r.Error})
 	d.line(Line{Result: &r})
-	return r, errors.Join(e.Err)
+	return r, e.Err
 }
 
 func (d *driver) result(e Exit) Result {

@@ -80,6 +80,14 @@ func (e *Engine) Clock(now func() time.Duration) {
 	}
 }
 
+// Done returns how many microbatches the workers have computed: a sign of life.
+func (e *Engine) Done() (sum uint64) {
+	for _, w := range e.workers {
+		sum += w.done.Load()
+	}
+	return sum
+}
+
 // DataTime returns the time spent reading samples, summed over the workers.
 func (e *Engine) DataTime() (sum time.Duration) {
 	for _, w := range e.workers {
@@ -152,6 +160,7 @@ type Worker struct {
 	now       func() time.Duration
 	dataTime  atomic.Int64
 	roundTime atomic.Int64
+	done      atomic.Uint64 // microbatches, ever
 }
 
 func newWorker(t *Task) *Worker {
@@ -211,6 +220,7 @@ func (w *Worker) Microbatch(ctx context.Context, a *Attempt, mb int, params []fl
 		return context.Cause(ctx)
 	}
 	w.timed(&w.roundTime, func() { w.round(a) })
+	w.done.Add(1)
 	return nil
 }
 

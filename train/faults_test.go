@@ -112,7 +112,7 @@ func TestANonFiniteGradientStopsEveryNodeAtTheSameStep(t *testing.T) {
 	if len(said) != 1 || len(w.ended) != 3 {
 		t.Errorf("%d nodes ended and said %v", len(w.ended), said)
 	}
-	if !strings.Contains(strings.Join(w.trace, "\n"), "computed once more by others") {
+	if !strings.Contains(strings.Join(w.trace, "\n"), "computed once more, by others") {
 		t.Error("it was believed at once")
 	}
 }
@@ -165,5 +165,41 @@ func TestEarlyStoppingSurvivesKillsAndResumes(t *testing.T) {
 	s := w.nodes["node-1"].node.State()
 	if len(w.final) != 2 || s.Stopping.Stopped == 0 || s.Stopping.Stopped >= j.Epochs || s.Stopping.BestEpoch == s.Stopping.Stopped {
 		t.Errorf("%d finished; stopped after epoch %d, best %d: the test shows nothing\n%s", len(w.final), s.Stopping.Stopped, s.Stopping.BestEpoch, w.tail(30))
+	}
+}
+
+// TestABrokenLinkCostsOneOfThemAtMost cuts node-2 and node-3 from each other;
+// both reach the rest. The others must get on, and in the end all do.
+func TestABrokenLinkCostsOneOfThemAtMost(t *testing.T) {
+	task := simTask(t)
+	want := oracle(t, task)
+	w := newWorld(t, task, 80)
+	for i := range 4 {
+		w.boot(fmt.Sprintf("node-%d", i+1), 4)
+	}
+	w.after(700*time.Millisecond, func() {
+		w.cut = func(a, b string) bool { return a+b == "node-2node-3" || a+b == "node-3node-2" }
+	})
+	w.play(2 * time.Minute)
+	for id, d := range w.final {
+		if d != want {
+			t.Errorf("%s ends with %x, want %x", id, d, want)
+		}
+	}
+	if len(w.final) < 3 {
+		t.Errorf("%d of 4 finished\n%s", len(w.final), w.tail(60))
+	}
+}
+
+func TestAFinishedNodeWaitsForNobody(t *testing.T) {
+	task := simTask(t)
+	w := newWorld(t, task, 81)
+	w.boot("node-1", 1)
+	w.play(10 * time.Minute)
+	w.minNodes = 2
+	w.boot("node-1", 3)
+	w.play(10 * time.Second)
+	if e := w.ended["node-1"]; !e.Finished || e.Err != nil {
+		t.Errorf("ended with %+v", e)
 	}
 }

@@ -78,5 +78,11 @@ func parseExps(dst []int16, b []byte, n int) ([]int16, []byte) {
 	return dst, b
 }
 
-// headerCount reads just the sample count, the denominator.
-func headerCount(b []byte) uint64 { return binary.LittleEndian.Uint64(b[3+8:]) }
+// headerCount reads just the sample count, the denominator; 0 where b is no
+// header, which parse will tell.
+func headerCount(b []byte) uint64 {
+	if len(b) < headerFixed {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(b[3+8:])
+}

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -73,20 +74,22 @@ type generation struct {
 	attempt *Attempt
 	stop    bool // this node wants the group to end after the step
 
-	begun      time.Time // of the attempt
-	computed   time.Time
-	suspected  time.Time // when a stalled neighbour was last asked
-	beat       uint64    // the left neighbour's, when it was last asked
-	beatChange time.Time
+	begun     time.Time // of the attempt
+	computed  time.Time
+	suspected time.Time // when a stalled neighbour was last asked
+	received  uint64    // frames from the left neighbour
+	deaf      time.Time // since when it has sent more than has come
+	beat      uint64    // its, as it last answered
+	beatAt    time.Time // when that last changed
 }
 
-// loss is what the story of a change of view needs.
+// loss is how the last generation ended, for the story of the next one.
 type loss struct {
-	at     time.Time
-	who    string // "node-1 (coordinator)"
-	kind   string // lost, left, joined
-	reason string
-	step   uint64
+	at      time.Time // when it was known that it ends
+	view    *view.View
+	cause   view.Cause
+	leaving []view.Node
+	step    uint64
 }
 
 // Phases is where the time of this process' steps went.
@@ -228,8 +231,8 @@ func (n *Node) Digest() [32]byte { return n.task.digest(n.state) }
 func (n *Node) Up(now time.Time, f view.Fact) { n.views.Up(now, f); n.drain(now) }
 
 // Down takes gossip's word that a node left or seems dead.
-func (n *Node) Down(now time.Time, who view.Node, left bool) {
-	n.views.Down(now, who, left)
+func (n *Node) Down(now time.Time, f view.Fact, left bool) {
+	n.views.Down(now, f, left)
 	n.drain(now)
 }
 
@@ -237,15 +240,15 @@ func (n *Node) Down(now time.Time, who view.Node, left bool) {
 func (n *Node) Receive(now time.Time, m view.Msg) { n.views.Receive(now, m); n.drain(now) }
 
 // Undelivered tells that a message was not delivered.
-func (n *Node) Undelivered(now time.Time, to view.Node, certain bool, reason string) {
-	n.views.Undelivered(now, to, certain, reason)
+func (n *Node) Undelivered(now time.Time, to view.Node) {
+	n.views.Undelivered(now, to)
 	n.drain(now)
 }
 
 // Ponged takes the answer to a ping.
 func (n *Node) Ponged(now time.Time, who view.Node, p view.Pong) {
-	if g := n.gen; g != nil && g.left() == who && p.Beat != g.beat {
-		g.beat, g.beatChange = p.Beat, now
+	if g := n.gen; g != nil && g.left() == who {
+		g.judgeLeft(now, p)
 	}
 	n.views.Ponged(now, who, p)
 	n.drain(now)
@@ -274,45 +277,70 @@ func (n *Node) Leave(now time.Time) {
 	n.leaving = true
 	n.views.Leave(now)
 	n.drain(now)
-	if n.gen == nil {
-		n.part(now, Exit{Reason: "left"})
-	}
 }
 
-// Tick lets time pass. waiting is since when the group waits for its left
-// neighbour, sending since when for its right one to take a frame; zero if not.
-func (n *Node) Tick(now, waiting, sending time.Time) {
+// Links is what the driver knows of the group's two links.
+type Links struct {
+	Waiting  time.Time // since when the group waits for its left neighbour, zero if not
+	Sending  time.Time // since when its right neighbour has not taken a frame, zero if not
+	Received uint64    // frames, from the left neighbour
+}
+
+// Tick lets time pass.
+func (n *Node) Tick(now time.Time, l Links) {
 	if g := n.gen; g != nil && g.open && !g.closing {
-		n.watchStall(now, waiting, g.left())
-		n.watchStall(now, sending, g.right())
+		g.received = l.Received
+		n.watch(now, l.Waiting, g.left())
+		n.watch(now, l.Sending, g.right())
+		n.giveUp(now, l)
 	}
 	n.views.Tick(now)
 	n.drain(now)
 }
 
-// Limits of patience with a silent neighbour. It is asked after the greater of
-// stallFloor and eight steps as they usually take; it is given up, though it
-// answers, when it has not moved for deafFloor and a hundred steps.
+// Limits of patience with a silent neighbour. Whether it lives is asked after
+// the greater of stallFloor and eight steps as they usually take. One that
+// answers may compute for as long as it gets on with it: it is given up when it
+// has done nothing for stuckFor, or when for deafFor what it sent has not come.
 const (
 	stallFloor = time.Second
-	deafFloor  = 30 * time.Second
+	deafFor    = 30 * time.Second
+	stuckFor   = 10 * time.Minute
 )
 
-func (n *Node) watchStall(now, since time.Time, peer view.Node) {
+func (n *Node) watch(now, since time.Time, peer view.Node) {
 	g := n.gen
 	patience := max(stallFloor, 8*n.stepTime)
 	if since.IsZero() || peer == n.views.Self() || now.Sub(since) < patience || now.Sub(g.suspected) < patience {
 		return
 	}
 	g.suspected = now
-	if g.beatChange.IsZero() {
-		g.beatChange = now
-	}
-	if now.Sub(g.beatChange) > max(deafFloor, 100*n.stepTime) && now.Sub(since) > deafFloor {
-		n.closeGroup(now, view.Cause{Blame: peer, By: n.views.Self(), Reason: fmt.Sprintf("nothing for %s, though it answers", now.Sub(since).Round(time.Second))})
-		return
-	}
 	n.views.Suspect(now, peer)
+}
+
+// judgeLeft compares what the left neighbour says that it sent with what came.
+func (g *generation) judgeLeft(now time.Time, p view.Pong) {
+	if p.Running == g.name && p.Sent <= g.received {
+		g.deaf = time.Time{}
+	} else if g.deaf.IsZero() {
+		g.deaf = now
+	}
+	if p.Beat != g.beat || g.beatAt.IsZero() {
+		g.beat, g.beatAt = p.Beat, now
+	}
+}
+
+func (n *Node) giveUp(now time.Time, l Links) {
+	g, me := n.gen, n.views.Self()
+	waits := func(since time.Time, limit time.Duration) bool { return !since.IsZero() && now.Sub(since) > limit }
+	switch {
+	case waits(l.Sending, deafFor):
+		n.closeGroup(now, view.Cause{Blame: g.right(), By: me, Reason: fmt.Sprintf("it answers, but has taken nothing for %s", deafFor)})
+	case waits(l.Waiting, deafFor) && waits(g.deaf, deafFor):
+		n.closeGroup(now, view.Cause{Blame: g.left(), By: me, Reason: fmt.Sprintf("it answers, but what it sends has not come for %s", deafFor)})
+	case waits(l.Waiting, stuckFor) && waits(g.beatAt, stuckFor):
+		n.closeGroup(now, view.Cause{Blame: g.left(), By: me, Reason: fmt.Sprintf("it answers, but has done nothing for %s", stuckFor)})
+	}
 }
 
 func (g *generation) left() view.Node {
@@ -327,12 +355,18 @@ func (g *generation) right() view.Node {
 func (n *Node) drain(now time.Time) {
 	for {
 		effects := n.views.Take()
-		if len(effects) == 0 || n.over {
+		if n.over {
 			return
+		}
+		if len(effects) == 0 {
+			break
 		}
 		for _, e := range effects {
 			n.perform(now, e)
 		}
+	}
+	if n.leaving && n.gen == nil && n.parting == nil && !n.views.Bound() {
+		n.part(Exit{Reason: "left"})
 	}
 }
 
@@ -372,8 +406,7 @@ func (n *Node) exit(e Exit) {
 	n.over = true
 	if n.gen != nil {
 		n.emit(CloseGroup{n.gen.name, n.lastWords(e)})
-		n.emit(CancelCompute{n.gen.name})
-		n.emit(CancelFetch{n.gen.name})
+		n.hurry()
 	}
 	n.emit(e)
 }
@@ -425,30 +458,53 @@ func (n *Node) story(now time.Time) {
 		n.tell(now, "view", "", fmt.Sprintf("generation %d: %s %s with step %d", g.view.Generation, nodes, start, n.state.Step), 0)
 		return
 	}
+	kind, who, what := l.compare(g.view)
 	took := now.Sub(l.at)
-	what := "change of members"
-	switch l.kind {
-	case "lost":
-		what = fmt.Sprintf("%s lost at step %d: %s", l.who, l.step, l.reason)
-	case "left":
-		what = fmt.Sprintf("%s left at step %d", l.who, l.step)
-	case "joined":
-		what = fmt.Sprintf("%s at step %d", n.joined(), l.step)
-	}
-	n.tell(now, l.kind, l.who, fmt.Sprintf("%s; %s %s with step %d after %d ms", what, nodes, goOn, n.state.Step, took.Milliseconds()), took)
+	n.tell(now, kind, who, fmt.Sprintf("%s; %s %s with step %d after %d ms", what, nodes, goOn, n.state.Step, took.Milliseconds()), took)
 }
 
-func (n *Node) joined() string {
-	var new []string
-	for _, m := range n.gen.view.Members {
-		if m.Entry == n.gen.view.Generation {
-			new = append(new, m.ID)
+// compare says what became of the members of the view before.
+func (l *loss) compare(v *view.View) (kind, who, what string) {
+	gone, left := l.missing(v)
+	joined := ids(v, func(m view.Member) bool { return l.view.Rank(m.Node()) < 0 })
+	switch {
+	case gone != "":
+		return "lost", gone, fmt.Sprintf("%s lost at step %d: %s", gone, l.step, cmp.Or(l.cause.Reason, "no answer"))
+	case left != "":
+		return "left", left, fmt.Sprintf("%s left at step %d", left, l.step)
+	case joined != "":
+		return "joined", joined, fmt.Sprintf("%s joined at step %d", joined, l.step)
+	case !l.cause.Blame.IsZero():
+		return "link", l.cause.Blame.ID, fmt.Sprintf("the link between %s and %s broke at step %d: %s", l.cause.By.ID, l.cause.Blame.ID, l.step, l.cause.Reason)
+	case l.cause.Reason != "":
+		return "link", "", fmt.Sprintf("the ring broke at step %d: %s", l.step, l.cause.Reason)
+	}
+	return "view", "", fmt.Sprintf("generation %d at step %d", v.Generation, l.step)
+}
+
+// missing names the members that are not in v: those that were lost, and those
+// that left in order.
+func (l *loss) missing(v *view.View) (gone, left string) {
+	is := func(leaver bool) func(m view.Member) bool {
+		return func(m view.Member) bool {
+			return v.Rank(m.Node()) < 0 && slices.Contains(l.leaving, m.Node()) == leaver
 		}
 	}
-	if len(new) == 0 {
-		return "members rearranged"
+	return ids(l.view, is(false)), ids(l.view, is(true))
+}
+
+// ids lists the members of v that are of a sort, its coordinator marked.
+func ids(v *view.View, is func(view.Member) bool) string {
+	var names []string
+	for _, m := range v.Members {
+		switch {
+		case is(m) && m.Node() == v.Proposer && v.World() > 1:
+			names = append(names, m.ID+" (coordinator)")
+		case is(m):
+			names = append(names, m.ID)
+		}
 	}
-	return strings.Join(new, ", ") + " joined"
+	return strings.Join(names, ", ")
 }
 
 func (n *Node) fetch() {
@@ -589,7 +645,7 @@ func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte)
 
 func (n *Node) again(now time.Time, vd *verdict) {
 	if vd.again.Rotation != n.gen.attempt.Rotation {
-		n.tell(now, "nonfinite", "", fmt.Sprintf("a result of step %d is not finite: computed once more by others before it is believed", n.state.Step), 0)
+		n.tell(now, "nonfinite", "", fmt.Sprintf("a result of step %d is not finite: computed once more, by others where there are any, before it is believed", n.state.Step), 0)
 	}
 	n.begin(now, vd.again)
 }
@@ -726,38 +782,16 @@ func (n *Node) settle(now time.Time) {
 	}
 	n.gen = nil
 	orderly := g.cause == view.Cause{}
-	n.lost = n.explain(g)
+	n.lost = &loss{g.ended, g.view, g.cause, g.leaving, n.state.Step}
 	switch {
 	case n.state.Next == Done && orderly && g.farewell:
-		n.part(now, Exit{Finished: true, Reason: "finished"})
-	case n.leaving:
-		n.part(now, Exit{Reason: "left"})
+		n.part(Exit{Finished: true, Reason: "finished"})
+	case n.leaving && !n.views.Bound():
+		n.part(Exit{Reason: "left"})
 	default:
 		n.views.Quiet(now, n.state.Transition, n.Digest(), g.cause, g.leaving)
 		n.drain(now)
 	}
-}
-
-// explain prepares the line that the next generation tells.
-func (n *Node) explain(g *generation) *loss {
-	l := &loss{at: g.ended, step: n.state.Step, kind: "joined"}
-	switch {
-	case !g.cause.Blame.IsZero():
-		l.kind, l.who, l.reason = "lost", g.cause.Blame.ID, g.cause.Reason
-		if g.cause.Blame == g.view.Proposer {
-			l.who += " (coordinator)"
-		}
-	case g.cause.Reason != "":
-		l.kind, l.who, l.reason = "lost", "the ring", g.cause.Reason
-	case len(g.leaving) > 0:
-		l.kind = "left"
-		names := make([]string, len(g.leaving))
-		for i, who := range g.leaving {
-			names[i] = who.ID
-		}
-		l.who = strings.Join(names, ", ")
-	}
-	return l
 }
 
 // --- checkpoints ---
@@ -766,7 +800,10 @@ func (n *Node) explain(g *generation) *loss {
 // memory, never for the disk.
 func (n *Node) save(s *State, a *Attempt) {
 	why := n.policy.Due(checkpoint.Moment{Step: s.Step, Update: a.Kind == Update, Finished: s.Next == Done})
-	if why != "" && (n.policy.Writes(n.gen.rank) || s.Next == Done) {
+	final := s.Next == Done
+	// A writer that is still busy skips this one: all replicas hold the same
+	// transitions, or none.
+	if why != "" && (final || n.policy.Writes(n.gen.rank) && !n.writing) {
 		n.wantSave = why
 	}
 	n.trySave()
@@ -802,7 +839,7 @@ func (n *Node) Saved(now time.Time, err error) {
 }
 
 // part ends the node as soon as its state is on disk, as far as it should be.
-func (n *Node) part(_ time.Time, e Exit) {
+func (n *Node) part(e Exit) {
 	if n.leaving && n.state.Transition > 0 && n.state.Next != Done {
 		n.wantSave = n.policy.Due(checkpoint.Moment{Step: n.state.Step, Stopping: true})
 	}
@@ -817,12 +854,12 @@ func (n *Node) tryPart() {
 	}
 }
 
-// Pong returns the answer to a ping.
+// Pong returns the answer to a ping, but for Beat and Sent, which the driver knows.
 func (n *Node) Pong(now time.Time) view.Pong {
 	coordinator, _ := n.views.Status(now)
-	p := view.Pong{Fact: n.views.Fact(), Generation: n.views.Generation(), Coordinator: coordinator, Beat: n.phases.Steps}
+	p := view.Pong{Fact: n.views.Fact(), Generation: n.views.Generation(), Coordinator: coordinator}
 	if n.gen != nil {
-		p.Running, p.Waiting = n.gen.name, !n.gen.computing && !n.gen.fetching
+		p.Running = n.gen.name
 	}
 	return p
 }

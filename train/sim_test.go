@@ -1,11 +1,13 @@
 package train
 
 import (
+	"bytes"
 	"container/heap"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -35,12 +37,13 @@ type world struct {
 	lives uint64
 	cut   func(a, b string) bool
 
-	digests map[uint64][32]byte // of every transition that any node reached
-	maxStep uint64
-	silent  bool // digests are not compared
-	ended   map[string]Exit
-	final   map[string][32]byte
-	trace   []string
+	digests  map[uint64][32]byte // of every transition that any node reached
+	maxStep  uint64
+	silent   bool // digests are not compared
+	minNodes int
+	ended    map[string]Exit
+	final    map[string][32]byte
+	trace    []string
 }
 
 type event struct {
@@ -163,10 +166,11 @@ func (w *world) boot(id string, expect int) *simNode {
 	n.last = state.Transition
 	cfg := view.DefaultConfig(n.fact)
 	cfg.Expect, cfg.ExpectFor = expect, 3*time.Second
+	cfg.MinNodes = max(1, w.minNodes)
 	w.logf("%s boots at transition %d", id, state.Transition)
 	n.node = NewNode(w.task, state, cfg, checkpoint.Policy{EverySteps: 7, Keep: 3, Replicas: 2}, w.now)
 	n.run()
-	for _, o := range w.nodes {
+	for _, o := range w.sorted() {
 		if o != n && o.alive {
 			w.gossip(o, n)
 		}
@@ -189,7 +193,7 @@ func (w *world) tick(n *simNode) {
 					waiting = w.now.Add(-time.Millisecond)
 				}
 			}
-			n.node.Tick(w.now, waiting, time.Time{})
+			n.node.Tick(w.now, Links{Waiting: waiting})
 		})
 		w.tick(n)
 	})
@@ -222,8 +226,17 @@ func (n *simNode) run() {
 	}
 }
 
+// sorted lists the nodes in an order that a seed decides alone.
+func (w *world) sorted() []*simNode {
+	var all []*simNode
+	for _, id := range slices.Sorted(maps.Keys(w.nodes)) {
+		all = append(all, w.nodes[id])
+	}
+	return all
+}
+
 func (w *world) find(addr string) *simNode {
-	for _, o := range w.nodes {
+	for _, o := range w.sorted() {
 		if o.fact.Addr == addr {
 			return o
 		}
@@ -240,7 +253,7 @@ func (n *simNode) perform(e Effect) {
 		w.after(w.delay(), func() { w.ping(n, e) })
 	case view.Announce:
 		n.fact = e.Fact
-		for _, o := range w.nodes {
+		for _, o := range w.sorted() {
 			if o != n && o.alive {
 				w.gossip(n, o)
 			}
@@ -296,10 +309,10 @@ func (n *simNode) exit(e Exit) {
 		n.w.final[n.id] = n.node.Digest()
 	}
 	n.die()
-	for _, o := range n.w.nodes {
+	for _, o := range n.w.sorted() {
 		if o != n && o.alive {
-			who := n.fact.Node()
-			n.w.after(n.w.delay(), func() { o.happen(func() { o.node.Down(n.w.now, who, true) }) })
+			f := n.node.Views().Fact()
+			n.w.after(n.w.delay(), func() { o.happen(func() { o.node.Down(n.w.now, f, true) }) })
 		}
 	}
 }
@@ -335,14 +348,14 @@ func (w *world) gossip(about, to *simNode) {
 
 func (w *world) deliver(from *simNode, e view.Send) {
 	to := w.find(e.Addr)
-	back := func(certain bool, why string) {
-		w.after(w.delay(), func() { from.happen(func() { from.node.Undelivered(w.now, e.To, certain, why) }) })
+	back := func() {
+		w.after(w.delay(), func() { from.happen(func() { from.node.Undelivered(w.now, e.To) }) })
 	}
 	switch {
 	case to != nil && w.cut(from.id, to.id):
-		w.after(time.Second, func() { back(false, "time-out") })
+		w.after(time.Second, func() { back() })
 	case to == nil || !to.alive || to.fact.Node() != e.To:
-		back(true, "connection refused")
+		back()
 	default:
 		m, err := view.DecodeMsg(e.Msg.Encode())
 		if err != nil {
@@ -489,7 +502,8 @@ func (n *simNode) die() {
 	n.alive = false
 	w := n.w
 	who := n.fact.Node()
-	for _, g := range n.groups {
+	for _, name := range slices.SortedFunc(maps.Keys(n.groups), func(a, b view.Name) int { return bytes.Compare(a[:], b[:]) }) {
+		g := n.groups[name]
 		if g.ended {
 			continue
 		}
@@ -506,10 +520,10 @@ func (n *simNode) die() {
 			}
 		}
 	}
-	for _, o := range w.nodes {
+	for _, o := range w.sorted() {
 		if o != n && o.alive {
 			w.after(time.Duration(3000+w.rnd.IntN(2000))*time.Millisecond, func() {
-				o.happen(func() { o.node.Down(w.now, who, false) })
+				o.happen(func() { o.node.Down(w.now, n.fact, false) })
 			})
 		}
 	}
@@ -528,7 +542,7 @@ func (n *simNode) thaw() {
 func (w *world) play(bound time.Duration) {
 	end := w.now.Add(bound)
 	for len(w.queue) > 0 {
-		if w.living() == 0 && !w.pending() {
+		if w.living() == 0 {
 			return
 		}
 		e := heap.Pop(&w.queue).(event)
@@ -539,8 +553,6 @@ func (w *world) play(bound time.Duration) {
 		e.do()
 	}
 }
-
-func (w *world) pending() bool { return false }
 
 func (w *world) living() (count int) {
 	for _, n := range w.nodes {

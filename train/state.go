@@ -267,7 +267,23 @@ func (s *State) watch() uint64 {
 	}
 	small = crc32.Update(small, castagnoli, bytesOf(s.Running))
 	small = crc32.Update(small, castagnoli, bytesOf([]uint64{s.Transition, s.Step, s.Samples, s.Repeats, s.Skipped, uint64(len(s.History))}))
+	small = crc32.Update(small, castagnoli, []byte(s.Next))
+	small = crc32.Update(small, castagnoli, bytesOf([]Number{s.Stopping.Best}))
+	small = crc32.Update(small, castagnoli, bytesOf([]uint64{uint64(s.Stopping.BestEpoch), uint64(s.Stopping.Wait), uint64(s.Stopping.Stopped), uint64(len(s.best))}))
+	if block == 0 {
+		small = s.watchHistory(small)
+	}
 	return uint64(crc) | uint64(small)<<32
+}
+
+func (s *State) watchHistory(crc uint32) uint32 {
+	for _, e := range s.History {
+		crc = crc32.Update(crc, castagnoli, bytesOf([]uint64{uint64(e.Epoch), e.Step, e.Samples}))
+		for _, v := range [][]Number{e.Train, e.Validation, {e.LR}} {
+			crc = crc32.Update(crc, castagnoli, bytesOf(v))
+		}
+	}
+	return crc
 }
 
 // bytesOf views a slice of plain numbers as bytes. The order of bytes within a

@@ -68,6 +68,7 @@ func (t *Task) reduce(seq uint64, a *Attempt, c Contribution, head []byte, out [
 		for _, h := range headers {
 			count += headerCount(h)
 		}
+		count = max(count, 1) // of garbage, which the judge refuses after
 		exact.Finish(out, total, lo, t.windows, a.Grad, bits, float64(count))
 	}
 	return op
@@ -221,7 +222,7 @@ func (t *Task) judgeExponents(a *Attempt, vd *verdict) {
 // all that it needs has arrived. grads is the mean gradient and is used up.
 func (t *Task) commit(s *State, a *Attempt, vd *verdict, grads []float32) {
 	s.Transition++
-	if a.Repeat > 0 {
+	if a.Repeat > a.Rotation { // a repeat on other hardware is no matter of the state
 		s.Repeats++
 	}
 	switch a.Kind {

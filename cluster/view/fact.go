@@ -86,7 +86,7 @@ func ParseFact(b []byte) (Fact, error) {
 		*v, b = binary.LittleEndian.Uint64(b), b[8:]
 	}
 	f.Speed = math.Float32frombits(binary.LittleEndian.Uint32(b))
-	return f, nil
+	return f, f.check()
 }
 
 func flag(b bool) byte {

@@ -119,7 +119,7 @@ func (h *hall) perform(i int) {
 			to := h.index(e.To)
 			h.later(to, func(m *Machine) { m.Receive(h.now, e.Msg) }, func() {
 				if !h.dead[i] {
-					m.Undelivered(h.now, e.To, true, "refused")
+					m.Undelivered(h.now, e.To)
 				}
 			})
 		case Ping:
@@ -296,12 +296,9 @@ func TestOldAndForeignProposalsAreRefused(t *testing.T) {
 	before := m.Running().Name()
 	old := *m.Running()
 	old.Generation--
-	foreign := *m.Running()
-	foreign.Generation += 5
-	foreign.Members = foreign.Members[1:] // one member of the running view would not stay
-	if foreign.Rank(m.Self()) < 0 {
-		foreign.Members = m.Running().Members[:1]
-	}
+	// Somebody else's view, in which one member of the running one would not stay.
+	stranger := Member{ID: "x", Incarnation: 9, Addr: "9", Entry: 1, Share: 1}
+	foreign := View{m.self.Trajectory, m.gen + 5, stranger.Node(), 1, []Member{stranger, m.Running().Members[m.Running().Rank(m.Self())]}}
 	for _, v := range []View{old, foreign} {
 		m.Receive(h.now, Msg{From: h.machines[0].Fact(), Propose: &v})
 		refused := false

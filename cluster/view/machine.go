@@ -82,7 +82,9 @@ type peer struct {
 	timeout  time.Duration // of a ping; doubled whenever a suspicion proves false
 	passed   time.Time     // not taken for the coordinator until then
 	pinged   time.Time     // when it was last pinged
-	silent   int           // messages in a row that timed out
+	lost     int           // how often it was lost since it last completed a transition with us
+	barred   time.Time     // kept out until then: it was lost, and may be again at once
+	left     bool          // said good-bye
 	told     bool          // reported as a stranger
 }
 
@@ -177,12 +179,20 @@ func (m *Machine) Up(now time.Time, f Fact) {
 	m.reconsider(now)
 }
 
-// Down takes gossip's word that a node left, or seems dead. A node that seems
-// dead is asked first: gossip starves before links do.
-func (m *Machine) Down(now time.Time, n Node, left bool) {
+// Down takes gossip's word that a node left, or seems dead, with the last that
+// it said of itself. A node that seems dead is asked first: gossip starves
+// before links do.
+func (m *Machine) Down(now time.Time, f Fact, left bool) {
+	n := f.Node()
+	if left && m.peers[n] == nil && f.check() == nil && f.Trajectory == m.self.Trajectory {
+		m.learn(f)
+	}
 	p := m.peers[n]
 	if p == nil || n == m.Self() {
 		return
+	}
+	if left {
+		p.left, p.fact.Finished = true, p.fact.Finished || f.Finished
 	}
 	if left && !m.runsWith(n) {
 		p.gone = true
@@ -201,11 +211,11 @@ func (m *Machine) Suspect(now time.Time, n Node) {
 // Ponged takes the answer to a ping.
 func (m *Machine) Ponged(now time.Time, n Node, a Pong) {
 	p := m.peers[n]
-	if p == nil {
+	if p == nil || a.Fact.Node() != n || a.Fact.check() != nil {
 		return
 	}
 	if p.pinging {
-		p.timeout = min(2*p.timeout, 16*m.cfg.PingAfter)
+		p.timeout = min(2*p.timeout, 8*m.cfg.PingAfter)
 		m.linkBroke(now, n, p.reporter)
 	}
 	m.learn(a.Fact)
@@ -228,19 +238,11 @@ func (m *Machine) PingFailed(now time.Time, n Node, certain bool, reason string)
 	m.reconsider(now)
 }
 
-// Undelivered tells that a message could not be delivered. It is certain where
-// the connection was refused or reset; a time-out is a suspicion.
-func (m *Machine) Undelivered(now time.Time, n Node, certain bool, reason string) {
-	p := m.peers[n]
-	if p == nil {
-		return
-	}
-	p.silent++
-	if certain {
-		m.lose(now, n, reason)
-	} else if p.silent >= 2 {
-		m.suspect(now, n, Node{})
-	}
+// Undelivered tells that a message could not be delivered. That may be the fault
+// of an old connection, so the node is asked; where nobody listens, the answer
+// comes within a millisecond.
+func (m *Machine) Undelivered(now time.Time, n Node) {
+	m.suspect(now, n, Node{})
 	m.reconsider(now)
 }
 
@@ -248,6 +250,12 @@ func (m *Machine) Undelivered(now time.Time, n Node, certain bool, reason string
 func (m *Machine) Progress(transition uint64) {
 	m.failures = 0
 	m.self.Transition = transition
+	for _, w := range m.last.Members {
+		if p := m.peers[w.Node()]; p != nil {
+			p.lost = 0
+			p.timeout -= (p.timeout - m.cfg.PingAfter) / 64
+		}
+	}
 }
 
 // Measured tells how fast this node is, in samples per second, and has gossip
@@ -273,13 +281,15 @@ func (m *Machine) Finished() {
 }
 
 // Leave starts an orderly exit: at the end of the step if a group runs. The
-// caller goes once the group is gone.
+// caller goes once the group is gone and the node is not Bound.
 func (m *Machine) Leave(now time.Time) {
 	if m.leaving {
 		return
 	}
 	m.leaving, m.self.Leaving = true, true
-	m.mine = nil
+	if m.mine != nil {
+		m.dropProposal()
+	}
 	m.emit(Announce{m.self})
 	m.boundary("this node leaves")
 }
@@ -328,10 +338,25 @@ func (m *Machine) Receive(now time.Time, msg Msg) {
 		m.onRefuse(now, from, *msg.Refuse)
 	case msg.Start != nil:
 		m.onStart(now, from, *msg.Start)
-	case msg.Stop != nil:
+	case msg.Stop != nil && m.bound(msg.Stop.View, from):
 		m.emit(Fail{fmt.Errorf("%s stopped the run: %s", from.ID, msg.Stop.Reason)})
 	}
 	m.reconsider(now)
+}
+
+// Bound tells whether this node has promised to be in a view that has not started
+// yet. Whoever leaves keeps the promise, and goes at the end of its first step.
+func (m *Machine) Bound() bool { return m.accepted != nil }
+
+// bound tells whether from is a member of the view called name, and that view
+// runs here or is accepted.
+func (m *Machine) bound(name Name, from Node) bool {
+	for _, v := range []*View{m.Running(), m.accepted} {
+		if v != nil && v.Name() == name && v.Rank(from) >= 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Tick lets time pass.
@@ -348,7 +373,7 @@ func (m *Machine) learn(f Fact) {
 		p = &peer{timeout: m.cfg.PingAfter}
 		m.peers[f.Node()] = p
 	}
-	p.fact, p.gone, p.pinging, p.silent, p.reporter = f, false, false, 0, Node{}
+	p.fact, p.gone, p.left, p.pinging, p.reporter = f, false, false, false, Node{}
 	m.hearGeneration(f.Generation)
 	if f.Trajectory != m.self.Trajectory && !p.told {
 		p.told = true
@@ -385,12 +410,14 @@ func (m *Machine) suspect(now time.Time, n, by Node) {
 }
 
 // lose takes a node for dead until it gives a sign of life.
-func (m *Machine) lose(_ time.Time, n Node, reason string) {
+func (m *Machine) lose(now time.Time, n Node, reason string) {
 	p := m.peers[n]
 	if p == nil || p.gone {
 		return
 	}
 	p.gone, p.pinging = true, false
+	p.lost++
+	p.barred = now.Add(m.cfg.Retry << min(p.lost, 8))
 	if m.runsWith(n) {
 		m.phase = stopping
 		m.emit(Halt{Cause{Blame: n, By: m.Self(), Reason: reason}})
@@ -410,6 +437,7 @@ func (m *Machine) linkBroke(now time.Time, a, b Node) {
 		m.bad[k] = l
 	}
 	l.count++
+	l.until = now
 	if l.count >= 2 {
 		l.until = now.Add(m.cfg.Patience << min(l.count-2, 6))
 		m.emit(Note{"link", a, fmt.Sprintf("the link between %s and %s broke %d times while both live: kept apart for %s", a.ID, b.ID, l.count, l.until.Sub(now))})
@@ -448,7 +476,7 @@ func (m *Machine) coordinator(now time.Time) Node {
 		consider(m.self)
 	}
 	for _, p := range m.peers {
-		if m.counts(p) && !now.Before(p.passed) {
+		if m.counts(p) && !now.Before(p.passed) && !now.Before(p.barred) {
 			consider(p.fact)
 		}
 	}
@@ -464,10 +492,10 @@ func (m *Machine) counts(p *peer) bool {
 }
 
 // wanted lists who should be in the next view, this node included.
-func (m *Machine) wanted() []Member {
+func (m *Machine) wanted(now time.Time) []Member {
 	want := []Member{m.seniority(m.self)}
 	for _, p := range m.peers {
-		if m.counts(p) {
+		if m.counts(p) && !now.Before(p.barred) {
 			want = append(want, m.seniority(p.fact))
 		}
 	}
@@ -480,7 +508,13 @@ func (m *Machine) wanted() []Member {
 // reconsider does whatever the present state asks for. It is called after every
 // event, so no case has to be remembered anywhere else.
 func (m *Machine) reconsider(now time.Time) {
-	if m.over() || m.leaving {
+	if m.over() {
+		return
+	}
+	if m.leaving {
+		if m.accepted != nil {
+			m.awaitStart(now)
+		}
 		return
 	}
 	switch {
@@ -504,7 +538,7 @@ func (m *Machine) over() bool {
 		return false
 	}
 	for _, p := range m.peers {
-		if m.counts(p) && p.fact.Finished {
+		if p.fact.Trajectory == m.self.Trajectory && p.fact.Finished && (p.left || m.counts(p)) {
 			m.emit(Over{p.fact})
 			return true
 		}
@@ -514,7 +548,7 @@ func (m *Machine) over() bool {
 
 // gatherJoins asks for a boundary once somebody has waited long enough to join.
 func (m *Machine) gatherJoins(now time.Time) {
-	joins := slices.ContainsFunc(m.wanted(), func(w Member) bool {
+	joins := slices.ContainsFunc(m.wanted(now), func(w Member) bool {
 		return m.last.Rank(w.Node()) < 0 && !m.keptOut(now, w.Node())
 	})
 	switch {
@@ -529,7 +563,7 @@ func (m *Machine) gatherJoins(now time.Time) {
 
 // keptOut tells whether n would be left out of the ring again for a bad link.
 func (m *Machine) keptOut(now time.Time, n Node) bool {
-	_, out := arrange(m.wanted(), m.isBad(now))
+	_, out := arrange(m.wanted(now), m.isBad(now))
 	return slices.ContainsFunc(out, func(o Member) bool { return o.Node() == n })
 }
 
@@ -542,7 +576,7 @@ func (m *Machine) boundary(reason string) {
 
 // considerProposing proposes the next view unless there is a reason to wait.
 func (m *Machine) considerProposing(now time.Time) {
-	want := m.wanted()
+	want := m.wanted(now)
 	if reason := m.whyWait(now, want); reason != "" {
 		m.complain(now, reason)
 		return
@@ -565,6 +599,7 @@ func (m *Machine) whyWait(now time.Time, want []Member) string {
 	switch {
 	case now.Before(m.notBefore), now.Before(m.graceUntil), now.Before(m.asideUntil):
 		return aMoment
+	case m.self.Finished: // nothing is left to wait for
 	case len(want) < m.cfg.MinNodes:
 		return fmt.Sprintf("%d nodes, %d here (%s)", m.cfg.MinNodes, len(want), ids(want))
 	case m.last == nil && !m.ready && now.Sub(m.born) < m.cfg.ExpectFor:
@@ -673,7 +708,7 @@ func (m *Machine) startView(now time.Time) {
 		start.Transition = max(start.Transition, a.Transition)
 	}
 	if reason := p.divergence(start.Transition); reason != "" {
-		m.stopAll(p.view, reason)
+		m.stopAll(p, reason)
 		return
 	}
 	for rank, w := range p.view.Members {
@@ -729,10 +764,10 @@ func OddOneOut(transition uint64, names []string, digests [][]byte) string {
 	return fmt.Sprintf("the state of %s differs from that of %d others at transition %d: its memory, its processor or its program is at fault", strings.Join(odd, ", "), count[major], transition)
 }
 
-func (m *Machine) stopAll(v *View, reason string) {
-	for _, w := range v.Members {
+func (m *Machine) stopAll(p *proposal, reason string) {
+	for _, w := range p.view.Members {
 		if w.Node() != m.Self() {
-			m.send(w.Node(), w.Addr, Msg{Stop: &Stop{reason}})
+			m.send(w.Node(), w.Addr, Msg{Stop: &Stop{p.name, reason}})
 		}
 	}
 	m.dropProposal()
@@ -749,6 +784,10 @@ func (m *Machine) standAside(now time.Time) {
 
 func (m *Machine) onPropose(now time.Time, from Node, v *View) {
 	name := v.Name()
+	if m.leaving {
+		m.refuse(from, name, "leaving")
+		return
+	}
 	if m.accepted != nil && m.accepted.Name() == name { // a repetition
 		m.answer(now, from, v)
 		return
@@ -773,11 +812,9 @@ func (m *Machine) onPropose(now time.Time, from Node, v *View) {
 // objection says why a proposal is not accepted, or "".
 func (m *Machine) objection(v *View, name Name) string {
 	switch {
-	case m.leaving:
-		return "leaving"
 	case !newer(v.Generation, name, m.gen, m.genName):
 		return fmt.Sprintf("generation %d is not newer than %d", v.Generation, m.gen)
-	case m.phase != idle && !v.Includes(m.last):
+	case m.phase != idle && m.last.Rank(v.Proposer) < 0 && !v.Includes(m.last): // a member that proposes has left the group: ours is dying too
 		return fmt.Sprintf("generation %d runs and not all its members would stay", m.last.Generation)
 	}
 	return ""
@@ -851,7 +888,7 @@ func (m *Machine) awaitProposal(now time.Time) {
 	if p == nil || p.pinging || now.Sub(p.pinged) < m.cfg.Retry {
 		return
 	}
-	if now.Sub(m.waiting) > m.cfg.Patience && p.fact.Entry == 0 {
+	if now.Sub(m.waiting) > m.cfg.Patience {
 		p.passed, m.waiting = now.Add(m.cfg.Patience), now
 		return
 	}
@@ -871,9 +908,9 @@ func (m *Machine) onHold(now time.Time, from Node, h Hold) {
 
 func (m *Machine) onAck(now time.Time, from Node, a Ack) {
 	switch {
-	case m.mine != nil && m.mine.name == a.View:
+	case m.mine != nil && m.mine.name == a.View && m.mine.view.Rank(from) >= 0:
 		m.mine.acks[from], m.mine.heard[from] = a, now
-	case m.phase == running && m.start.View == a.View && m.last.Name() == a.View:
+	case m.phase != idle && m.start.View == a.View && m.last.Name() == a.View:
 		start := m.start
 		m.send(from, m.peers[from].fact.Addr, Msg{Start: &start}) // ours was lost
 	default:
@@ -913,7 +950,10 @@ func (m *Machine) beNewcomer(gen uint64) {
 }
 
 func (m *Machine) onStart(now time.Time, from Node, s Start) {
-	if m.accepted != nil && m.accepted.Proposer == from && m.accepted.Name() == s.View && m.phase == idle {
+	if m.accepted == nil || m.accepted.Proposer != from || m.accepted.Name() != s.View || m.phase != idle {
+		return
+	}
+	if s.Donors[len(s.Donors)-1] < m.accepted.World() { // ascending, as checked
 		m.install(now, m.accepted, s)
 	}
 }
@@ -925,6 +965,11 @@ func (m *Machine) install(now time.Time, v *View, s Start) {
 	m.phase, m.last = running, v
 	m.self.Generation, m.self.Entry = v.Generation, v.Members[rank].Entry
 	m.joinsSince, m.complaint = time.Time{}, ""
+	for _, w := range v.Members { // the proposer has heard of each of them
+		if p := m.peers[w.Node()]; p != nil {
+			p.gone, p.pinging = false, false
+		}
+	}
 	m.failures++
 	if m.failures > 2 {
 		m.notBefore = now.Add(m.cfg.Retry << min(m.failures-2, 4))

@@ -56,8 +56,11 @@ type Start struct {
 	Donors     []int // ranks whose state is the one to start from
 }
 
-// Stop ends the run on every member: the replicas differ.
-type Stop struct{ Reason string }
+// Stop ends the run on every member of a view: the replicas differ.
+type Stop struct {
+	View   Name
+	Reason string
+}
 
 // Encode returns the wire form.
 func (m Msg) Encode() []byte {
@@ -83,7 +86,88 @@ func DecodeMsg(b []byte) (Msg, error) {
 	if set != 1 {
 		return Msg{}, fmt.Errorf("view: a message says %d things, want 1", set)
 	}
+	if err := m.check(); err != nil {
+		return Msg{}, fmt.Errorf("view: a message of %q: %w", m.From.ID, err)
+	}
 	return m, nil
+}
+
+// Bounds of what others may say.
+const (
+	maxNameBytes  = 120     // of an id, an address, a zone: four of them fit into gossip
+	maxMembers    = 1 << 16 // what a ring can hold
+	maxGeneration = 1 << 62 // so that one more is always possible
+)
+
+// check refuses what a sound node never says.
+func (m Msg) check() error {
+	if err := m.From.check(); err != nil {
+		return err
+	}
+	switch {
+	case m.Propose != nil:
+		return m.Propose.check()
+	case m.Ack != nil && m.Ack.Generation > maxGeneration, m.Refuse != nil && m.Refuse.Generation > maxGeneration:
+		return errGeneration
+	case m.Start != nil:
+		return m.Start.check()
+	}
+	return nil
+}
+
+var errGeneration = fmt.Errorf("a generation beyond %d", uint64(maxGeneration))
+
+func (f Fact) check() error {
+	if f.Generation > maxGeneration || f.Entry > maxGeneration {
+		return errGeneration
+	}
+	return checkNames(f.ID, f.Addr, f.Zone)
+}
+
+func checkNames(id, addr, zone string) error {
+	if n := len(id); n < 1 || n > maxNameBytes {
+		return fmt.Errorf("a node id of %d bytes, want 1 to %d", n, maxNameBytes)
+	}
+	if len(addr) > maxNameBytes || len(zone) > maxNameBytes {
+		return fmt.Errorf("an address of %d and a zone of %d bytes, want at most %d", len(addr), len(zone), maxNameBytes)
+	}
+	return nil
+}
+
+func (v *View) check() error {
+	if v.Generation > maxGeneration || len(v.Members) < 1 || len(v.Members) > maxMembers {
+		return fmt.Errorf("a view of generation %d with %d members", v.Generation, len(v.Members))
+	}
+	seen := make(map[Node]bool, len(v.Members))
+	for _, m := range v.Members {
+		if err := checkNames(m.ID, m.Addr, m.Zone); err != nil {
+			return err
+		}
+		if seen[m.Node()] || m.Entry > v.Generation {
+			return fmt.Errorf("a view with %s twice or of a later generation", m.ID)
+		}
+		seen[m.Node()] = true
+	}
+	if !seen[v.Proposer] {
+		return fmt.Errorf("a view whose proposer %q is no member", v.Proposer.ID)
+	}
+	return nil
+}
+
+// check holds donors to be ranks in ascending order; how many ranks there are
+// only the view knows.
+func (s *Start) check() error {
+	last := -1
+	for _, d := range s.Donors {
+		if d <= last {
+			return fmt.Errorf("a start with donors %v", s.Donors)
+		}
+		last = d
+	}
+	if last < 0 {
+		return fmt.Errorf("a start without donors")
+	}
+	return nil
 }
 
 // Pong is a node's answer to a ping: alive, and this is what I am doing. A
@@ -93,8 +177,8 @@ type Pong struct {
 	Running     Name // of the running view, zero if none
 	Generation  uint64
 	Coordinator Node   // whom it takes for the coordinator
-	Beat        uint64 // grows with whatever it computes, sends or receives
-	Waiting     bool   // it has done its part of the step and waits for a neighbour
+	Beat        uint64 // grows with each microbatch it computes and each frame it sends
+	Sent        uint64 // frames given to the transport in the running group
 }
 
 // Cause says why a group ended.

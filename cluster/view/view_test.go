@@ -14,7 +14,7 @@ func drawFact(t *rapid.T) Fact {
 	f := Fact{
 		ID: rapid.StringMatching(`[a-z0-9-]{1,64}`).Draw(t, "id"), Incarnation: rapid.Uint64().Draw(t, "incarnation"),
 		Addr: rapid.StringMatching(`[a-z0-9.:]{0,100}`).Draw(t, "addr"), Zone: rapid.StringMatching(`[a-z]{0,60}`).Draw(t, "zone"),
-		Generation: rapid.Uint64().Draw(t, "generation"), Entry: rapid.Uint64().Draw(t, "entry"),
+		Generation: rapid.Uint64Max(maxGeneration).Draw(t, "generation"), Entry: rapid.Uint64Max(maxGeneration).Draw(t, "entry"),
 		Transition: rapid.Uint64().Draw(t, "transition"), Speed: rapid.Float32Range(0, 1e9).Draw(t, "speed"),
 		Leaving: rapid.Bool().Draw(t, "leaving"), Finished: rapid.Bool().Draw(t, "finished"),
 	}
@@ -56,7 +56,8 @@ func FuzzParseFact(f *testing.F) {
 func FuzzDecodeMsg(f *testing.F) {
 	f.Add(Msg{Hello: &Hello{}}.Encode())
 	f.Add(Msg{Propose: &View{Generation: 1, Members: []Member{{ID: "a"}}}}.Encode())
-	f.Add([]byte(`{"Propose":{"Members":[{}]},"Ack":{}}`))
+	f.Add([]byte(`{"From":{"ID":"n1","Incarnation":2},"Start":{"Donors":[-1]}}`))
+	f.Add([]byte(`{"From":{"ID":"n1","Incarnation":2},"Propose":{"Members":[{}]}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := DecodeMsg(b)
 		if err != nil {
@@ -154,7 +155,7 @@ func TestMessagesSurviveTheirEncoding(t *testing.T) {
 	v := &View{Generation: 3, Proposer: Node{"a", 1}, Members: []Member{{ID: "a", Incarnation: 1, Entry: 1, Share: 1}}}
 	for _, m := range []Msg{
 		{Hello: &Hello{}}, {Propose: v}, {Hold: &Hold{v.Name()}}, {Ack: &Ack{v.Name(), 3, 9, [32]byte{1}}},
-		{Refuse: &Refuse{v.Name(), 4, true, "no"}}, {Start: &Start{v.Name(), 9, [32]byte{1}, []int{0}}}, {Stop: &Stop{"x"}},
+		{Refuse: &Refuse{v.Name(), 4, true, "no"}}, {Start: &Start{v.Name(), 9, [32]byte{1}, []int{0}}}, {Stop: &Stop{v.Name(), "x"}},
 	} {
 		m.From = Fact{ID: "a", Incarnation: 1 << 63, Trajectory: [32]byte{31: 1}}
 		got, err := DecodeMsg(m.Encode())
@@ -162,7 +163,16 @@ func TestMessagesSurviveTheirEncoding(t *testing.T) {
 			t.Errorf("%v: %s", err, cmp.Diff(m, got))
 		}
 	}
-	for _, bad := range []string{"", "{}", "[]", `{"Hello":{},"Stop":{}}`, `{"Propose":1}`} {
+	long := strings.Repeat("x", 300)
+	for _, bad := range []string{
+		"", "{}", "[]", `{"Hello":{},"Stop":{}}`, `{"Propose":1}`,
+		`{"Hello":{}}`, `{"From":{"ID":"` + long + `"},"Hello":{}}`, `{"From":{"ID":"a","Addr":"` + long + `"},"Hello":{}}`,
+		`{"From":{"ID":"a","Generation":18446744073709551615},"Hello":{}}`,
+		`{"From":{"ID":"a"},"Propose":{"Members":[]}}`, `{"From":{"ID":"a"},"Propose":{"Members":[{"ID":"b"}],"Proposer":{"ID":"a"}}}`,
+		`{"From":{"ID":"a"},"Propose":{"Members":[{"ID":"a"},{"ID":"a"}],"Proposer":{"ID":"a"}}}`,
+		`{"From":{"ID":"a"},"Propose":{"Members":[{"ID":"` + long + `"}],"Proposer":{"ID":"` + long + `"}}}`,
+		`{"From":{"ID":"a"},"Start":{}}`, `{"From":{"ID":"a"},"Start":{"Donors":[-1]}}`, `{"From":{"ID":"a"},"Start":{"Donors":[1,1]}}`,
+	} {
 		if _, err := DecodeMsg([]byte(bad)); err == nil {
 			t.Errorf("%q is a message", bad)
 		}
