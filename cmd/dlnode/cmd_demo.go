@@ -41,7 +41,7 @@ func (m *Main) newDemoCommand() *cobra.Command {
 	fl.IntVar(&f.threads, "threads", 0, "microbatches that a node computes at the same time (default its share of the CPUs)")
 	fl.BoolVar(&f.noChaos, "no-chaos", false, "kill nobody, let nobody join")
 	fl.StringVar(&f.job, "job", "", "another job `file` than the one built in")
-	fl.StringVar(&f.dir, "dir", "", "empty `directory` to work in (default one in the user's cache, which is removed)")
+	fl.StringVar(&f.dir, "dir", "", "empty `directory` to work in (default a temporary one, which is removed)")
 	fl.BoolVar(&f.keep, "keep", false, "do not remove the working directory")
 	return c
 }
@@ -105,14 +105,7 @@ func (m *Main) demoDir(dir string) (path string, temporary bool, err error) {
 		}
 		return dir, false, err
 	}
-	cache, err := m.cacheDir()
-	if err != nil {
-		return "", false, err
-	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", false, err
-	}
-	path, err = os.MkdirTemp(cache, "demo-")
+	path, err = os.MkdirTemp("", "dlnode-demo-")
 	return path, true, err
 }
 
