@@ -598,6 +598,9 @@ func (d *driver) groupDown(name view.Name, c view.Cause) {
 	}
 	if c != (view.Cause{}) {
 		d.shown.counters.Lost++
+		if g := d.node.gen; g != nil && g.attempt != nil {
+			d.shown.counters.Interrupted++
+		}
 	}
 	d.node.GroupDown(time.Now(), name, c)
 }

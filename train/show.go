@@ -173,6 +173,11 @@ func (d *driver) refresh(now time.Time) {
 		st.Ready = *d.ready()
 	}
 	st.Counters.Repeats = s.Repeats
+	if d.group != nil {
+		p := d.group.Progress()
+		st.Counters.BytesIn += p.BytesIn
+		st.Counters.BytesOut += p.BytesOut
+	}
 	d.members(now, st)
 	d.status.Store(st)
 }
