@@ -122,16 +122,28 @@ type ClosingNote struct {
 	By     string // id of the node that wrote the note
 	Blame  string // id of the node that is to blame; "" for none
 	Reason string // for people
+	Ending Ending
 }
+
+// Ending is the kind of an end.
+type Ending uint8
+
+// The kinds of ends.
+const (
+	Broken  Ending = iota // a node is lost, or members do not agree where they are
+	Orderly               // all that was begun is complete everywhere
+	Fatal                 // the whole run ends, on every node
+)
 
 // maxNoteString bounds each string of a ClosingNote on the wire, in bytes.
 const maxNoteString = 1024
 
 var errClosingNote = errors.New("allreduce: malformed closing note")
 
-// Append appends the note's wire form to dst: three strings, each after its length in two bytes.
-// Longer strings than 1024 bytes are cut.
+// Append appends the note's wire form to dst: the ending in one byte and three strings, each after its
+// length in two bytes. Longer strings than 1024 bytes are cut.
 func (n ClosingNote) Append(dst []byte) []byte {
+	dst = append(dst, byte(n.Ending))
 	for _, s := range [...]string{n.By, n.Blame, n.Reason} {
 		s = cut(s, maxNoteString)
 		dst = binary.LittleEndian.AppendUint16(dst, uint16(len(s)))
@@ -142,7 +154,11 @@ func (n ClosingNote) Append(dst []byte) []byte {
 
 // ParseClosingNote reads a note that fills all of b.
 func ParseClosingNote(b []byte) (ClosingNote, error) {
-	var n ClosingNote
+	if len(b) < 1 || Ending(b[0]) > Fatal {
+		return ClosingNote{}, errClosingNote
+	}
+	n := ClosingNote{Ending: Ending(b[0])}
+	b = b[1:]
 	for _, s := range [...]*string{&n.By, &n.Blame, &n.Reason} {
 		if len(b) < 2 {
 			return ClosingNote{}, errClosingNote

@@ -486,7 +486,7 @@ func TestPayloadsMayLieAtAnyAddress(t *testing.T) {
 func FuzzParseFrame(f *testing.F) {
 	f.Add(frameOf(Reduce, 2, 3, 1, 16).Append(nil))
 	f.Add(frameOf(Header, 0, 0, 1, 0).Append(nil))
-	f.Add(Frame{Kind: Closing, Payload: ClosingNote{"a", "b", "c"}.Append(nil)}.Append(nil))
+	f.Add(Frame{Kind: Closing, Payload: ClosingNote{"a", "b", "c", Broken}.Append(nil)}.Append(nil))
 	f.Add([]byte{})
 	f.Add(make([]byte, FrameOverhead))
 	f.Add(make([]byte, FrameOverhead-1))

@@ -1,0 +1,65 @@
+package train
+
+import (
+	"time"
+
+	"github.com/dlnode/dlnode/allreduce"
+	"github.com/dlnode/dlnode/allreduce/rpc"
+	"github.com/dlnode/dlnode/checkpoint"
+	"github.com/dlnode/dlnode/cluster/view"
+	"github.com/dlnode/dlnode/shard"
+)
+
+// World is all that a Host needs of the machine and the network that it runs on.
+// Run is one on sockets, files and goroutines; the simulator is another.
+//
+// Every function returns at once. Answers come by the function that was given,
+// called at most once, later, never from inside the call, by the goroutine that
+// owns the Host. Errors of calls to other nodes are *rpc.Error.
+type World interface {
+	// Now is the time of this machine, as far as waiting goes.
+	Now() time.Time
+
+	// Deliver sends a message. failed is called if it is known, or must be
+	// feared, that it did not arrive.
+	Deliver(addr string, e rpc.Envelope, failed func(error))
+	Ping(addr string, incarnation uint64, timeout time.Duration, done func(answer []byte, err error))
+	Describe(addr string, done func(answer []byte, err error))
+	// Fetch copies a state. cancel hurries it; done is called all the same.
+	Fetch(addr string, r rpc.FetchRequest, done func(blob []byte, err error)) (cancel func())
+
+	// Announce has gossip tell a fact about this node.
+	Announce(f view.Fact)
+
+	// OpenGroup starts a group. Its links are set up behind the scenes.
+	OpenGroup(cfg allreduce.GroupConfig, rightAddr string, h GroupHandlers) Link
+
+	// Compute computes this rank's part of an attempt. params must not be kept.
+	// cancel hurries it; done is called all the same.
+	Compute(a *Attempt, r shard.Range, params []float32, done func(Contribution, error)) (cancel func())
+
+	// Save writes a snapshot, which is the world's until done.
+	Save(s *checkpoint.Snapshot, done func(checkpoint.Result))
+
+	// Committed, Tell and Record are for journal, status page and terminal.
+	// What is told shows to people; a record goes to the journal alone.
+	Committed(c Committed)
+	Tell(e Event)
+	Record(e Event)
+}
+
+// GroupHandlers is who hears of a group.
+type GroupHandlers struct {
+	// Done gives the result of an op; headers are valid until the next Start.
+	Done func(seq uint64, headers [][]byte)
+	// Down tells, once, that the group has ended and nothing of it is left: the
+	// vectors of an op in progress are the caller's again.
+	Down func(note allreduce.ClosingNote)
+}
+
+// Link is a group in being: this node's two links and the ring between them.
+type Link interface {
+	Start(op allreduce.Op)
+	Close(ending allreduce.Ending, blame, reason string)
+	Progress() rpc.Progress
+}
