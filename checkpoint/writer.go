@@ -143,11 +143,18 @@ func (w *Writer) next() (s *Snapshot, giveUp error) {
 
 func (w *Writer) write(s *Snapshot) Result {
 	start := time.Now()
-	r := Result{Snapshot: s}
-	r.Saved, r.Err = w.cfg.Store.Save(s)
-	if r.Err == nil {
-		r.Pruned, r.PruneErr = w.cfg.Store.Prune(s.Trajectory, s.Transition, w.cfg.Keep)
-	}
+	r := WriteOne(w.cfg.Store, w.cfg.Keep, s)
 	r.Took = time.Since(start)
+	return r
+}
+
+// WriteOne saves a snapshot and removes what is older than the keep newest, as a
+// Writer does, but in the calling goroutine and without a clock: Took is zero.
+func WriteOne(store *Store, keep int, s *Snapshot) Result {
+	r := Result{Snapshot: s}
+	r.Saved, r.Err = store.Save(s)
+	if r.Err == nil {
+		r.Pruned, r.PruneErr = store.Prune(s.Trajectory, s.Transition, keep)
+	}
 	return r
 }
