@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,14 +69,15 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	return d.close()
 }
 
-// driver is the thin part of a node that has goroutines, clocks, files and
-// sockets. One goroutine, loop, owns the Node; everything else posts to it.
+// driver is what a Host has goroutines, clocks, files and sockets from: its
+// World, and the source of its events. One goroutine, loop, owns the Host;
+// everything else posts to it.
 type driver struct {
 	cfg     Config
 	task    *Task
 	log     *slog.Logger
 	self    view.Fact
-	node    *Node
+	host    *Host
 	box     *mailbox
 	engine  *Engine
 	pool    *pool
@@ -92,40 +92,17 @@ type driver struct {
 	cancel context.CancelFunc
 	calls  sync.WaitGroup
 
-	group     *rpc.Group
-	groupName view.Name
-	stopWork  context.CancelFunc // of the computation in hand
-	stopFetch context.CancelFunc
-	waiting   []*fetchRequest // for a state that is not here yet
-
-	pong     atomic.Pointer[view.Pong]
-	groupNow atomic.Pointer[rpc.Group] // what pongs tell of
-	gone     atomic.Bool               // the node has exited
-	status   atomic.Pointer[Status]
+	group    *rpc.Group              // the running one, nil if none
+	saveDone func(checkpoint.Result) // of the snapshot that the writer has
 	shown    shown
 
-	exit *Exit
+	// For the server's goroutines.
+	answer atomic.Pointer[pingAnswer]
+	status atomic.Pointer[Status]
+	gone   atomic.Bool // the node has exited
 }
 
-// fetchRequest is a node that copies our state.
-type fetchRequest struct {
-	fence allreduce.Fence
-	at    uint64
-	until time.Time
-	reply chan fetchReply // holds one
-}
-
-type fetchReply struct {
-	blob []byte
-	err  error
-}
-
-const (
-	tickEvery = 50 * time.Millisecond
-	// orderly is the reason in a closing note that blames nobody: the group
-	// ended after its farewell.
-	orderly = "end of the generation"
-)
+const tickEvery = 50 * time.Millisecond
 
 // checkArithmetic refuses a host on which the promise cannot hold.
 func checkArithmetic() error {
@@ -146,9 +123,6 @@ func newDriver(cfg Config) (*driver, error) {
 	if cfg.Threads == 0 {
 		cfg.Threads = runtime.GOMAXPROCS(0)
 	}
-	if cfg.MinNodes == 0 {
-		cfg.MinNodes = cfg.Task.Job.MinNodes
-	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -167,7 +141,6 @@ func newDriver(cfg Config) (*driver, error) {
 	}
 	d := &driver{cfg: cfg, task: cfg.Task, log: cfg.Log.With("node", cfg.Gossip.Name), box: newMailbox()}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
-	d.stopWork, d.stopFetch = func() {}, func() {} // a node may hurry what was never begun
 	var err error
 	d.journal, err = openJournal(cfg.Dir)
 	return d, err
@@ -180,61 +153,13 @@ func (d *driver) load() (*State, error) {
 		return nil, err
 	}
 	d.store = store
-	if err := store.Sweep(); err != nil {
-		d.log.Warn("old temporary files stay", "error", err)
-	}
-	if err := d.refuseOthers(); err != nil {
-		return nil, err
-	}
-	snap, skipped, err := store.Latest(d.task.Trajectory)
-	for _, s := range skipped {
-		text := fmt.Sprintf("checkpoint %s is passed over: %s", s.Path, s.Reason)
-		d.log.Warn(text)
-		d.record(Event{Time: time.Now(), Kind: "damaged", Text: text})
-	}
-	if errors.Is(err, checkpoint.ErrNone) {
-		return d.task.Start(), nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	s, err := d.task.restore(snap)
-	if err != nil {
-		return nil, fmt.Errorf("checkpoint of transition %d: %w", snap.Transition, err)
-	}
-	d.record(Event{Time: time.Now(), Kind: "resume", Step: s.Step, Text: fmt.Sprintf("resumes from the checkpoint of step %d", s.Step)})
-	return s, nil
-}
-
-// OtherTrajectoryError tells that a directory holds the states of another
-// trajectory, and in what its job differs.
-type OtherTrajectoryError struct {
-	Dir         string
-	Differences []string
-}
-
-func (e *OtherTrajectoryError) Error() string {
-	return fmt.Sprintf("%s holds checkpoints of another trajectory:\n  %s\nTrain in another directory, or start a new trajectory from that state with --fork",
-		e.Dir, strings.Join(e.Differences, "\n  "))
-}
-
-// refuseOthers keeps a directory to one trajectory.
-func (d *driver) refuseOthers() error {
-	all, err := d.store.Trajectories()
-	if err != nil || len(all) == 0 {
-		return err
-	}
-	for _, t := range all {
-		if t.ID == d.task.Trajectory {
-			return nil
+	return LoadState(d.task, store, func(e Event) {
+		e.Time = time.Now()
+		if e.Kind == "damaged" {
+			d.log.Warn(e.Text)
 		}
-	}
-	here := d.task.Identity()
-	diff := here.Differences("here", "there", Identity{Numerics: Numerics, Job: all[0].Job, Data: here.Data, Start: here.Start})
-	if len(diff) == 1 && strings.HasPrefix(diff[0], "starting state") {
-		diff = []string{"the job is the same, but data, program or starting state are not"}
-	}
-	return &OtherTrajectoryError{d.cfg.Checkpoints, diff}
+		d.Record(e)
+	})
 }
 
 // open starts everything that listens or runs.
@@ -246,20 +171,13 @@ func (d *driver) open(s *State) error {
 	d.engine = NewEngine(d.task, d.cfg.Threads)
 	d.engine.Clock(func() time.Duration { return time.Since(d.shown.since) })
 	d.pool = newPool(d.engine)
-	j := d.task.Job
-	d.writer = checkpoint.NewWriter(checkpoint.WriterConfig{Store: d.store, Keep: j.Checkpoint.Keep, Done: d.saved})
+	d.writer = checkpoint.NewWriter(checkpoint.WriterConfig{Store: d.store, Keep: d.task.Job.Checkpoint.Keep, Done: d.written})
 	g := d.cfg.Gossip
 	d.self = view.Fact{
 		ID: g.Name, Incarnation: g.Incarnation, Addr: d.advertised(), Zone: d.cfg.Zone, Trajectory: d.task.Trajectory, Transition: s.Transition,
 	}
-	vc := view.DefaultConfig(d.self)
-	vc.MinNodes, vc.Expect = d.cfg.MinNodes, d.cfg.Expect
-	if d.cfg.ExpectFor > 0 {
-		vc.ExpectFor = d.cfg.ExpectFor
-	}
-	d.node = NewNode(d.task, s, vc, checkpoint.Policy{
-		EverySteps: uint64(j.Checkpoint.EverySteps), Keep: j.Checkpoint.Keep, Replicas: j.Checkpoint.Replicas,
-	}, time.Now())
+	d.host = NewHost(HostConfig{Task: d.task, Self: d.self, MinNodes: d.cfg.MinNodes, Expect: d.cfg.Expect, ExpectFor: d.cfg.ExpectFor}, s, d)
+	d.storeAnswer()
 	d.refresh(time.Now())
 	if err := d.startGossip(); err != nil {
 		d.shutdown()
@@ -285,8 +203,7 @@ func (d *driver) listen() error {
 	}
 	d.client = rpc.NewClient(rpc.ClientConfig{})
 	d.server = rpc.Serve(rpc.ServerConfig{
-		Listener: l, Generation: func() uint64 { return d.pongNow().Generation }, Log: d.log,
-		Handlers: rpc.Handlers{Deliver: d.onDeliver, Ping: d.onPing, Describe: d.onDescribe, Status: d.onStatus, Fetch: d.onFetch},
+		Listener: l, Generation: d.generation, Log: d.log, Handlers: d.handlers(),
 	})
 	return nil
 }
@@ -329,424 +246,60 @@ func (d *driver) awaitJoined() {
 		case d.ctx.Err() != nil:
 			return
 		case err == nil:
-			d.box.post(func() { d.node.Ready(time.Now()) })
+			d.box.post(d.host.Joined)
 			return
 		case errors.Is(err, cluster.ErrSecret):
-			d.box.post(func() { d.node.Abort(err) })
+			d.box.post(func() { d.host.Abort(err) })
 			return
 		}
-		d.box.post(func() { d.tell(Event{Time: time.Now(), Kind: "unreachable", Text: err.Error()}) })
+		d.box.post(func() { d.Tell(Event{Time: time.Now(), Kind: "unreachable", Text: err.Error()}) })
 	}
 }
 
-func (d *driver) spawn(f func()) {
-	d.calls.Add(1)
-	go func() {
-		defer d.calls.Done()
-		f()
-	}()
+func (d *driver) onGossip(e cluster.Event) {
+	switch e.Kind {
+	case cluster.Up, cluster.Update:
+		d.host.Up(e.Fact)
+	case cluster.Left, cluster.Failed:
+		d.host.Down(e.Fact, e.Kind == cluster.Left)
+	}
 }
 
-// loop owns the node until it exits.
+// loop owns the host until it exits.
 func (d *driver) loop(ctx context.Context) {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	var todo []func()
 	leave := ctx.Done()
-	d.perform()
-	for d.exit == nil {
+	d.host.Begin()
+	for d.host.Exit() == nil {
 		select {
 		case <-d.box.filled:
 			todo = d.box.take(todo)
 			for _, f := range todo {
 				f()
-				d.perform()
 			}
 		case now := <-tick.C:
 			d.tick(now)
 		case <-leave:
 			leave = nil
-			d.node.Leave(time.Now())
+			d.host.Leave()
 		}
-		d.perform()
+		d.storeAnswer()
 		d.publish()
 	}
 }
 
 func (d *driver) tick(now time.Time) {
-	var p rpc.Progress
-	if d.group != nil {
-		p = d.group.Progress()
-	}
-	d.node.Tick(now, Links{p.WaitingSince, p.SendingSince, p.FramesIn})
-	d.serveWaiting()
+	d.host.Tick()
 	d.refresh(now)
 	if now.Sub(d.shown.announced) >= time.Second {
 		d.shown.announced = now
-		d.node.Measured(now, float32(d.ownSpeed()))
+		d.host.Measured(float32(d.ownSpeed()))
 	}
 	if err := d.journal.flush(); err != nil && !d.shown.journalFailed {
 		d.shown.journalFailed = true
 		d.log.Error("the journal cannot be written; training goes on", "error", err)
-	}
-}
-
-// perform carries out what the node wants.
-func (d *driver) perform() {
-	for d.exit == nil {
-		effects := d.node.Take()
-		if len(effects) == 0 {
-			return
-		}
-		for _, e := range effects {
-			d.do(e)
-		}
-		d.storePong()
-	}
-}
-
-// storePong renews the answer to pings, which is given without asking the node.
-func (d *driver) storePong() {
-	p := d.node.Pong(time.Now())
-	d.pong.Store(&p)
-	d.groupNow.Store(d.group)
-}
-
-func (d *driver) do(e Effect) {
-	switch e := e.(type) {
-	case view.Send:
-		d.send(e)
-	case view.Ping:
-		d.ping(e)
-	case view.Announce:
-		if d.gossip != nil {
-			d.gossip.Update(e.Fact)
-		}
-	case view.Stranger:
-		d.spawn(func() { d.compare(e) })
-	case OpenGroup:
-		d.openGroup(e)
-	case CloseGroup:
-		d.closeGroup(e)
-	case Compute:
-		d.compute(e)
-	case CancelCompute:
-		d.stopWork()
-	case Reduce:
-		if d.groupName == e.View {
-			d.group.Start(e.Op)
-		}
-	case Fetch:
-		d.fetch(e)
-	case CancelFetch:
-		d.stopFetch()
-	case Save:
-		d.save()
-	case Committed:
-		d.committed(e)
-	case Tell:
-		d.tell(e.Event)
-	case Exit:
-		d.exit = &e
-	default:
-		panic(fmt.Sprintf("train: an effect without a driver: %T", e))
-	}
-}
-
-func (d *driver) save() {
-	begun := time.Now()
-	s := d.node.Snapshot()
-	d.shown.stall += time.Since(begun)
-	d.shown.copies++
-	if back := d.writer.Submit(s); back != nil {
-		d.box.post(func() { d.node.Saved(time.Now(), errors.New("the writer is closed")) })
-	}
-}
-
-func (d *driver) send(e view.Send) {
-	payload := e.Msg.Encode()
-	d.spawn(func() {
-		_, err := d.client.Deliver(d.ctx, e.Addr, rpc.Envelope{Trajectory: d.task.Trajectory, From: d.self.Node().String(), Payload: payload})
-		if err != nil && d.ctx.Err() == nil {
-			d.log.Debug("a message was not delivered", "to", e.To.String(), "error", err)
-			d.box.post(func() { d.node.Undelivered(time.Now(), e.To) })
-		}
-	})
-}
-
-func (d *driver) ping(e view.Ping) {
-	d.spawn(func() {
-		ctx, cancel := context.WithTimeout(d.ctx, e.Timeout)
-		defer cancel()
-		b, err := d.client.Ping(ctx, e.Addr, e.To.Incarnation)
-		if d.ctx.Err() != nil {
-			return
-		}
-		var p view.Pong
-		if err == nil {
-			err = json.Unmarshal(b, &p)
-		}
-		d.box.post(func() {
-			if err != nil {
-				d.node.PingFailed(time.Now(), e.To, rpc.KindOf(err) != rpc.Timeout, pingReason(err, e.Timeout))
-				return
-			}
-			d.node.Ponged(time.Now(), e.To, p)
-		})
-	})
-}
-
-func pingReason(err error, timeout time.Duration) string {
-	switch rpc.KindOf(err) {
-	case rpc.Timeout:
-		return fmt.Sprintf("no answer for %s", timeout)
-	case rpc.Unreachable:
-		return "connection refused"
-	case rpc.Rejected:
-		return "its address belongs to another process now"
-	}
-	return err.Error()
-}
-
-// compare finds out in what a node on another trajectory differs. Whoever came
-// later, or never trained, does not belong.
-func (d *driver) compare(s view.Stranger) {
-	b, err := d.client.Describe(d.ctx, s.Fact.Addr)
-	var other Identity
-	if err == nil {
-		err = json.Unmarshal(b, &other)
-	}
-	if d.ctx.Err() != nil {
-		return
-	}
-	diff := []string{"it does not say in what"}
-	if err == nil {
-		diff = d.task.Identity().Differences("this node", s.Fact.ID, other)
-	}
-	d.box.post(func() {
-		e := &StrangerError{s.Fact.ID, s.Fact.Addr, diff}
-		if s.Senior {
-			d.node.Abort(e)
-			return
-		}
-		d.tell(Event{Time: time.Now(), Kind: "stranger", Node: s.Fact.ID, Text: e.Error() + "; it is not let in"})
-	})
-}
-
-// StrangerError tells that a node trains something else.
-type StrangerError struct {
-	Node, Addr  string
-	Differences []string
-}
-
-func (e *StrangerError) Error() string {
-	return fmt.Sprintf("%s (%s) walks another trajectory: %s", e.Node, e.Addr, strings.Join(e.Differences, "; "))
-}
-
-func (d *driver) openGroup(e OpenGroup) {
-	v, name := e.View, e.View.Name()
-	n := v.World()
-	right := v.Members[(e.Rank+1)%n]
-	d.groupName = name
-	d.group = rpc.StartGroup(d.server, rpc.GroupConfig{
-		Ring: allreduce.Config{Rank: e.Rank, World: n, Fence: name.Fence()},
-		Self: d.self.Node().String(), Left: v.Members[(e.Rank+n-1)%n].Node().String(),
-		Right: right.Node().String(), RightAddr: right.Addr, SetupTimeout: 3 * time.Second,
-		Done: func(seq uint64, headers [][]byte, _ []float32) {
-			d.box.post(func() {
-				begun := time.Now()
-				d.node.Reduced(begun, name, seq, headers)
-				d.shown.update += time.Since(begun)
-			})
-		},
-		Down: func(blame string, cause error) {
-			c := d.cause(v, blame, cause)
-			d.box.post(func() { d.groupDown(name, c) })
-		},
-	})
-}
-
-// cause translates the end of a group into the words of views.
-func (d *driver) cause(v *view.View, blame string, err error) view.Cause {
-	c := view.Cause{By: d.self.Node(), Reason: err.Error()}
-	if ended := (*rpc.Ended)(nil); errors.As(err, &ended) {
-		if ended.Note.Blame == "" && ended.Note.Reason == orderly {
-			return view.Cause{}
-		}
-		c.By, c.Reason = memberNamed(v, ended.Note.By), ended.Note.Reason
-	}
-	c.Blame = memberNamed(v, blame)
-	c.Reason = strings.TrimPrefix(c.Reason, "lost "+blame+": ")
-	return c
-}
-
-func memberNamed(v *view.View, name string) view.Node {
-	for _, m := range v.Members {
-		if m.Node().String() == name {
-			return m.Node()
-		}
-	}
-	return view.Node{}
-}
-
-func (d *driver) groupDown(name view.Name, c view.Cause) {
-	p := d.group.Progress()
-	d.shown.counters.BytesIn += p.BytesIn
-	d.shown.counters.BytesOut += p.BytesOut
-	if d.groupName == name {
-		d.group, d.groupName = nil, view.Name{}
-	}
-	if c != (view.Cause{}) {
-		d.shown.counters.Lost++
-		if g := d.node.gen; g != nil && g.attempt != nil {
-			d.shown.counters.Interrupted++
-		}
-	}
-	d.node.GroupDown(time.Now(), name, c)
-}
-
-func (d *driver) closeGroup(e CloseGroup) {
-	if d.groupName != e.View || d.group == nil {
-		return
-	}
-	if e.Cause == (view.Cause{}) {
-		d.group.Close("", orderly)
-		return
-	}
-	blame := ""
-	if !e.Cause.Blame.IsZero() {
-		blame = e.Cause.Blame.String()
-	}
-	d.group.Close(blame, e.Cause.Reason)
-}
-
-func (d *driver) compute(e Compute) {
-	ctx, cancel := context.WithCancel(d.ctx)
-	d.stopWork = cancel
-	d.pool.compute(ctx, e.Attempt, e.Range, e.Params, func(c Contribution, err error) {
-		cancel()
-		d.box.post(func() { d.node.Computed(time.Now(), e.View, c, err) })
-	})
-}
-
-func (d *driver) fetch(e Fetch) {
-	ctx, cancel := context.WithCancel(d.ctx)
-	d.stopFetch = cancel
-	d.spawn(func() {
-		defer cancel()
-		blob, err := d.client.Fetch(ctx, e.Donor.Addr, rpc.FetchRequest{View: e.View.Fence(), Transition: e.Transition})
-		d.box.post(func() { d.node.Fetched(time.Now(), e.View, blob, err) })
-	})
-}
-
-func (d *driver) onGossip(e cluster.Event) {
-	now := time.Now()
-	switch e.Kind {
-	case cluster.Up, cluster.Update:
-		d.node.Up(now, e.Fact)
-	case cluster.Left, cluster.Failed:
-		d.node.Down(now, e.Fact, e.Kind == cluster.Left)
-	}
-}
-
-func (d *driver) saved(r checkpoint.Result) {
-	d.box.post(func() {
-		now := time.Now()
-		s := r.Snapshot
-		if r.Err != nil {
-			d.shown.counters.SaveErrors++
-			d.log.Error("checkpoint failed; training goes on", "step", s.Step, "error", r.Err)
-			d.tell(Event{Time: now, Kind: "checkpoint failed", Step: s.Step, Text: fmt.Sprintf("the checkpoint of step %d could not be written: %v; training goes on", s.Step, r.Err)})
-		} else {
-			d.shown.counters.Checkpoints++
-			d.shown.checkpoint = r.Saved.Path
-			d.record(Event{Time: now, Kind: "checkpoint", Step: s.Step, Text: r.Saved.Path, Millis: millis(r.Took)})
-		}
-		if r.PruneErr != nil {
-			d.log.Warn("old checkpoints stay", "error", r.PruneErr)
-		}
-		d.node.Saved(now, r.Err)
-	})
-}
-
-func millis(t time.Duration) float64 { return float64(t.Microseconds()) / 1000 }
-
-// --- the door ---
-
-func (d *driver) onDeliver(_ context.Context, e rpc.Envelope) ([]byte, error) {
-	if e.Trajectory != d.task.Trajectory {
-		return nil, fmt.Errorf("trajectory %x is not walked here, but %x", e.Trajectory[:4], d.task.Trajectory[:4])
-	}
-	m, err := view.DecodeMsg(e.Payload)
-	if err != nil {
-		return nil, err
-	}
-	d.box.post(func() { d.node.Receive(time.Now(), m) })
-	return nil, nil
-}
-
-func (d *driver) pongNow() view.Pong {
-	if p := d.pong.Load(); p != nil {
-		return *p
-	}
-	return view.Pong{Fact: d.self}
-}
-
-func (d *driver) onPing(_ context.Context, incarnation uint64) ([]byte, error) {
-	if incarnation != 0 && incarnation != d.cfg.Gossip.Incarnation {
-		return nil, errors.New("another process has this address now")
-	}
-	if d.gone.Load() {
-		return nil, errors.New("the node goes")
-	}
-	p := d.pongNow()
-	p.Beat = d.engine.Done()
-	if g := d.groupNow.Load(); g != nil {
-		p.Sent = g.Progress().FramesOut
-		p.Beat += p.Sent
-	}
-	return json.Marshal(p)
-}
-
-func (d *driver) onDescribe(context.Context) ([]byte, error) { return json.Marshal(d.task.Identity()) }
-
-func (d *driver) onStatus(context.Context) ([]byte, error) {
-	s := d.status.Load()
-	if s == nil {
-		return nil, errors.New("starting")
-	}
-	return json.Marshal(s)
-}
-
-func (d *driver) onFetch(ctx context.Context, r rpc.FetchRequest) ([]byte, error) {
-	f := &fetchRequest{r.View, r.Transition, time.Now().Add(2 * time.Second), make(chan fetchReply, 1)}
-	d.box.post(func() { d.serve(f) })
-	select {
-	case reply := <-f.reply:
-		return reply.blob, reply.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	case <-d.ctx.Done():
-		return nil, errors.New("the node goes")
-	}
-}
-
-// serve answers a request for the state, or keeps it until the view that it
-// names has started here too.
-func (d *driver) serve(f *fetchRequest) {
-	blob, err := d.node.Serve(f.fence, f.at)
-	if errors.Is(err, ErrNotHere) && time.Now().Before(f.until) {
-		d.waiting = append(d.waiting, f)
-		return
-	}
-	f.reply <- fetchReply{blob, err}
-}
-
-func (d *driver) serveWaiting() {
-	all := d.waiting
-	d.waiting = nil
-	for _, f := range all {
-		d.serve(f)
 	}
 }
 
@@ -755,7 +308,7 @@ func (d *driver) serveWaiting() {
 // close takes everything down and tells how the run ended.
 func (d *driver) close() (Result, error) {
 	d.gone.Store(true)
-	e := *d.exit
+	e := *d.host.Exit()
 	r := d.result(e)
 	d.shutdown()
 	d.journal.write(Record{T: "end", Time: time.Now(), Node: d.self.ID, Transition: r.Transition, Step: r.Step, Text: r.Reason + r.Error})
@@ -764,7 +317,7 @@ func (d *driver) close() (Result, error) {
 }
 
 func (d *driver) result(e Exit) Result {
-	s := d.node.State()
+	s := d.host.Node().State()
 	m := checkpoint.Describe(d.task.snapshot(s))
 	model, state := m.ModelDigest(), m.Digest()
 	r := Result{
@@ -790,7 +343,7 @@ func (d *driver) shutdown() {
 	}
 	d.cancel()
 	if d.group != nil {
-		d.group.Close("", "the node goes")
+		link{d.group}.Close(allreduce.Broken, "", errGone.Error())
 		d.group.Wait() // until the neighbours have its last words
 	}
 	d.server.Close()

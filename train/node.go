@@ -411,17 +411,14 @@ func (n *Node) exit(e Exit) {
 	n.emit(e)
 }
 
-// stopped marks the reason of a group's end with which the whole run ends: who
-// has judged tells those that have not.
-const stopped = "the run is stopped: "
-
-// lastWords tells the group why this node goes.
+// lastWords tells the group why this node goes. Who has judged that the whole run
+// ends tells those that have not.
 func (n *Node) lastWords(e Exit) view.Cause {
 	me := n.views.Self()
 	fatal := (*FatalError)(nil)
 	switch {
 	case errors.As(e.Err, &fatal):
-		return view.Cause{By: me, Reason: stopped + fatal.Error()}
+		return view.Cause{By: me, Reason: fatal.Error(), Fatal: true}
 	case e.Err != nil:
 		return view.Cause{Blame: me, By: me, Reason: e.Err.Error()}
 	}
@@ -757,8 +754,8 @@ func (n *Node) GroupDown(now time.Time, v view.Name, c view.Cause) {
 		return
 	}
 	g.open = false
-	if why, ok := strings.CutPrefix(c.Reason, stopped); ok {
-		n.exit(Exit{Err: &FatalError{errors.New(why)}})
+	if c.Fatal {
+		n.exit(Exit{Err: &FatalError{errors.New(c.Reason)}})
 		return
 	}
 	if !g.closing {

@@ -13,7 +13,6 @@ import (
 type shown struct {
 	since         time.Time
 	events        []Event // the last maxEvents
-	counters      Counters
 	checkpoint    string
 	journalFailed bool
 
@@ -25,10 +24,6 @@ type shown struct {
 	lastLine time.Time
 	rates    []ratePoint
 	rate     float64
-
-	update time.Duration // judging and applying
-	stall  time.Duration // copying the state for checkpoints
-	copies int
 }
 
 type ratePoint struct {
@@ -42,19 +37,18 @@ const (
 	rateWindow    = 3 * time.Second
 )
 
-// tell passes on a line of the story to log, journal, status page and parent.
-func (d *driver) tell(e Event) {
+// Tell passes on a line of the story to log, journal, status page and parent.
+func (d *driver) Tell(e Event) {
 	d.log.Info(e.Text, "event", e.Kind, "generation", e.Generation, "step", e.Step)
-	d.record(e)
+	d.Record(e)
 	d.line(Line{Event: &e})
 	if e.Kind == "view" || e.Kind == "lost" || e.Kind == "joined" || e.Kind == "left" {
-		d.shown.counters.Views++
 		d.progress(e.Time)
 	}
 }
 
-// record keeps an event without telling it aloud.
-func (d *driver) record(e Event) {
+// Record keeps an event without telling it aloud.
+func (d *driver) Record(e Event) {
 	d.shown.events = append(d.shown.events, e)
 	if n := len(d.shown.events); n > maxEvents {
 		d.shown.events = d.shown.events[n-maxEvents:]
@@ -62,9 +56,9 @@ func (d *driver) record(e Event) {
 	d.journal.write(Record{T: "event", Time: e.Time, Node: d.cfg.Gossip.Name, Kind: e.Kind, About: e.Node, Text: e.Text, Generation: e.Generation, Step: e.Step, Millis: e.Millis})
 }
 
-func (d *driver) committed(c Committed) {
+// Committed keeps an account of a transition.
+func (d *driver) Committed(c Committed) {
 	now := time.Now()
-	d.shown.counters.Steps++
 	r := Record{
 		T: "step", Time: now, Transition: c.Transition, Kind: string(c.Kind), Step: c.Step, Generation: c.Generation, World: c.World,
 		Lo: c.Range.Lo, Hi: c.Range.Hi, Repeat: c.Repeat, Samples: c.Samples, Millis: millis(c.Took), Watch: fmt.Sprintf("%016x", c.Digest),
@@ -81,7 +75,7 @@ func (d *driver) committed(c Committed) {
 		d.progress(now)
 	}
 	if c.Epoch != nil && (c.Kind == Evaluate || d.task.Validation == nil) {
-		d.record(Event{Time: now, Kind: "epoch", Generation: c.Generation, Step: c.Step, Text: d.epochText(*c.Epoch)})
+		d.Record(Event{Time: now, Kind: "epoch", Generation: c.Generation, Step: c.Step, Text: d.epochText(*c.Epoch)})
 	}
 }
 
@@ -117,17 +111,17 @@ func (d *driver) progress(now time.Time) {
 }
 
 func (d *driver) progressNow(now time.Time) Progress {
-	s := d.node.State()
-	coordinator, waiting := d.node.Views().Status(now)
+	s := d.host.node.State()
+	coordinator, waiting := d.host.node.Views().Status(now)
 	p := Progress{
-		Node: d.self.ID, Coordinator: coordinator.ID, Generation: d.node.Views().Fact().Generation, Transition: s.Transition,
+		Node: d.self.ID, Coordinator: coordinator.ID, Generation: d.host.node.Views().Fact().Generation, Transition: s.Transition,
 		Step: s.Step, Steps: d.task.TotalSteps(), Epoch: min(len(s.History)+1, d.task.Job.Epochs), Epochs: d.task.Job.Epochs,
 		Samples: d.samples(s), Values: d.values(s), Waiting: waiting,
 	}
 	if s.Next == Evaluate {
 		p.Epoch = len(s.History)
 	}
-	if v, _ := d.node.View(); v != nil {
+	if v, _ := d.host.node.View(); v != nil {
 		p.World = v.World()
 	}
 	return p
@@ -161,22 +155,16 @@ func (d *driver) values(s *State) (all []Value) {
 
 // refresh renews the status page.
 func (d *driver) refresh(now time.Time) {
-	s := d.node.State()
+	s := d.host.node.State()
 	d.measureRate(now, d.samples(s))
 	st := &Status{
 		Ready: Ready{Node: d.self.ID, Incarnation: d.self.Incarnation, GRPC: d.self.Addr, Trajectory: hex.EncodeToString(d.task.Trajectory[:])},
 		Job:   d.task.Job.Name, State: d.stateWord(), Progress: d.progressNow(now), Rate: d.shown.rate,
-		Phases: d.phases(), Counters: d.shown.counters, Events: d.shown.events[:len(d.shown.events):len(d.shown.events)],
+		Phases: d.phases(), Counters: d.host.Counters(), Events: d.shown.events[:len(d.shown.events):len(d.shown.events)],
 		Since: d.shown.since, History: slices.Clone(s.History), Scalars: d.task.scalars, Checkpoint: d.shown.checkpoint,
 	}
 	if d.gossip != nil {
 		st.Ready = *d.ready()
-	}
-	st.Counters.Repeats = s.Repeats
-	if d.group != nil {
-		p := d.group.Progress()
-		st.Counters.BytesIn += p.BytesIn
-		st.Counters.BytesOut += p.BytesOut
 	}
 	d.members(now, st)
 	d.status.Store(st)
@@ -205,7 +193,7 @@ func (d *driver) ownSpeed() float64 {
 }
 
 func (d *driver) stateWord() string {
-	s, g := d.node.State(), d.node.gen
+	s, g := d.host.node.State(), d.host.node.gen
 	switch {
 	case s.Next == Done:
 		return "finished"
@@ -220,9 +208,9 @@ func (d *driver) stateWord() string {
 }
 
 func (d *driver) members(now time.Time, st *Status) {
-	coordinator, _ := d.node.Views().Status(now)
-	v, _ := d.node.View()
-	facts := append(d.node.Views().Peers(), d.node.Views().Fact())
+	coordinator, _ := d.host.node.Views().Status(now)
+	v, _ := d.host.node.View()
+	facts := append(d.host.node.Views().Peers(), d.host.node.Views().Fact())
 	if v != nil {
 		name := v.Name()
 		st.View = hex.EncodeToString(name[:])
@@ -237,7 +225,7 @@ func (d *driver) members(now time.Time, st *Status) {
 		}
 		m.Role = role(f, coordinator, m.Rank)
 		if m.Rank >= 0 {
-			m.Transition = max(m.Transition, d.node.State().Transition)
+			m.Transition = max(m.Transition, d.host.node.State().Transition)
 			st.Members = append(st.Members, m)
 		} else {
 			st.Others = append(st.Others, m)
@@ -259,17 +247,17 @@ func role(f view.Fact, coordinator view.Node, rank int) string {
 
 // phases returns where the time goes, per step.
 func (d *driver) phases() PhaseMillis {
-	p := d.node.Phases()
+	p, cost := d.host.node.Phases(), d.host.cost
 	if p.Steps == 0 {
 		return PhaseMillis{}
 	}
 	n := time.Duration(p.Steps)
 	m := PhaseMillis{
 		Data: millis(d.engine.DataTime() / n), Round: millis(d.engine.RoundTime() / n), Compute: millis(p.Compute / n),
-		Reduce: millis(p.Reduce / n), Update: millis(d.shown.update / n),
+		Reduce: millis(p.Reduce / n), Update: millis(cost.update / n),
 	}
-	if d.shown.copies > 0 {
-		m.Stall = millis(d.shown.stall / time.Duration(d.shown.copies))
+	if cost.copies > 0 {
+		m.Stall = millis(cost.stall / time.Duration(cost.copies))
 	}
 	return m
 }

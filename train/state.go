@@ -37,6 +37,12 @@ type State struct {
 	best   []float32   // weights of the best epoch, nil if none
 }
 
+// Params returns the parameters themselves, flat, as nn.Model.Tensors says.
+func (s *State) Params() []float32 { return s.params }
+
+// Slots returns the optimizer's vectors themselves, each as long as Params.
+func (s *State) Slots() [][]float32 { return s.slots }
+
 // meta is the small part of the state, as it stands in a checkpoint's meta.json.
 type meta struct {
 	Transition uint64   `json:"transition"` // what "greatest" compares; each kind counts one

@@ -186,6 +186,7 @@ type Cause struct {
 	Blame  Node   // who was lost, zero if nobody is to blame
 	By     Node   // who noticed
 	Reason string // "stream reset after 3 ms"
+	Fatal  bool   // the whole run ends, for that reason, on every node
 }
 
 // Effect is something that a Machine wants done. Performing one has no result

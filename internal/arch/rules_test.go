@@ -77,7 +77,7 @@ var pure = []string{
 	"cluster/view/", "allreduce/*.go", "allreduce/exact/", "shard/", "nn/", "optim/",
 	"checkpoint/snapshot.go", "checkpoint/manifest.go", "checkpoint/blob.go", "checkpoint/policy.go",
 	"checkpoint/safetensors/",
-	"train/node.go", "train/state.go", "train/step.go", "train/header.go", "train/task.go",
+	"train/node.go", "train/host.go", "train/load.go", "train/state.go", "train/step.go", "train/header.go", "train/task.go",
 	"cmd/dlnode/internal/supervise/machine.go",
 }
 
