@@ -1,0 +1,153 @@
+package sim
+
+// mutant is one bug of mutants.md: an edit of one file of the product.
+type mutant struct {
+	name  string
+	by    string // who chose it
+	file  string // from the root of the module, with slashes
+	edits []edit
+}
+
+// edit replaces a piece of a file. The old text occurs in it exactly once, so
+// that an edit is never planted in another place than the one it was chosen for.
+type edit struct{ old, new string }
+
+const (
+	founder  = "founder"
+	outsider = "outsider"
+)
+
+// mutants has the rows of mutants.md, in order.
+var mutants = []mutant{
+	{"skip-generation-check", founder, "cluster/view/machine.go", []edit{{
+		`case !newer(v.Generation, name, m.gen, m.genName):`,
+		`case v.Generation == 0:`,
+	}}},
+	{"early-done", founder, "allreduce/ring.go", []edit{{
+		`if r.waiting == 0 {`,
+		`if r.waiting == 0 || r.waiting == 1 && r.unheard == 0 && r.finished == r.layout.segments(r.own) {`,
+	}}},
+	{"lost-overflow", founder, "train/step.go", []edit{{
+		`case a.Kind == Update && exact.Overflow(a.Grad, vd.grad), exact.Overflow(a.Scalar, vd.scalar):`,
+		`case false:`,
+	}}},
+	{"no-dir-sync", founder, "checkpoint/store.go", []edit{{
+		`return m, kept, s.fs.SyncDir(parent)`,
+		`return m, kept, nil`,
+	}}},
+	{"smallest-transition", founder, "cluster/view/machine.go", []edit{{
+		`start := Start{View: p.name}`,
+		`start := Start{View: p.name, Transition: p.acks[m.Self()].Transition}`,
+	}, {
+		`start.Transition = max(start.Transition, a.Transition)`,
+		`start.Transition = min(start.Transition, a.Transition)`,
+	}}},
+	{"quiet-too-early", founder, "train/node.go", []edit{{
+		`if g.open || g.computing || g.fetching {`,
+		`if g.open || g.fetching {`,
+	}}},
+	{"believe-any-copy", founder, "train/node.go", []edit{{
+		`if checkpoint.Digest(snap) != n.gen.start.Digest {`,
+		`if snap.Transition != n.gen.start.Transition {`,
+	}}},
+	{"early-stopping-forgotten", founder, "train/state.go", []edit{{
+		`	if s.HasBest {`,
+		`	s.Stopping.Wait = 0
+	if s.HasBest {`,
+	}}},
+	{"same-id-same-life", founder, "cluster/view/view.go", []edit{{
+		`func(m Member) bool { return m.Node() == n })`,
+		`func(m Member) bool { return m.ID == n.ID })`,
+	}}},
+	{"one-sided-farewell", founder, "train/node.go", []edit{{
+		`n.begin(now, &Attempt{Transition: n.state.Transition, Kind: Farewell, Step: n.state.Step})`,
+		`n.bye()`,
+	}}},
+	{"barred-for-ever", founder, "cluster/view/machine.go", []edit{{
+		`p.barred = now.Add(m.cfg.Retry << min(p.lost, 8))`,
+		`p.barred = now.Add(m.cfg.Retry << 24)`,
+	}}},
+	{"dead-member-waited-for", founder, "cluster/view/machine.go", []edit{{
+		`q != nil && (q.gone || q.fact.Leaving) {`,
+		`q != nil && q.fact.Leaving {`,
+	}}},
+	{"remainder-dropped", outsider, "allreduce/layout.go", []edit{{
+		`return n/world*c + min(c, n%world) }`,
+		`return n / world * c }`,
+	}}},
+	{"held-frame-not-copied", outsider, "allreduce/ring.go", []edit{{
+		`f.Payload = append(own[:0], f.Payload...)`,
+		`_ = own`,
+	}}},
+	{"seen-survives", outsider, "allreduce/exact/sum.go", []edit{{
+		`		s.seen[i] = None
+`,
+		``,
+	}}},
+	{"seen-of-the-last-rank", outsider, "train/step.go", []edit{{
+		`exact.MergeSeen(vd.grad, h.GradSeen)`,
+		`copy(vd.grad, h.GradSeen)`,
+	}}},
+	{"best-is-an-alias", outsider, "train/step.go", []edit{{
+		`s.best = append(s.best[:0], s.params...)`,
+		`s.best = s.params`,
+	}}},
+	{"epoch-turns-early", outsider, "shard/plan.go", []edit{{
+		`return step / uint64(p.StepsPerEpoch())`,
+		`return (step + 1) / uint64(p.StepsPerEpoch())`,
+	}}},
+	{"stale-blob", outsider, "train/node.go", []edit{{
+		`if n.blob == nil || n.blobAt != transition {`,
+		`if n.blob == nil {`,
+	}, {
+		`	n.blob = nil
+`,
+		``,
+	}}},
+	{"snapshot-not-copied", outsider, "train/node.go", []edit{{
+		`return n.task.snapshot(n.spare)`,
+		`return n.task.snapshot(n.state)`,
+	}}},
+	{"final-save-skipped", outsider, "train/node.go", []edit{{
+		`(final || n.policy.Writes(n.gen.rank) && !n.writing) {`,
+		`(final || n.policy.Writes(n.gen.rank)) && !n.writing {`,
+	}}},
+	{"leaves-without-saving", outsider, "train/node.go", []edit{{
+		`checkpoint.Moment{Step: n.state.Step, Stopping: true}`,
+		`checkpoint.Moment{Step: n.state.Step}`,
+	}}},
+	{"watch-stands-still", outsider, "train/state.go", []edit{{
+		`block := int(s.Transition % watchBlocks)`,
+		`block := 0`,
+	}}},
+	{"ack-before-quiet", outsider, "cluster/view/machine.go", []edit{{
+		`	m.boundary("a wider view is accepted")
+	if m.phase == idle {`,
+		`	m.boundary("a wider view is accepted")
+	if m.phase != running {`,
+	}}},
+	{"suspicion-never-cleared", outsider, "cluster/view/machine.go", []edit{{
+		`p.fact, p.gone, p.left, p.pinging, p.reporter = f, false, false, false, Node{}`,
+		`p.fact, p.gone, p.left, p.reporter = f, false, false, Node{}`,
+	}}},
+	{"loss-ignored-while-stopping", outsider, "cluster/view/machine.go", []edit{{
+		`	if m.runsWith(n) {`,
+		`	if m.phase == running && m.runsWith(n) {`,
+	}}},
+	{"member-goes-home", outsider, "cluster/view/machine.go", []edit{{
+		`if m.self.Finished || m.last != nil || m.phase != idle {`,
+		`if m.self.Finished || m.phase != idle {`,
+	}}},
+	{"min-nodes-only-at-start", outsider, "cluster/view/machine.go", []edit{{
+		`case len(want) < m.cfg.MinNodes:`,
+		`case m.last == nil && len(want) < m.cfg.MinNodes:`,
+	}}},
+	{"prune-keeps-the-oldest", outsider, "checkpoint/policy.go", []edit{{
+		`return older[:max(0, len(older)-p.Keep)]`,
+		`return older[min(p.Keep, len(older)):]`,
+	}}},
+	{"unverified-file", outsider, "checkpoint/read.go", []edit{{
+		`if got := Hash(h.Sum(nil)); got != f.SHA256 {`,
+		`if got := Hash(h.Sum(nil)); got == (Hash{}) {`,
+	}}},
+}
