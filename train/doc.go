@@ -5,7 +5,8 @@
 //	State    S: all that training knows, equal bit for bit on every node
 //	Engine   computes a rank's share of a step as exact sums
 //	Node     one node as a pure machine: events in, effects out
-//	Run      the driver with sockets, files and goroutines
+//	Host     carries out what a Node wants, by a World
+//	Run      the World of sockets, files and goroutines
 //	Fit      the driver for one process alone: the oracle, and the library's door
 //
 // A state moves by transitions: an update, an evaluation, the return of the best

@@ -81,7 +81,9 @@ func NewHost(cfg HostConfig, s *State, w World) *Host {
 	cfg.Self.Transition = s.Transition
 	vc := view.DefaultConfig(cfg.Self)
 	vc.MinNodes, vc.Expect = cmp.Or(cfg.MinNodes, cfg.Task.Job.MinNodes), cfg.Expect
-	vc.ExpectFor = cmp.Or(cfg.ExpectFor, vc.ExpectFor)
+	if cfg.ExpectFor > 0 {
+		vc.ExpectFor = cfg.ExpectFor
+	}
 	c := cfg.Task.Job.Checkpoint
 	policy := checkpoint.Policy{EverySteps: uint64(c.EverySteps), Keep: c.Keep, Replicas: c.Replicas}
 	return &Host{
