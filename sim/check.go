@@ -1,0 +1,281 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/dlnode/dlnode/allreduce"
+	"github.com/dlnode/dlnode/checkpoint"
+	"github.com/dlnode/dlnode/train"
+)
+
+// checks look at a cluster from outside. What they hold against the product they
+// have seen themselves: records that were read, states, files, exits, times.
+//
+//	digest     at equal transitions all states are equal, on all nodes, disks and at all times
+//	samples    a step uses what the first one to do it used; an epoch uses each sample once
+//	regress    no life's transition goes back; a start finds what was reported durable
+//	generation a life's views have growing generations, and no view twice
+//	fence      a group takes in frames of its own only
+//	overlap    one computation, copy, save at a time; parameters stand still meanwhile
+//	members    nobody trains with fewer nodes than min_nodes
+//	error      no node ends with an error that no fault explains
+//	hash       whoever finishes has the state that one node in a perfect world ends with
+//	durable    what a node that ends in order leaves behind survives a loss of power
+//	liveness   after the last fault the full view forms and training ends, in time
+//	leak       nothing stays open, no file half-written
+type checks struct {
+	c       *Cluster
+	states  map[uint64]known     // by transition
+	work    map[workKey][]uint64 // ids read for an attempt, by all ranks so far
+	used    map[uint64][]uint64  // ids that a transition used, sorted
+	kinds   map[uint64]train.Kind
+	ended   []*life
+	flipped *flip // a bit that was flipped in memory: the one fault that may stop a run
+}
+
+// known is the state that somebody had at a transition.
+type known struct {
+	digest [32]byte
+	who    string
+}
+
+// workKey names an attempt of one group.
+type workKey struct {
+	fence      allreduce.Fence
+	transition uint64
+	repeat     int
+}
+
+// fail ends the schedule.
+func (k *checks) fail(check, format string, args ...any) {
+	f := &Failure{check, fmt.Sprintf(format, args...)}
+	k.c.trace.logf(k.c.now, "CHECK", "%s", f.Error())
+	panic(f)
+}
+
+func (k *checks) booted(l *life, s *train.State) {
+	if d := l.disk; s.Transition < d.durable && !d.rotten {
+		k.fail("regress", "%s starts at transition %d, but %d was reported written", l.name(), s.Transition, d.durable)
+	}
+	l.disk.durable = s.Transition
+	k.compare(l, s.Transition, l.host.Node().Digest(), "starts with")
+}
+
+// compare holds a state against what anybody else had at its transition.
+func (k *checks) compare(l *life, transition uint64, d [32]byte, does string) {
+	if k.states == nil {
+		k.states = map[uint64]known{}
+	}
+	old, ok := k.states[transition]
+	if !ok {
+		k.states[transition] = known{d, l.name()}
+		return
+	}
+	if old.digest != d && k.flipped == nil {
+		k.fail("digest", "%s %s state %x at transition %d, %s had %x", l.name(), does, d[:4], transition, old.who, old.digest[:4])
+	}
+}
+
+// look is called after everything that happens to a life.
+func (k *checks) look(l *life) {
+	t := l.host.Node().State().Transition
+	if t == l.last {
+		return
+	}
+	if t < l.last {
+		k.fail("regress", "%s goes back from transition %d to %d", l.name(), l.last, t)
+	}
+	l.last = t
+	k.compare(l, t, l.host.Node().Digest(), "has")
+}
+
+func (k *checks) opened(l *life, g *group) {
+	v, _ := l.host.Node().View()
+	if v.Generation <= l.gen {
+		k.fail("generation", "%s opens a group of generation %d after one of %d", l.name(), v.Generation, l.gen)
+	}
+	if v.World() < k.c.opt.MinNodes && l.host.Node().State().Next != train.Done {
+		k.fail("members", "%s trains with %d nodes, min_nodes is %d", l.name(), v.World(), k.c.opt.MinNodes)
+	}
+	l.gen = v.Generation
+	if len(l.groups) > 0 {
+		k.fail("overlap", "%s opens a group while another is up", l.name())
+	}
+}
+
+func (k *checks) down(l *life, g *group) {
+	if l.host == nil || l.computing && l.current() != nil {
+		k.fail("overlap", "%s: a group goes down twice", l.name())
+	}
+}
+
+func (k *checks) computed(l *life, a *train.Attempt, ids []uint64) {
+	if k.work == nil {
+		k.work = map[workKey][]uint64{}
+	}
+	if g := l.current(); g != nil {
+		key := workKey{g.cfg.Ring.Fence, a.Transition, a.Repeat}
+		k.work[key] = append(k.work[key], ids...)
+	}
+}
+
+// committed holds what was read for a step against what others read for it.
+func (k *checks) committed(l *life, c train.Committed) {
+	if c.Transition != l.last+1 {
+		k.fail("regress", "%s completes transition %d after %d", l.name(), c.Transition, l.last)
+	}
+	if c.Kind != train.Update && c.Kind != train.Evaluate {
+		return
+	}
+	if k.used == nil {
+		k.used, k.kinds = map[uint64][]uint64{}, map[uint64]train.Kind{}
+	}
+	v, _ := l.host.Node().View()
+	key := workKey{v.Name().Fence(), c.Transition - 1, c.Repeat}
+	ids, fresh := k.work[key]
+	if !fresh {
+		return // somebody else of the same group has been here
+	}
+	delete(k.work, key)
+	slices.Sort(ids)
+	if old, ok := k.used[c.Transition]; ok && !slices.Equal(old, ids) && k.flipped == nil {
+		k.fail("samples", "%s in generation %d: transition %d used %d samples, once before %d, or others", l.name(), c.Generation, c.Transition, len(ids), len(old))
+	}
+	k.used[c.Transition], k.kinds[c.Transition] = ids, c.Kind
+}
+
+func (k *checks) saved(l *life, s *checkpoint.Snapshot, r checkpoint.Result) {
+	d := l.disk
+	switch {
+	case errors.Is(r.Err, checkpoint.ErrConflict) && k.flipped == nil:
+		k.fail("digest", "%s finds another checkpoint of transition %d: %v", l.name(), s.Transition, r.Err)
+	case r.Err != nil:
+		if !d.full && !d.failing && !d.rotten {
+			k.fail("error", "%s cannot write transition %d on a sound disk: %v", l.name(), s.Transition, r.Err)
+		}
+	default:
+		d.durable = max(d.durable, s.Transition)
+		k.compare(l, s.Transition, r.Saved.Digest, "has written")
+	}
+}
+
+func (k *checks) startFailed(l *life, err error) {
+	if d := l.disk; !d.failing && d.dieAt == 0 && d.how == "" {
+		k.fail("error", "%s cannot start: %v", l.name(), err)
+	}
+}
+
+func (k *checks) exited(l *life, e *train.Exit) {
+	k.ended = append(k.ended, l)
+	s := l.host.Node().State()
+	switch {
+	case e.Err != nil:
+		k.explain(l, e)
+	case e.Finished:
+		if d := l.host.Node().Digest(); d != k.c.load.Want && k.c.load.Want != ([32]byte{}) {
+			k.fail("hash", "%s finishes with state %x, alone it is %x", l.name(), d[:8], k.c.load.Want[:8])
+		}
+	case l.leaving && e.Reason == "left" && s.Transition > 0 && l.disk.durable < s.Transition:
+		k.fail("durable", "%s left at transition %d; %d is the last that it wrote", l.name(), s.Transition, l.disk.durable)
+	}
+}
+
+// explain accepts an error that a fault of this schedule must have.
+func (k *checks) explain(l *life, e *train.Exit) {
+	disk := l.disk.full || l.disk.failing || l.disk.rotten
+	if disk && (strings.Contains(e.Err.Error(), "checkpoint") || strings.Contains(e.Err.Error(), "space")) {
+		return
+	}
+	if k.flipped != nil && k.flipped.explains(l, e.Err) {
+		return
+	}
+	k.fail("error", "%s ends with: %v", l.name(), e.Err)
+}
+
+// atTheEnd looks at what is left when nobody lives any more. It returns how many
+// nodes finished.
+func (k *checks) atTheEnd() (finished int) {
+	left := 0
+	for _, l := range k.ended {
+		switch {
+		case l.exit.Finished:
+			finished++
+		case l.exit.Reason == "left" || l.exit.Err != nil:
+			left++
+		}
+	}
+	if k.flipped != nil {
+		k.flipped.verdict(k)
+		return finished
+	}
+	if finished == 0 {
+		k.fail("liveness", "nobody has the final state; %d nodes left before the end", left)
+	}
+	k.epochs()
+	k.disks()
+	return finished
+}
+
+// epochs holds the samples of whole epochs against the data set.
+func (k *checks) epochs() {
+	ts := make([]uint64, 0, len(k.used))
+	for t := range k.used {
+		ts = append(ts, t)
+	}
+	slices.Sort(ts)
+	perEpoch := int(k.c.load.Task.StepsPerEpoch())
+	var epoch []uint64
+	steps := 0
+	for _, t := range ts {
+		ids := k.used[t]
+		if k.kinds[t] == train.Evaluate {
+			if !slices.Equal(ids, sorted(k.c.load.validation)) {
+				k.fail("samples", "the evaluation of transition %d used %d samples of %d, or others", t, len(ids), len(k.c.load.validation))
+			}
+			continue
+		}
+		epoch = append(epoch, ids...)
+		if steps++; steps%perEpoch == 0 {
+			if !slices.Equal(sorted(epoch), sorted(k.c.load.train)) {
+				k.fail("samples", "epoch %d used %d samples of %d, or some twice", steps/perEpoch, len(epoch), len(k.c.load.train))
+			}
+			epoch = epoch[:0]
+		}
+	}
+}
+
+func sorted(ids []uint64) []uint64 {
+	s := slices.Clone(ids)
+	slices.Sort(s)
+	return s
+}
+
+// disks has the power fail everywhere, with the worst of luck, and starts once
+// more from what is left.
+func (k *checks) disks() {
+	seen := map[*disk]bool{}
+	for _, l := range k.ended {
+		if !l.exit.Finished || l.exit.Err != nil || seen[l.disk] || l.disk.rotten || k.c.diskOf(l.id) != l.disk {
+			continue
+		}
+		seen[l.disk] = true
+		l.disk.recover()
+		l.disk.PowerLoss(nil)
+		store, err := checkpoint.Open(l.disk.Process(), storeDir)
+		if err != nil {
+			k.fail("durable", "%s: %v", l.name(), err)
+		}
+		s, err := train.LoadState(l.task, store, func(train.Event) {})
+		if err != nil || s.Next != train.Done {
+			k.fail("durable", "%s finished, but after a loss of power its disk has not the final state: %v", l.name(), err)
+		}
+		for _, p := range l.disk.Paths() {
+			if strings.Contains(p, "/.tmp-") || strings.Contains(p, "/.dead-") {
+				k.fail("leak", "%s stays on the disk of %s", p, l.id)
+			}
+		}
+	}
+}

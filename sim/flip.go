@@ -1,0 +1,58 @@
+package sim
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/dlnode/dlnode/train"
+)
+
+// flip is one bit that flips in the memory of a node: the only fault that may
+// stop a run, for nobody may go on from a state that nobody can trust.
+type flip struct {
+	who  *life
+	what string
+	want [32]byte
+}
+
+// flipState flips a bit of a node's state.
+func (c *Cluster) flipState(l *life) {
+	s := l.host.Node().State()
+	vectors := append([][]float32{s.Params()}, s.Slots()...)
+	i := c.rnd.IntN(len(vectors) + 1)
+	c.checks.flipped = &flip{who: l, want: c.load.Want}
+	if i == len(vectors) {
+		k := c.rnd.IntN(len(s.GradExps))
+		s.GradExps[k] ^= 1 << c.rnd.IntN(5)
+		c.checks.flipped.what = fmt.Sprintf("exponent %d", k)
+	} else {
+		v := vectors[i]
+		k := c.rnd.IntN(len(v))
+		v[k] = math.Float32frombits(math.Float32bits(v[k]) ^ 1<<c.rnd.IntN(31))
+		c.checks.flipped.what = fmt.Sprintf("vector %d, element %d", i, k)
+	}
+	l.logf("a bit flips in its memory: %s", c.checks.flipped.what)
+}
+
+// explains accepts the error that names the node, or that says why none is named.
+func (f *flip) explains(l *life, err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "the state of "+f.who.id+" differs from that of") || strings.Contains(text, "nobody can know who is right")
+}
+
+// verdict: the run has stopped, or the flip has changed nothing in the end.
+func (f *flip) verdict(k *checks) {
+	for _, l := range k.ended {
+		if d := l.host.Node().Digest(); l.exit.Finished && d != f.want {
+			k.fail("flip", "a bit flipped in %s (%s), and %s ends with another model", f.who.name(), f.what, l.name())
+		}
+	}
+}
+
+// flipGradient is where a directed schedule flips a bit of a rank's sums.
+func (l *life) flipGradient(a *train.Attempt, c train.Contribution) {
+	if f := l.c.flipSums; f != nil {
+		f(l, a, c)
+	}
+}
