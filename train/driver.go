@@ -343,7 +343,7 @@ func (d *driver) shutdown() {
 	}
 	d.cancel()
 	if d.group != nil {
-		link{d.group}.Close(allreduce.Broken, "", errGone.Error())
+		d.group.Close(allreduce.Broken, "", errGone.Error())
 		d.group.Wait() // until the neighbours have its last words
 	}
 	d.server.Close()

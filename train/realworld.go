@@ -77,12 +77,11 @@ const setupTimeout = 3 * time.Second
 func (d *driver) OpenGroup(cfg allreduce.GroupConfig, rightAddr string, h GroupHandlers) Link {
 	var g *rpc.Group
 	g = rpc.StartGroup(d.server, rpc.GroupConfig{
-		Ring: cfg.Ring, Self: cfg.Self, Left: cfg.Left, Right: cfg.Right, RightAddr: rightAddr, SetupTimeout: setupTimeout,
+		Group: cfg, RightAddr: rightAddr, SetupTimeout: setupTimeout,
 		Done: func(seq uint64, headers [][]byte, _ []float32) {
 			d.box.post(func() { h.Done(seq, headers) })
 		},
-		Down: func(blame string, cause error) {
-			note := noteOf(cfg.Self, blame, cause)
+		Down: func(note allreduce.ClosingNote) {
 			d.box.post(func() {
 				if d.group == g {
 					d.group = nil
@@ -92,7 +91,7 @@ func (d *driver) OpenGroup(cfg allreduce.GroupConfig, rightAddr string, h GroupH
 		},
 	})
 	d.group = g
-	return link{g}
+	return g
 }
 
 // Compute implements World.

@@ -7,14 +7,20 @@
 //	bulk      Fetch: the state as one opaque blob, a connection of its own
 //	ring      one connection per group, made for it and closed with it
 //
-// A [Group] drives one allreduce.Ring over two streams: it opens one to its right neighbour and is
-// sent one by its left neighbour.
+// A [Group] drives one allreduce.Group over two streams: it opens one to its right neighbour and is
+// sent one by its left neighbour. The machine decides everything; here are goroutines, streams and
+// timers, and what happened to them in words that the machine knows.
 //
-//	             Start(op)                            Done, Down
+//	             Start(op), Close                     Done, Down
 //	                 │                                    ▲
 //	                 ▼                                    │
-//	left ──▶ reader ──▶ owner of the Ring ──▶ queue ──▶ sender ──▶ right
-//	     ◀── note ──┘                                ┌─ watcher ◀── note
+//	left ──▶ reader ──▶ owner of the machine ──▶ queue ──▶ sender ──▶ right
+//	     ◀── note ──┘             ▲                  ┌─ watcher ◀── note
+//	                              └── taken, lost ───┘
+//
+// One goroutine owns the machine, and everyone else tells it. Who has something to tell gives up when
+// the group dies, so nobody waits for an owner that has gone. What the left link brings, its end
+// included, is told in the order in which it came.
 //
 // Frames cross as they are, by a codec that knows two kinds of messages, ours and protobuf. The queue
 // is bounded by the op: a rank sends at most 12 bytes per element. A bounded queue would let all
@@ -22,12 +28,14 @@
 //
 // # How a group ends
 //
-// After the first error a group is dead; a new view makes a new one. Every end is told in both
-// directions by a closing note that names the root cause, and each node passes on the note it got, so
-// that the whole ring knows whom to blame about one round trip per hop later. A neighbour that is
-// gone without a note is lost: the kernel of a killed process resets its connections, and gRPC ends
-// their streams within milliseconds, also while nothing is sent. [GroupConfig.Down] is told once,
-// after all goroutines are gone; then the vectors of an op in progress belong to the caller again.
+// After the first cause of an end a group is dead, and stays dead of that one; a new view makes a new
+// group. Which cause is the first, and who is to blame, the machine says in a closing note. The driver
+// tells it in both directions, and the neighbours' machines pass it on, so that the whole ring knows
+// the same about one round trip per hop later. A neighbour that is gone without a note is lost: the
+// kernel of a killed process resets its connections, and gRPC ends their streams within milliseconds,
+// also while nothing is sent. [GroupConfig.Down] is told the note once, after all goroutines are gone;
+// then the vectors of an op in progress belong to the caller again. Who comes late to a group that has
+// ended gets its note too.
 //
 // Whether a silent neighbour is frozen or busy can't be seen from here; [Group.Progress] says who
 // waits since when, and whoever watches it may ping and then [Group.Close], which unblocks everything.

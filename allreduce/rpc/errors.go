@@ -11,8 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-
-	"github.com/dlnode/dlnode/allreduce"
 )
 
 // Kind says what a failed call tells about the peer.
@@ -41,8 +39,7 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", int(k))
 }
 
-// Error is what calls of a Client return, and what a Group ends with if its right neighbour could not
-// be reached or refused the stream.
+// Error is what calls of a Client return.
 type Error struct {
 	Op         string // "ping", "fetch", ...
 	Addr       string // host:port that was called
@@ -68,12 +65,6 @@ func KindOf(err error) Kind {
 	return 0
 }
 
-// Ended is the cause of a group that was closed, here or by a neighbour.
-type Ended struct{ Note allreduce.ClosingNote }
-
-// Error says who closed the group and why.
-func (e *Ended) Error() string { return fmt.Sprintf("closed by %s: %s", e.Note.By, e.Note.Reason) }
-
 // Names of metadata, of a stream or of an answer.
 const (
 	fenceKey      = "dlnode-fence-bin"
@@ -84,7 +75,7 @@ const (
 
 // classify makes an Error of a call's outcome. dialErr is link.dialErr, which tells more than gRPC's
 // status.
-func classify(op, addr string, err, dialErr error, trailer metadata.MD) error {
+func classify(op, addr string, err, dialErr error, trailer metadata.MD) *Error {
 	st, _ := status.FromError(err)
 	e := &Error{Op: op, Addr: addr, Kind: Rejected, Message: st.Message()}
 	switch st.Code() {

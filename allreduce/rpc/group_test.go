@@ -2,10 +2,10 @@ package rpc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -82,6 +82,65 @@ func TestADoneCallbackMayStartTheNextOp(t *testing.T) {
 	}
 }
 
+func TestADoneCallbackMayClose(t *testing.T) {
+	nodes := []*node{newNode(t, 0), newNode(t, 1)}
+	for rank, n := range nodes {
+		n.start(rank, nodes, func(c *GroupConfig) {
+			c.Done = func(seq uint64, _ [][]byte, _ []float32) {
+				n.group.Close(allreduce.Orderly, "", "done")
+				n.group.Start(n.op(seq+1, 10)) // dropped
+				n.group.Start(n.op(seq+1, 10))
+			}
+		})
+	}
+	up(t, nodes)
+	for _, n := range nodes {
+		n.group.Start(n.op(1, 1000))
+	}
+	for _, n := range nodes {
+		if d := wait(t, "Down of "+n.id, n.down); d.Ending != allreduce.Orderly || d.Blame != "" || d.Reason != "done" {
+			t.Errorf("%s: %+v", n.id, d.ClosingNote)
+		}
+		if p := n.group.Progress(); p.Op != 1 {
+			t.Errorf("%s: %+v", n.id, p)
+		}
+	}
+}
+
+func TestWhatCameBeforeAClosingNoteCounts(t *testing.T) {
+	nodes := []*node{newNode(t, 0), newNode(t, 1)}
+	nodes[1].start(1, nodes, func(c *GroupConfig) { c.RightAddr = silent(t) })
+	nodes[1].group.Start(nodes[1].op(1, 0))
+	eventually(t, "the op is started", func() bool { return nodes[1].group.Progress().Op == 1 })
+	stream, err := openRaw(t, nodes[1], "node-0", fence)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := allreduce.Frame{Fence: fence, Seq: 1, Kind: allreduce.Header, Hops: 1}
+	for _, wire := range [][]byte{header.Append(nil), closingFrame(fence, allreduce.ClosingNote{By: "node-0"})} {
+		if err := stream.SendMsg(&message{buf: mem.SliceBuffer(wire)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := wait(t, "Down", nodes[1].down); d.By != "node-0" || len(nodes[1].done) != 1 {
+		t.Errorf("%+v after %d results", d.ClosingNote, len(nodes[1].done))
+	}
+}
+
+func TestManyMayCloseAtOnce(t *testing.T) {
+	nodes := newRing(t, 2, nil)
+	var all sync.WaitGroup
+	for i := range 16 {
+		all.Go(func() { nodes[i%2].group.Close(allreduce.Broken, "", "enough") })
+	}
+	all.Wait()
+	for _, n := range nodes {
+		if d := wait(t, "Down of "+n.id, n.down); d.Reason != "enough" {
+			t.Errorf("%s: %+v", n.id, d.ClosingNote)
+		}
+	}
+}
+
 func TestAllOthersKnowWhoWasKilled(t *testing.T) {
 	for name, busy := range map[string]bool{"idle": false, "in an op": true} {
 		t.Run(name, func(t *testing.T) {
@@ -98,14 +157,11 @@ func TestAllOthersKnowWhoWasKilled(t *testing.T) {
 			kill(nodes, 1)
 			for _, rank := range []int{0, 2, 3} {
 				d := wait(t, "Down of "+nodes[rank].id, nodes[rank].down)
-				if took := d.at.Sub(killed); d.blame != "node-1" || took > 250*time.Millisecond {
-					t.Errorf("%s: after %v blames %q: %v", nodes[rank].id, took, d.blame, d.cause)
+				if took := d.at.Sub(killed); d.Blame != "node-1" || took > 250*time.Millisecond {
+					t.Errorf("%s: after %v blames %q: %v", nodes[rank].id, took, d.Blame, d.Reason)
 				}
-				var ended *Ended
-				if told := errors.As(d.cause, &ended); told && !strings.Contains(d.cause.Error(), ": lost node-1: stream reset after ") {
-					t.Errorf("%s: %v", nodes[rank].id, d.cause)
-				} else if !told && !strings.HasPrefix(d.cause.Error(), "stream reset after ") {
-					t.Errorf("%s: %v", nodes[rank].id, d.cause)
+				if (d.By != "node-0" && d.By != "node-2") || !strings.HasPrefix(d.Reason, "stream reset after ") {
+					t.Errorf("%s: %+v", nodes[rank].id, d.ClosingNote)
 				}
 			}
 		})
@@ -123,12 +179,12 @@ func kill(nodes []*node, rank int) {
 func TestClosingIsToldToAllAndOnlyOnce(t *testing.T) {
 	nodes := newRing(t, 4, nil)
 	up(t, nodes)
-	nodes[2].group.Close("node-9", "a member leaves")
-	nodes[2].group.Close("node-8", "again")
+	nodes[2].group.Close(allreduce.Orderly, "node-9", "a member leaves")
+	nodes[2].group.Close(allreduce.Broken, "node-8", "again")
 	for _, n := range nodes {
 		d := wait(t, "Down of "+n.id, n.down)
-		if d.blame != "node-9" || d.cause.Error() != "closed by node-2: a member leaves" {
-			t.Errorf("%s blames %q: %v", n.id, d.blame, d.cause)
+		if d.ClosingNote != (allreduce.ClosingNote{By: "node-2", Blame: "node-9", Reason: "a member leaves", Ending: allreduce.Orderly}) {
+			t.Errorf("%s blames %q: %v", n.id, d.Blame, d.Reason)
 		}
 		n.group.Wait()
 		n.group.Start(n.op(1, 10)) // dropped
@@ -141,14 +197,14 @@ func TestCloseOfAServerEndsItsGroup(t *testing.T) {
 	up(t, nodes)
 	nodes[0].server.Close()
 	for _, n := range nodes {
-		if d := wait(t, "Down of "+n.id, n.down); d.blame != "" || d.cause.Error() != "closed by node-0: the node stops" {
-			t.Errorf("%s blames %q: %v", n.id, d.blame, d.cause)
+		if d := wait(t, "Down of "+n.id, n.down); d.ClosingNote != (allreduce.ClosingNote{By: "node-0", Reason: "the node stops"}) {
+			t.Errorf("%s blames %q: %v", n.id, d.Blame, d.Reason)
 		}
 	}
 	nodes[0].group.Wait()
 	nodes[0].start(0, nodes, nil)
-	if d := wait(t, "Down on a closed server", nodes[0].down); d.blame != "" {
-		t.Errorf("blames %q", d.blame)
+	if d := wait(t, "Down on a closed server", nodes[0].down); d.Blame != "" {
+		t.Errorf("blames %q", d.Blame)
 	}
 }
 
@@ -166,16 +222,12 @@ func TestAStreamWaitsForItsGroup(t *testing.T) {
 
 func TestAnotherViewIsRefusedWithTheGeneration(t *testing.T) {
 	nodes := []*node{newNode(t, 0), newNode(t, 1)}
-	nodes[1].start(1, nodes, func(c *GroupConfig) { c.Ring.Fence[0]++; c.SetupTimeout = time.Minute })
+	nodes[1].start(1, nodes, func(c *GroupConfig) { c.Group.Ring.Fence[0]++; c.SetupTimeout = time.Minute })
 	start := time.Now()
 	nodes[0].start(0, nodes, nil)
 	d := wait(t, "Down", nodes[0].down)
-	var e *Error
-	if !errors.As(d.cause, &e) || e.Kind != Rejected || e.Generation != 7 || d.blame != "" {
-		t.Fatalf("blames %q: %v", d.blame, d.cause)
-	}
-	if !strings.Contains(e.Message, "no group of view fece0000 here") {
-		t.Fatal(e.Message)
+	if d.Blame != "" || d.Reason != "refused by node-1: no group of view fece0000 here, at generation 7" {
+		t.Fatalf("%+v", d.ClosingNote)
 	}
 	if took := time.Since(start); took < 300*time.Millisecond || took > time.Second {
 		t.Fatalf("refused after %v", took)
@@ -185,12 +237,12 @@ func TestAnotherViewIsRefusedWithTheGeneration(t *testing.T) {
 func TestALateStreamIsToldHowItsGroupEnded(t *testing.T) {
 	nodes := []*node{newNode(t, 0), newNode(t, 1), newNode(t, 2)}
 	nodes[1].start(1, nodes, nil)
-	nodes[1].group.Close("node-2", "lost node-2")
+	nodes[1].group.Close(allreduce.Fatal, "node-2", "no answer")
 	wait(t, "Down of the first", nodes[1].down)
 	nodes[0].start(0, nodes, nil)
 	d := wait(t, "Down of the late one", nodes[0].down)
-	if d.blame != "node-2" || d.cause.Error() != "closed by node-1: lost node-2" {
-		t.Fatalf("blames %q: %v", d.blame, d.cause)
+	if d.ClosingNote != (allreduce.ClosingNote{By: "node-1", Blame: "node-2", Reason: "no answer", Ending: allreduce.Fatal}) {
+		t.Fatalf("blames %q: %v", d.Blame, d.Reason)
 	}
 }
 
@@ -257,8 +309,8 @@ func TestBadFramesEndTheGroupAndSayWhich(t *testing.T) {
 				t.Fatal(err)
 			}
 			d := wait(t, "Down", nodes[1].down)
-			if d.blame != "node-0" || !strings.HasPrefix(d.cause.Error(), want) {
-				t.Fatalf("blames %q: %v", d.blame, d.cause)
+			if d.Blame != "node-0" || !strings.HasPrefix(d.Reason, want) {
+				t.Fatalf("blames %q: %v", d.Blame, d.Reason)
 			}
 			m := message{pool: mem.DefaultBufferPool()}
 			if err := stream.RecvMsg(&m); err != nil {
@@ -285,8 +337,8 @@ func TestALeftNeighbourThatHangsUpIsLost(t *testing.T) {
 	if err := stream.CloseSend(); err != nil {
 		t.Fatal(err)
 	}
-	if d := wait(t, "Down", nodes[1].down); d.blame != "node-0" || d.cause.Error() != "ended its stream without a word" {
-		t.Fatalf("blames %q: %v", d.blame, d.cause)
+	if d := wait(t, "Down", nodes[1].down); d.Blame != "node-0" || d.Reason != "ended its stream without a word" {
+		t.Fatalf("blames %q: %v", d.Blame, d.Reason)
 	}
 }
 
@@ -296,8 +348,8 @@ func TestNobodyListeningIsKnownAtOnce(t *testing.T) {
 	start := time.Now()
 	nodes[0].start(0, nodes, nil)
 	d := wait(t, "Down", nodes[0].down)
-	if KindOf(d.cause) != Unreachable || d.blame != "node-1" || time.Since(start) > 250*time.Millisecond {
-		t.Fatalf("after %v blames %q: %v", time.Since(start), d.blame, d.cause)
+	if d.Reason != "connection refused" || d.Blame != "node-1" || time.Since(start) > 250*time.Millisecond {
+		t.Fatalf("after %v blames %q: %v", time.Since(start), d.Blame, d.Reason)
 	}
 }
 
@@ -331,16 +383,16 @@ func TestSetupEndsWhenANeighbourSaysNothing(t *testing.T) {
 	quick := func(c *GroupConfig) { c.SetupTimeout = 100 * time.Millisecond }
 	t.Run("right", func(t *testing.T) {
 		nodes[0].start(0, nodes, func(c *GroupConfig) { quick(c); c.RightAddr = silent(t) })
-		if d := wait(t, "Down", nodes[0].down); d.blame != "node-1" || d.cause.Error() != "has not taken the stream within 100ms" {
-			t.Fatalf("blames %q: %v", d.blame, d.cause)
+		if d := wait(t, "Down", nodes[0].down); d.Blame != "node-1" || d.Reason != "has not taken the stream within 100ms" {
+			t.Fatalf("blames %q: %v", d.Blame, d.Reason)
 		}
 	})
 	t.Run("left", func(t *testing.T) {
 		nodes := []*node{newNode(t, 0), newNode(t, 1), newNode(t, 2)}
 		nodes[2].start(2, nodes, nil)
 		nodes[1].start(1, nodes, quick)
-		if d := wait(t, "Down", nodes[1].down); d.blame != "node-0" || d.cause.Error() != "has not opened its stream within 100ms" {
-			t.Fatalf("blames %q: %v", d.blame, d.cause)
+		if d := wait(t, "Down", nodes[1].down); d.Blame != "node-0" || d.Reason != "has not opened its stream within 100ms" {
+			t.Fatalf("blames %q: %v", d.Blame, d.Reason)
 		}
 	})
 }
@@ -350,7 +402,7 @@ func TestCloseUnblocksAGroupThatIsBeingSetUp(t *testing.T) {
 	nodes[0].start(0, nodes, func(c *GroupConfig) { c.RightAddr = silent(t); c.Linger = 20 * time.Millisecond })
 	time.Sleep(20 * time.Millisecond)
 	start := time.Now()
-	nodes[0].group.Close("", "never mind")
+	nodes[0].group.Close(allreduce.Broken, "", "never mind")
 	wait(t, "Down", nodes[0].down)
 	if took := time.Since(start); took > 250*time.Millisecond {
 		t.Fatalf("took %v", took)
@@ -358,7 +410,7 @@ func TestCloseUnblocksAGroupThatIsBeingSetUp(t *testing.T) {
 }
 
 func TestProgressShowsAFrozenNeighbourAndCloseUnblocks(t *testing.T) {
-	nodes := newRing(t, 3, func(c *GroupConfig) { c.Linger = 50 * time.Millisecond; c.Ring.SegmentBytes = 256 << 10 })
+	nodes := newRing(t, 3, func(c *GroupConfig) { c.Linger = 50 * time.Millisecond; c.Group.Ring.SegmentBytes = 256 << 10 })
 	reduce(t, nodes, 1, 1000)
 	nodes[1].listener.freeze()
 	for _, n := range []*node{nodes[0], nodes[2]} {
@@ -373,11 +425,11 @@ func TestProgressShowsAFrozenNeighbourAndCloseUnblocks(t *testing.T) {
 		t.Fatalf("%+v", before)
 	}
 	closed := time.Now()
-	nodes[0].group.Close("node-1", "lost node-1: no answer for 3 s")
+	nodes[0].group.Close(allreduce.Broken, "node-1", "no answer for 3 s")
 	for _, rank := range []int{0, 2} {
 		d := wait(t, "Down of "+nodes[rank].id, nodes[rank].down)
-		if took := d.at.Sub(closed); d.blame != "node-1" || took > 250*time.Millisecond {
-			t.Errorf("%s: after %v blames %q: %v", nodes[rank].id, took, d.blame, d.cause)
+		if took := d.at.Sub(closed); d.Blame != "node-1" || took > 250*time.Millisecond {
+			t.Errorf("%s: after %v blames %q: %v", nodes[rank].id, took, d.Blame, d.Reason)
 		}
 	}
 	nodes[1].listener.cut()
@@ -415,7 +467,7 @@ func TestBrokenPromisesPanic(t *testing.T) {
 	for name, do := range map[string]func(){
 		"callbacks":  func() { nodes[0].start(0, nodes, func(c *GroupConfig) { c.Down = nil }) },
 		"neighbours": func() { nodes[0].start(0, nodes, func(c *GroupConfig) { c.RightAddr = "" }) },
-		"segments":   func() { nodes[0].start(0, nodes, func(c *GroupConfig) { c.Ring.SegmentBytes = maxRingMessage }) },
+		"segments":   func() { nodes[0].start(0, nodes, func(c *GroupConfig) { c.Group.Ring.SegmentBytes = maxRingMessage }) },
 		"two groups": func() { nodes[0].start(0, nodes, nil); nodes[0].start(0, nodes, nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -433,7 +485,7 @@ func BenchmarkAllReduce(b *testing.B) {
 	for _, world := range []int{2, 4} {
 		for _, bytes := range []int{4 << 10, 1 << 20, 16 << 20} { // of float32 result
 			b.Run(fmt.Sprintf("world=%d/bytes=%d", world, bytes), func(b *testing.B) {
-				nodes := newRing(b, world, func(c *GroupConfig) { c.Ring.SegmentBytes = allreduce.DefaultSegmentBytes })
+				nodes := newRing(b, world, func(c *GroupConfig) { c.Group.Ring.SegmentBytes = allreduce.DefaultSegmentBytes })
 				up(b, nodes)
 				var ops []allreduce.Op
 				for _, n := range nodes {

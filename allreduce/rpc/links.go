@@ -1,12 +1,12 @@
 package rpc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
-	"time"
+	"syscall"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -21,7 +21,7 @@ import (
 // ringStream is the outgoing stream, to the right neighbour.
 type ringStream = grpc.BidiStreamingClient[nodepb.Raw, nodepb.Raw]
 
-// sendQueue holds frames from the ring until the sender takes them. Its bound is the op's.
+// sendQueue holds frames from the machine until the sender takes them. Its bound is the op's.
 type sendQueue struct {
 	mu    sync.Mutex
 	bufs  []mem.Buffer
@@ -51,16 +51,17 @@ func (q *sendQueue) take(empty []mem.Buffer) []mem.Buffer {
 	return bufs
 }
 
-// send is the goroutine of the outgoing link: it opens the stream, sends what the ring emits, and when
-// the group ends sends the closing note and waits until the neighbour has read it.
+// send is the goroutine of the outgoing link: it opens the stream, sends what the machine emits, and
+// when the group ends sends the closing note and waits until the neighbour has read it.
 func (g *Group) send() {
 	defer g.tasks.Done()
 	l := newLink(g.cfg.RightAddr, g.cfg.SetupTimeout, maxRingMessage, g.cfg.TLS, true)
 	defer l.close()
-	ctx := metadata.AppendToOutgoingContext(g.ctx, fenceKey, string(g.cfg.Ring.Fence[:]), fromKey, g.cfg.Self)
+	fence := g.cfg.Group.Ring.Fence
+	ctx := metadata.AppendToOutgoingContext(g.ctx, fenceKey, string(fence[:]), fromKey, g.cfg.Group.Self)
 	stream, err := nodepb.NewNodeClient(l.cc).Ring(ctx)
 	if err != nil {
-		g.lostRight(err, l, nil)
+		g.rightFailed(err, l, nil)
 		return
 	}
 	watched := make(chan struct{})
@@ -70,7 +71,7 @@ func (g *Group) send() {
 	}()
 	g.pump(stream)
 	// A neighbour that is gone gets no note; the watcher has seen it go.
-	if stream.SendMsg(&message{buf: mem.SliceBuffer(closingFrame(g.cfg.Ring.Fence, g.note))}) == nil {
+	if stream.SendMsg(&message{buf: mem.SliceBuffer(closingFrame(fence, g.note))}) == nil {
 		_ = stream.CloseSend() // returns nil always, as documented
 	}
 	<-watched
@@ -90,7 +91,7 @@ func (g *Group) pump(stream ringStream) {
 		for i := range batch {
 			n := batch[i].Len() - allreduce.FrameOverhead
 			m.buf = batch[i]
-			g.watch.sending.Store(time.Now().UnixNano())
+			g.watch.sending.Store(g.watch.now())
 			if isClosed(g.dying) || stream.SendMsg(&m) != nil {
 				<-g.dying
 				return
@@ -112,62 +113,57 @@ func isClosed(c <-chan struct{}) bool {
 
 // watchRight waits for what the right neighbour has to say: that it takes the stream, and why it ends.
 func (g *Group) watchRight(stream ringStream, l *link) {
-	if head, err := stream.Header(); err == nil && len(head.Get(fromKey)) == 1 {
-		g.watch.spoke.CompareAndSwap(0, time.Now().UnixNano())
-		g.mu.Lock()
-		g.rightUp = true
-		g.mu.Unlock()
+	head, err := stream.Header()
+	taken := err == nil && len(head.Get(fromKey)) == 1
+	if taken {
+		g.watch.spoke.CompareAndSwap(0, g.watch.now())
+		g.post(func() {
+			g.machine.Taken()
+			g.watch.links(g.machine.Links())
+		})
 	}
 	m := message{pool: g.pool}
-	if err := stream.RecvMsg(&m); err != nil {
-		g.lostRight(err, l, stream.Trailer())
-		return
-	}
-	defer m.buf.Free()
-	f, err := allreduce.ParseFrame(m.buf.ReadOnlyData())
-	if err == nil {
-		err = g.closedBy(f)
-	}
-	if err != nil {
-		g.protocol(g.cfg.Right, err)
-	}
-}
-
-// closedBy ends the group as a neighbour's closing frame says.
-func (g *Group) closedBy(f allreduce.Frame) error {
-	if f.Kind != allreduce.Closing || f.Fence != g.cfg.Ring.Fence {
-		return fmt.Errorf("%v instead of a closing note of view %v", f, g.cfg.Ring.Fence)
-	}
-	note, err := allreduce.ParseClosingNote(f.Payload)
-	if err != nil {
-		return err
-	}
-	g.end(note, &Ended{note})
-	return nil
-}
-
-// lostRight ends the group because the outgoing stream has ended without a note. A neighbour that
-// refuses is alive, in another view: nobody is to blame.
-func (g *Group) lostRight(err error, l *link, trailer metadata.MD) {
-	g.mu.Lock()
-	up := g.rightUp
-	g.mu.Unlock()
-	switch code := status.Code(err); {
-	case code == codes.FailedPrecondition:
-		cause := classify("ring", g.cfg.RightAddr, err, nil, trailer)
-		g.end(allreduce.ClosingNote{By: g.cfg.Self, Reason: fmt.Sprintf("refused by %s: %v", g.cfg.Right, cause)}, cause)
+	switch err := stream.RecvMsg(&m); {
+	case err == nil:
+		g.reply(m.buf)
 	case errors.Is(err, io.EOF):
-		g.lost(g.cfg.Right, errors.New("ended its stream without a word"))
-	case code == codes.Unavailable && up:
-		g.lost(g.cfg.Right, reset(&g.watch.spoke))
+		g.rightLost("ended its stream without a word")
+	case taken && status.Code(err) == codes.Unavailable:
+		g.rightLost(g.watch.reset(&g.watch.spoke))
 	default:
-		g.lost(g.cfg.Right, classify("ring", g.cfg.RightAddr, err, l.dialErr(), trailer))
+		g.rightFailed(err, l, stream.Trailer())
 	}
 }
 
-// reset is the cause when a neighbour's connection has broken.
-func reset(last *atomic.Int64) error {
-	return fmt.Errorf("stream reset after %s of silence", brief(time.Since(timeOf(last.Load()))))
+// reply hands on what the right neighbour has sent back.
+func (g *Group) reply(buf mem.Buffer) {
+	f, err := allreduce.ParseFrame(bytes.Clone(buf.ReadOnlyData()))
+	buf.Free()
+	g.post(func() {
+		if err != nil {
+			g.machine.Protocol(g.cfg.Group.Right, err)
+			return
+		}
+		g.machine.Reply(f)
+	})
+}
+
+func (g *Group) rightLost(reason string) { g.post(func() { g.machine.RightLost(reason) }) }
+
+// rightFailed tells how the outgoing stream has failed: the right neighbour lives and has said no, or
+// there is no way to it.
+func (g *Group) rightFailed(err error, l *link, trailer metadata.MD) {
+	dialErr := l.dialErr()
+	e := classify("ring", g.cfg.RightAddr, err, dialErr, trailer)
+	var errno syscall.Errno
+	switch {
+	case status.Code(err) == codes.FailedPrecondition:
+		g.post(func() { g.machine.RightRefused(fmt.Sprintf("%s, at generation %d", e.Message, e.Generation)) })
+	case errors.As(dialErr, &errno):
+		g.rightLost(errno.Error()) // "connection refused" says all
+	default:
+		g.rightLost(fmt.Sprintf("%v: %s", e.Kind, e.Message))
+	}
 }
 
 // serveLeft is the goroutine of the incoming link: it lives from the left neighbour's call to the end
@@ -180,69 +176,76 @@ func (g *Group) serveLeft(from string, stream grpc.BidiStreamingServer[nodepb.Ra
 	if joined {
 		defer g.tasks.Done()
 		go g.readLeft(stream)
-		if stream.SendHeader(metadata.Pairs(fromKey, g.cfg.Self)) != nil {
-			g.lost(g.cfg.Left, reset(&g.watch.heard))
+		if stream.SendHeader(metadata.Pairs(fromKey, g.cfg.Group.Self)) != nil {
+			g.leftLost(g.watch.reset(&g.watch.heard))
 		}
 		<-g.dying
 	}
-	return sendNote(stream, g.cfg.Ring.Fence, g.note)
+	return sendNote(stream, g.cfg.Group.Ring.Fence, g.note)
 }
 
-// admit takes the left neighbour's stream into the group, with two goroutines that tearDown waits for.
-// It does not if the group has ended.
+// admit asks the machine to take the left neighbour's stream. One that has joined has two goroutines
+// that tearDown waits for; none joins a group that has ended.
 func (g *Group) admit(from string) (joined bool, err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	switch {
-	case g.ended:
+	answer := make(chan error, 1)
+	asked := g.post(func() {
+		err := g.machine.Admit(from)
+		if err == nil {
+			g.tasks.Add(2) // by the goroutine that will wait for them
+			g.watch.heard.Store(g.watch.now())
+			g.watch.links(g.machine.Links())
+		}
+		answer <- err
+	})
+	if !asked {
 		return false, nil
-	case g.cfg.Ring.World == 1 || from != g.cfg.Left:
-		return false, fmt.Errorf("%s is not left of %s in view %v", from, g.cfg.Self, g.cfg.Ring.Fence)
-	case g.leftUp:
-		return false, fmt.Errorf("%s has its stream of view %v already", from, g.cfg.Ring.Fence)
 	}
-	g.leftUp = true
-	g.watch.heard.Store(time.Now().UnixNano())
-	g.tasks.Add(2)
-	return true, nil
+	err = <-answer
+	return err == nil, err
 }
 
-// readLeft hands frames to the owner of the ring until the stream ends, which it does at the latest
+// readLeft hands frames to the owner of the machine until the stream ends, which it does at the latest
 // when serveLeft has returned.
 func (g *Group) readLeft(stream grpc.ServerStream) {
 	defer g.tasks.Done()
 	for {
 		m := message{pool: g.pool}
 		if err := stream.RecvMsg(&m); errors.Is(err, io.EOF) {
-			g.lost(g.cfg.Left, errors.New("ended its stream without a word"))
+			g.leftLost("ended its stream without a word")
 			return
 		} else if err != nil {
-			g.lost(g.cfg.Left, reset(&g.watch.heard))
+			g.leftLost(g.watch.reset(&g.watch.heard))
 			return
 		}
 		if !g.take(m.buf) {
-			m.buf.Free()
 			return
 		}
 	}
 }
 
-// take hands one received frame on; false if it was the last one that matters.
+// take hands one received frame on; false if no more are wanted.
 func (g *Group) take(buf mem.Buffer) bool {
 	f, err := allreduce.ParseFrame(buf.ReadOnlyData())
-	if err == nil && f.Kind == allreduce.Closing {
-		if err = g.closedBy(f); err == nil {
-			return false
-		}
-	}
 	if err != nil {
-		g.protocol(g.cfg.Left, err)
+		buf.Free()
+		g.arrive(arrival{end: func() { g.machine.Protocol(g.cfg.Group.Left, err) }})
 		return false
 	}
+	return g.arrive(arrival{frame: f, buf: buf})
+}
+
+// leftLost comes after the frames that came before.
+func (g *Group) leftLost(reason string) {
+	g.arrive(arrival{end: func() { g.machine.LeftLost(reason) }})
+}
+
+// arrive hands on what the left link brings, in order; false if the group has ended.
+func (g *Group) arrive(a arrival) bool {
 	select {
-	case g.in <- arrival{f, buf}:
+	case g.left <- a:
 		return true
 	case <-g.dying:
+		a.free()
 		return false
 	}
 }

@@ -104,9 +104,8 @@ type result struct {
 }
 
 type downfall struct {
-	blame string
-	cause error
-	at    time.Time
+	allreduce.ClosingNote
+	at time.Time
 }
 
 func newNode(t testing.TB, rank int) *node {
@@ -127,7 +126,7 @@ func (n *node) close(t testing.TB) {
 		return
 	}
 	n.group.Wait()
-	if n.group.Close("x", "too late"); len(n.down) > 1 {
+	if n.group.Close(allreduce.Fatal, "x", "too late"); len(n.down) > 1 {
 		t.Errorf("%s: Down %d times", n.id, len(n.down))
 	}
 }
@@ -139,8 +138,11 @@ func (n *node) start(rank int, nodes []*node, change func(*GroupConfig)) {
 	world := len(nodes)
 	left, right := nodes[(rank+world-1)%world], nodes[(rank+1)%world]
 	cfg := GroupConfig{
-		Ring: allreduce.Config{Rank: rank, World: world, Fence: fence, SegmentBytes: 4096},
-		Self: n.id, Left: left.id, Right: right.id, RightAddr: right.listener.addr(),
+		Group: allreduce.GroupConfig{
+			Ring: allreduce.Config{Rank: rank, World: world, Fence: fence, SegmentBytes: 4096},
+			Self: n.id, Left: left.id, Right: right.id,
+		},
+		RightAddr: right.listener.addr(),
 		Done: func(seq uint64, headers [][]byte, out []float32) {
 			r := result{seq: seq, out: out}
 			for _, h := range headers {
@@ -148,7 +150,7 @@ func (n *node) start(rank int, nodes []*node, change func(*GroupConfig)) {
 			}
 			n.done <- r
 		},
-		Down: func(blame string, cause error) { n.down <- downfall{blame, cause, time.Now()} },
+		Down: func(note allreduce.ClosingNote) { n.down <- downfall{note, time.Now()} },
 	}
 	if change != nil {
 		change(&cfg)

@@ -35,7 +35,7 @@ func newRegistry() registry {
 func (r *registry) add(g *Group) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	fence := g.cfg.Ring.Fence
+	fence := g.cfg.Group.Ring.Fence
 	if r.groups[fence] != nil {
 		panic("rpc: two groups of view " + fence.String())
 	}
@@ -48,10 +48,10 @@ func (r *registry) add(g *Group) bool {
 }
 
 // remove forgets g but for how it ended.
-func (r *registry) remove(g *Group, note allreduce.ClosingNote) {
+func (r *registry) remove(g *Group) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	fence := g.cfg.Ring.Fence
+	fence := g.cfg.Group.Ring.Fence
 	if r.groups[fence] != g {
 		return
 	}
@@ -59,7 +59,7 @@ func (r *registry) remove(g *Group, note allreduce.ClosingNote) {
 	if len(r.ended) == rememberedEnds {
 		r.ended = append(r.ended[:0], r.ended[1:]...)
 	}
-	r.ended = append(r.ended, ending{fence, note})
+	r.ended = append(r.ended, ending{fence, g.note})
 	r.announce()
 }
 

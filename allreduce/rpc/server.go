@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/dlnode/dlnode/allreduce"
 	"github.com/dlnode/dlnode/allreduce/rpc/internal/nodepb"
 )
 
@@ -79,7 +80,7 @@ func (s *Server) Addr() string { return s.cfg.Listener.Addr().String() }
 // goroutine of the server and its groups is gone. It is idempotent and must not be called by a callback.
 func (s *Server) Close() {
 	for _, g := range s.groups.close() {
-		g.Close("", "the node stops")
+		g.Close(allreduce.Broken, "", "the node stops")
 		g.Wait()
 	}
 	s.once.Do(s.grpc.Stop)

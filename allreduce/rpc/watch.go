@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -24,17 +25,42 @@ type Progress struct {
 	SendingSince time.Time
 }
 
-// watch counts what Progress tells. Times are Unix nanoseconds, 0 for none.
+// watch counts what Progress tells. Times are what now gives, 0 for none: since base and not since an
+// epoch, so that they follow the monotonic clock whatever is done to the other one.
 type watch struct {
+	base                                       time.Time // has a monotonic reading
 	op, framesIn, framesOut, bytesIn, bytesOut atomic.Uint64
 	waiting, sending                           atomic.Int64
 	heard, spoke                               atomic.Int64 // last sign of life of Left, last frame taken for Right
+	leftUp, rightUp                            atomic.Bool
+}
+
+// now is the time in nanoseconds after base, never 0.
+func (w *watch) now() int64 { return max(1, int64(time.Since(w.base))) }
+
+// timeOf makes a time of what now gave; it has a monotonic reading. 0 gives the zero time.
+func (w *watch) timeOf(nanos int64) time.Time {
+	if nanos == 0 {
+		return time.Time{}
+	}
+	return w.base.Add(time.Duration(nanos))
+}
+
+// reset says that a neighbour's connection has broken, and how long after its last sign of life.
+func (w *watch) reset(last *atomic.Int64) string {
+	return fmt.Sprintf("stream reset after %s of silence", brief(time.Duration(w.now()-last.Load())))
+}
+
+// links notes which links are up.
+func (w *watch) links(left, right bool) {
+	w.leftUp.Store(left)
+	w.rightUp.Store(right)
 }
 
 // started notes that an op began.
 func (w *watch) started(seq uint64) {
 	w.op.Store(seq)
-	w.waiting.Store(time.Now().UnixNano())
+	w.waiting.Store(w.now())
 }
 
 // completed notes that the op is complete.
@@ -44,7 +70,7 @@ func (w *watch) completed() { w.waiting.Store(0) }
 func (w *watch) received(n int) {
 	w.framesIn.Add(1)
 	w.bytesIn.Add(uint64(n))
-	now := time.Now().UnixNano()
+	now := w.now()
 	w.heard.Store(now)
 	if w.waiting.Load() != 0 {
 		w.waiting.Store(now)
@@ -55,7 +81,7 @@ func (w *watch) received(n int) {
 func (w *watch) sent(n int) {
 	w.framesOut.Add(1)
 	w.bytesOut.Add(uint64(n))
-	w.spoke.Store(time.Now().UnixNano())
+	w.spoke.Store(w.now())
 	w.sending.Store(0)
 }
 
@@ -65,19 +91,9 @@ func (g *Group) Progress() Progress {
 	p := Progress{
 		Op: w.op.Load(), FramesIn: w.framesIn.Load(), FramesOut: w.framesOut.Load(),
 		BytesIn: w.bytesIn.Load(), BytesOut: w.bytesOut.Load(),
-		WaitingSince: timeOf(w.waiting.Load()), SendingSince: timeOf(w.sending.Load()),
+		WaitingSince: w.timeOf(w.waiting.Load()), SendingSince: w.timeOf(w.sending.Load()),
+		LeftUp: w.leftUp.Load(), RightUp: w.rightUp.Load(),
 	}
 	p.Computing = p.WaitingSince.IsZero()
-	g.mu.Lock()
-	p.LeftUp, p.RightUp = g.leftUp, g.rightUp
-	g.mu.Unlock()
 	return p
-}
-
-// timeOf converts Unix nanoseconds, 0 to the zero time.
-func timeOf(nanos int64) time.Time {
-	if nanos == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, nanos)
 }
