@@ -34,7 +34,8 @@ type Store struct {
 	dir string
 
 	mu      sync.Mutex
-	readers map[string]int // checkpoints being read; Prune leaves them alone
+	readers map[string]int  // checkpoints being read; Prune leaves them alone
+	rooted  map[string]bool // directories whose entries are durable up to the root
 }
 
 // Open returns the store in dir. The directory need not exist: Save makes it.
@@ -43,7 +44,7 @@ func Open(fsys FS, dir string) (*Store, error) {
 	if _, err := fsys.ReadDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("checkpoint: open %s: %w", dir, err)
 	}
-	return &Store{fs: fsys, dir: filepath.Clean(dir), readers: map[string]int{}}, nil
+	return &Store{fs: fsys, dir: filepath.Clean(dir), readers: map[string]int{}, rooted: map[string]bool{}}, nil
 }
 
 // Dir is the store's directory.
@@ -105,27 +106,52 @@ func (s *Store) save(snap *Snapshot, target string) (m Manifest, kept bool, err 
 	return m, kept, s.fs.SyncDir(parent)
 }
 
-// makeDirs makes a directory of the store with what is missing above it. The
-// entry of the trajectory is synced even if it is there already: who made it may
-// have died before he did.
+// makeDirs makes a trajectory's directory with what is missing above it, and
+// makes all their entries durable, even of those that are there already: who made
+// them may have died, or failed, before he had them synced. Once done, it is done
+// for this store.
 func (s *Store) makeDirs(path string) error {
-	err := s.fs.Mkdir(path)
+	top, err := s.mkdirAll(path)
+	if err != nil || s.isRooted(path) {
+		return err
+	}
+	for p := path; p != filepath.Dir(p); p = filepath.Dir(p) {
+		err := s.fs.SyncDir(filepath.Dir(p))
+		if err != nil && len(p) >= min(len(top), len(s.dir)) {
+			return err // further up not every system lets us, and nothing there is ours
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rooted[path] = true
+	return nil
+}
+
+func (s *Store) isRooted(path string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rooted[path]
+}
+
+// mkdirAll returns the topmost directory that it has made, or else path.
+func (s *Store) mkdirAll(path string) (top string, err error) {
+	top = path
+	err = s.fs.Mkdir(path)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(path) != path {
-		if err := s.makeDirs(filepath.Dir(path)); err != nil {
-			return err
+		if top, err = s.mkdirAll(filepath.Dir(path)); err != nil {
+			return top, err
 		}
 		err = s.fs.Mkdir(path)
 	}
 	if errors.Is(err, fs.ErrExist) {
-		if filepath.Dir(path) != s.dir {
-			return nil
-		}
-		err = nil
+		return top, nil
 	}
-	if err != nil {
-		return err
+	if err == nil { // what was durable has been removed by somebody
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		clear(s.rooted)
 	}
-	return s.fs.SyncDir(filepath.Dir(path))
+	return top, err
 }
 
 func (s *Store) exists(path string) (bool, error) {

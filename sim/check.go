@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,7 +18,7 @@ import (
 //	digest     at equal transitions all states are equal, on all nodes, disks and at all times
 //	samples    a step uses what the first one to do it used; an epoch uses each sample once
 //	regress    no life's transition goes back; a start finds what was reported durable
-//	generation a life's views have growing generations, and no view twice
+//	generation a life's views have growing generations (of two with one, the greater name)
 //	fence      a group takes in frames of its own only
 //	overlap    one computation, copy, save at a time; parameters stand still meanwhile
 //	members    nobody trains with fewer nodes than min_nodes
@@ -94,13 +95,14 @@ func (k *checks) look(l *life) {
 
 func (k *checks) opened(l *life, g *group) {
 	v, _ := l.host.Node().View()
-	if v.Generation <= l.gen {
-		k.fail("generation", "%s opens a group of generation %d after one of %d", l.name(), v.Generation, l.gen)
+	name := v.Name()
+	if v.Generation < l.gen || v.Generation == l.gen && bytes.Compare(name[:], l.view[:]) <= 0 {
+		k.fail("generation", "%s opens %s after generation %d, view %s", l.name(), viewText(v), l.gen, l.view)
 	}
 	if v.World() < k.c.opt.MinNodes && l.host.Node().State().Next != train.Done {
 		k.fail("members", "%s trains with %d nodes, min_nodes is %d", l.name(), v.World(), k.c.opt.MinNodes)
 	}
-	l.gen = v.Generation
+	l.gen, l.view = v.Generation, name
 	if len(l.groups) > 0 {
 		k.fail("overlap", "%s opens a group while another is up", l.name())
 	}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -404,7 +405,7 @@ func (c *Cluster) strayFrame() {
 	}
 }
 
-// heal ends all faults. Some of the dead come back, at least one, and as many as
+// heal ends all faults, and lets go who was told to. Some of the dead come back, at least one, and as many as
 // min_nodes asks for.
 func (c *Cluster) heal() {
 	c.calm = true
@@ -419,6 +420,7 @@ func (c *Cluster) heal() {
 			l.thaw()
 		}
 	}
+	c.until(time.Minute, func() bool { return !slices.ContainsFunc(c.living(), func(l *life) bool { return l.leaving }) })
 	c.reviveSome()
 }
 
@@ -430,7 +432,7 @@ func (c *Cluster) reviveSome() {
 			continue
 		}
 		seen[l.id] = true
-		if c.of(l.id) != nil && !c.of(l.id).leaving {
+		if c.of(l.id) != nil {
 			need--
 		}
 	}

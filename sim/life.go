@@ -56,6 +56,7 @@ type life struct {
 
 	last uint64 // transition
 	gen  uint64 // of the view last installed
+	view view.Name
 }
 
 // clock is a machine's idea of time.

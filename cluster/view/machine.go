@@ -444,6 +444,8 @@ func (m *Machine) linkBroke(now time.Time, a, b Node) {
 	}
 }
 
+func noneBad(a, b Node) bool { return false }
+
 func (m *Machine) isBad(now time.Time) func(a, b Node) bool {
 	return func(a, b Node) bool {
 		l := m.bad[pairOf(a, b)]
@@ -641,6 +643,9 @@ func (m *Machine) propose(now time.Time, want []Member) {
 		}
 	}
 	ring, _ := arrange(want, m.isBad(now))
+	if len(ring) < m.cfg.MinNodes && !m.self.Finished { // better a bad link than fewer than the user allows
+		ring, _ = arrange(want, noneBad)
+	}
 	v := &View{m.self.Trajectory, gen, m.Self(), m.cfg.MinNodes, ring}
 	if v.Rank(m.Self()) < 0 {
 		m.standAside(now)
