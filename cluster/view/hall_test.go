@@ -21,7 +21,13 @@ type hall struct {
 	since    []time.Time // of the installation
 	wants    []bool      // a boundary was asked of it
 	failed   error
+	skew     map[int]time.Duration // of clocks
+	log      []string              // of effects, if told to keep it
+	logs     bool
 }
+
+// at tells what m's clock shows.
+func (h *hall) at(m *Machine) time.Time { return h.now.Add(h.skew[h.index(m.Self())]) }
 
 type letter struct {
 	at   time.Time
@@ -31,7 +37,7 @@ type letter struct {
 }
 
 func newHall(n int) *hall {
-	h := &hall{rnd: rand.New(rand.NewPCG(uint64(n), 2)), now: time.Unix(1e9, 0)}
+	h := &hall{rnd: rand.New(rand.NewPCG(uint64(n), 2)), now: time.Unix(1e9, 0), skew: map[int]time.Duration{}}
 	for i := range n {
 		h.add(i)
 	}
@@ -77,7 +83,7 @@ func (h *hall) step() {
 	h.mail = append(h.mail, rest...)
 	for i, m := range h.machines {
 		if !h.dead[i] {
-			m.Tick(h.now)
+			m.Tick(h.at(m))
 			h.train(i)
 			h.perform(i)
 		}
@@ -94,18 +100,18 @@ func (h *hall) train(i int) {
 	for _, w := range v.Members {
 		o := h.index(w.Node())
 		if h.dead[o] {
-			m.Quiet(h.now, h.state[i], [32]byte{}, Cause{Blame: w.Node(), By: m.Self(), Reason: "dead"}, nil)
+			m.Quiet(h.at(m), h.state[i], [32]byte{}, Cause{Blame: w.Node(), By: m.Self(), Reason: "dead"}, nil)
 			return
 		}
 		if other := h.machines[o].Running(); other == nil || other.Name() != v.Name() {
 			if h.now.Sub(h.since[i]) > 2*time.Second { // its link never came up, or was closed
-				m.Quiet(h.now, h.state[i], [32]byte{}, Cause{Blame: w.Node(), By: m.Self(), Reason: "no stream"}, nil)
+				m.Quiet(h.at(m), h.state[i], [32]byte{}, Cause{Blame: w.Node(), By: m.Self(), Reason: "no stream"}, nil)
 				return
 			}
 			continue
 		}
 		if h.wants[o] { // said in its header: all end together
-			m.Quiet(h.now, h.state[i], [32]byte{}, Cause{}, nil)
+			m.Quiet(h.at(m), h.state[i], [32]byte{}, Cause{}, nil)
 			return
 		}
 	}
@@ -114,12 +120,15 @@ func (h *hall) train(i int) {
 func (h *hall) perform(i int) {
 	m := h.machines[i]
 	for _, e := range m.Take() {
+		if h.logs {
+			h.log = append(h.log, fmt.Sprintf("%s %s %s", h.now.Format(time.StampMilli), m.self.ID, describe(e)))
+		}
 		switch e := e.(type) {
 		case Send:
 			to := h.index(e.To)
-			h.later(to, func(m *Machine) { m.Receive(h.now, e.Msg) }, func() {
+			h.later(to, func(m *Machine) { m.Receive(h.at(m), e.Msg) }, func() {
 				if !h.dead[i] {
-					m.Undelivered(h.now, e.To)
+					m.Undelivered(h.at(m), e.To)
 				}
 			})
 		case Ping:
@@ -128,13 +137,13 @@ func (h *hall) perform(i int) {
 			for o := range h.machines {
 				if o != i {
 					f := e.Fact
-					h.mail = append(h.mail, letter{h.now.Add(time.Duration(h.rnd.IntN(300)) * time.Millisecond), o, func(m *Machine) { m.Up(h.now, f) }, nil})
+					h.mail = append(h.mail, letter{h.now.Add(time.Duration(h.rnd.IntN(300)) * time.Millisecond), o, func(m *Machine) { m.Up(h.at(m), f) }, nil})
 				}
 			}
 		case Boundary:
 			h.wants[i] = true
 		case Halt:
-			m.Quiet(h.now, h.state[i], [32]byte{}, e.Cause, nil)
+			m.Quiet(h.at(m), h.state[i], [32]byte{}, e.Cause, nil)
 		case Install:
 			h.installs[i], h.wants[i], h.since[i] = e, false, h.now
 			h.state[i] = max(h.state[i], e.Start.Transition) + 1
@@ -149,13 +158,13 @@ func (h *hall) perform(i int) {
 func (h *hall) ping(m *Machine, e Ping) {
 	to := h.index(e.To)
 	if h.rnd.IntN(100) < h.loss {
-		h.mail = append(h.mail, letter{h.now.Add(e.Timeout), h.index(m.Self()), func(m *Machine) { m.PingFailed(h.now, e.To, false, "no answer") }, nil})
+		h.mail = append(h.mail, letter{h.now.Add(e.Timeout), h.index(m.Self()), func(m *Machine) { m.PingFailed(h.at(m), e.To, false, "no answer") }, nil})
 		return
 	}
 	h.mail = append(h.mail, letter{h.now.Add(time.Duration(h.rnd.IntN(30)) * time.Millisecond), to, func(o *Machine) {
 		c, _ := o.Status(h.now)
-		m.Ponged(h.now, e.To, Pong{Fact: o.Fact(), Generation: o.Generation(), Coordinator: c})
-	}, func() { m.PingFailed(h.now, e.To, true, "refused") }})
+		m.Ponged(h.at(m), e.To, Pong{Fact: o.Fact(), Generation: o.Generation(), Coordinator: c})
+	}, func() { m.PingFailed(h.at(m), e.To, true, "refused") }})
 }
 
 // settled tells whether all living nodes run one view of exactly the living.
@@ -298,7 +307,7 @@ func TestOldAndForeignProposalsAreRefused(t *testing.T) {
 	old.Generation--
 	// Somebody else's view, in which one member of the running one would not stay.
 	stranger := Member{ID: "x", Incarnation: 9, Addr: "9", Entry: 1, Share: 1}
-	foreign := View{m.self.Trajectory, m.gen + 5, stranger.Node(), 1, []Member{stranger, m.Running().Members[m.Running().Rank(m.Self())]}}
+	foreign := View{Trajectory: m.self.Trajectory, Generation: m.gen + 5, Proposer: stranger.Node(), MinNodes: 1, Members: []Member{stranger, m.Running().Members[m.Running().Rank(m.Self())]}}
 	for _, v := range []View{old, foreign} {
 		m.Receive(h.now, Msg{From: h.machines[0].Fact(), Propose: &v})
 		refused := false

@@ -18,7 +18,9 @@
 // The protocol of one change, with C the coordinator, the most senior living node:
 //
 //	C → all   Propose(view)      accepted if newer than whatever was accepted;
-//	                             in a running view only if all its members stay
+//	                             in a running view only if all its members stay.
+//	                             Who has the last view gets a Change of it, and
+//	                             may Ask for the whole
 //	all → C   Hold | Refuse      "coming, at the end of this step" | "I know a newer one"
 //	all → C   Ack(transition, digest)  my older group is gone, my state is whole
 //	C → all   Start(transition, digest, donors)  the greatest transition wins
@@ -73,28 +75,28 @@ const (
 
 func (p phase) String() string { return [...]string{"idle", "running", "stopping"}[p] }
 
-// peer is what this node knows of another one.
-type peer struct {
-	fact     Fact
-	gone     bool          // left, or proved dead; any later sign of life clears it
-	pinging  bool          // a suspicion is open
-	reporter Node          // who reported a broken link to it, while pinging
-	timeout  time.Duration // of a ping; doubled whenever a suspicion proves false
-	passed   time.Time     // not taken for the coordinator until then
-	pinged   time.Time     // when it was last pinged
-	lost     int           // how often it was lost since it last completed a transition with us
-	barred   time.Time     // kept out until then: it was lost, and may be again at once
-	left     bool          // said good-bye
-	told     bool          // reported as a stranger
-}
-
 // proposal is a view that this node has proposed and that does not run yet.
 type proposal struct {
-	view  *View
-	name  Name
-	acks  map[Node]Ack
-	heard map[Node]time.Time // last sign of progress of each member
-	sent  time.Time
+	view    *View
+	name    Name
+	change  *Change // from this node's last view, nil if only the whole one will do
+	remind  *Change // for those who have it
+	seats   []seat  // by rank
+	missing int     // acknowledgements
+	broken  bool    // a member was lost, or goes
+	sent    time.Time
+	pause   time.Duration // until it is sent again; it grows with what there is to send
+	scanned time.Time     // when the silent were last looked for
+}
+
+// seat is what a proposal knows of a member.
+type seat struct {
+	peer  *peer // nil for this node
+	acked bool
+	has   bool // it has the view, and comes
+	whole bool // it lacks what the change starts from
+	ack   Ack
+	heard time.Time // last sign of progress
 }
 
 // badLink remembers a link that broke while both its ends lived.
@@ -111,6 +113,18 @@ type Machine struct {
 	peers map[Node]*peer
 	out   []Effect
 
+	now  time.Time // this machine's own time: see advance
+	seen time.Time // what it was last told
+
+	tally      [kinds]int // how many peers have each mark
+	chiefKnown bool
+	chief      *peer  // the coordinator, nil for this node; valid if chiefKnown
+	chiefSeat  Member // its seniority
+	timed      []*peer
+	lapses     time.Time // when the next moment of timed, or asideUntil, comes; zero if none does
+	graves     []grave   // in the order of death
+	sore       []*peer   // who has something to be forgiven
+
 	phase      phase
 	last       *View  // installed last, and still valid for seniority; nil for a newcomer
 	start      Start  // with which last was started, if this node proposed it
@@ -120,14 +134,18 @@ type Machine struct {
 	gen      uint64 // order of the newest proposal ever accepted or heard of
 	genName  Name
 	accepted *View // acknowledged, or held until the group is gone
+	doomed   bool  // not all of the running group would be in accepted, though none of them leaves
 	ackSent  time.Time
 	mine     *proposal
 
 	born       time.Time
-	joinsSince time.Time // since when nodes wait to join the running view
+	joinsSince time.Time // since when nodes wait to join the running view, or the first one
+	arrived    time.Time // when the last of them came
+	lost       Node      // by whose loss the last group ended, zero if nobody was lost
+	noticed    bool      // it was this node that noticed, and the coordinator is not told yet
 	graceUntil time.Time // somebody else asked for the boundary and is about to propose
 	waiting    time.Time // since when a proposal is awaited
-	asideUntil time.Time // standing down as coordinator
+	asideUntil time.Time // standing down as coordinator; zero if not
 	refusals   int       // of this node's proposals, in a row
 	failures   int       // views in a row that brought no transition
 	notBefore  time.Time // back-off of proposals after failures
@@ -135,6 +153,7 @@ type Machine struct {
 	complaint  string    // what is waited for
 	complained time.Time // since when; told once it has lasted
 	told       bool
+	measured   int  // calls of Measured since the last that was announced
 	ready      bool // gossip has found others, or there are none to find
 	leaving    bool
 }
@@ -143,7 +162,7 @@ type Machine struct {
 func New(cfg Config, transition uint64, digest [32]byte, now time.Time) *Machine {
 	m := &Machine{
 		cfg: cfg, self: cfg.Self, peers: map[Node]*peer{}, bad: map[pair]*badLink{},
-		transition: transition, digest: digest, born: now, waiting: now,
+		transition: transition, digest: digest, born: now, waiting: now, now: now, seen: now,
 	}
 	m.self.Transition = transition
 	m.emit(Announce{m.self})
@@ -173,8 +192,25 @@ func (m *Machine) Running() *View {
 	return m.last
 }
 
+// maxStride is the longest that a machine believes to have passed between two
+// events.
+const maxStride = time.Second
+
+// advance translates the time that an event was given into the machine's own,
+// which never goes back and never leaps: a clock that is set steps no deadline
+// over and none out of reach, and whoever has not looked for a minute, having
+// been suspended, can call nobody silent for that.
+func (m *Machine) advance(told time.Time) time.Time {
+	m.now = m.now.Add(min(max(told.Sub(m.seen), 0), maxStride))
+	m.seen = told
+	m.lapse(m.now)
+	m.forget(m.now)
+	return m.now
+}
+
 // Up takes gossip's word that a node lives, or has news.
 func (m *Machine) Up(now time.Time, f Fact) {
+	now = m.advance(now)
 	m.learn(f)
 	m.reconsider(now)
 }
@@ -183,45 +219,57 @@ func (m *Machine) Up(now time.Time, f Fact) {
 // it said of itself. A node that seems dead is asked first: gossip starves
 // before links do.
 func (m *Machine) Down(now time.Time, f Fact, left bool) {
+	now = m.advance(now)
 	n := f.Node()
 	if left && m.peers[n] == nil && f.check() == nil && f.Trajectory == m.self.Trajectory {
 		m.learn(f)
 	}
 	p := m.peers[n]
-	if p == nil || n == m.Self() {
+	if p == nil {
 		return
 	}
 	if left {
 		p.left, p.fact.Finished = true, p.fact.Finished || f.Finished
+		m.regard(p)
 	}
-	if left && !m.runsWith(n) {
-		p.gone = true
-	} else {
+	if m.matters(n, left) {
 		m.suspect(now, n, Node{})
+	} else if !p.gone {
+		m.bury(now, p)
 	}
 	m.reconsider(now)
 }
 
+// matters tells whether it is worth a question if n lives. While a view runs that
+// it is no member of, it is not: when many die at once each node would ask for
+// all of them, and one who lives after all will say so.
+func (m *Machine) matters(n Node, left bool) bool {
+	return m.runsWith(n) || !left && (m.phase == idle || m.accepted != nil)
+}
+
 // Suspect takes training's word that a member of the running view is silent.
 func (m *Machine) Suspect(now time.Time, n Node) {
+	now = m.advance(now)
 	m.suspect(now, n, Node{})
 	m.reconsider(now)
 }
 
 // Ponged takes the answer to a ping.
 func (m *Machine) Ponged(now time.Time, n Node, a Pong) {
+	now = m.advance(now)
 	p := m.peers[n]
 	if p == nil || a.Fact.Node() != n || a.Fact.check() != nil {
 		return
 	}
 	if p.pinging {
 		p.timeout = min(2*p.timeout, 8*m.cfg.PingAfter)
+		m.hurts(p)
 		m.linkBroke(now, n, p.reporter)
 	}
 	m.learn(a.Fact)
 	m.hearGeneration(a.Generation)
-	if a.Coordinator != n && m.coordinator(now) == n && now.Sub(m.waiting) > 3*m.cfg.Retry {
-		p.passed = now.Add(5 * m.cfg.Retry)
+	if a.Coordinator != n && m.coordinator() == n && now.Sub(m.waiting) > 3*m.cfg.Retry {
+		m.setUntil(p, &p.passed, now.Add(5*m.cfg.Retry))
 	}
 	m.reconsider(now)
 }
@@ -230,6 +278,7 @@ func (m *Machine) Ponged(now time.Time, n Node, a Pong) {
 // connection was refused or reset. Silence proves something only about a node
 // that was suspected before; of any other it is a first suspicion.
 func (m *Machine) PingFailed(now time.Time, n Node, certain bool, reason string) {
+	now = m.advance(now)
 	if p := m.peers[n]; p != nil && !p.pinging && !certain {
 		m.suspect(now, n, Node{})
 	} else {
@@ -242,6 +291,7 @@ func (m *Machine) PingFailed(now time.Time, n Node, certain bool, reason string)
 // of an old connection, so the node is asked; where nobody listens, the answer
 // comes within a millisecond.
 func (m *Machine) Undelivered(now time.Time, n Node) {
+	now = m.advance(now)
 	m.suspect(now, n, Node{})
 	m.reconsider(now)
 }
@@ -250,24 +300,38 @@ func (m *Machine) Undelivered(now time.Time, n Node) {
 func (m *Machine) Progress(transition uint64) {
 	m.failures = 0
 	m.self.Transition = transition
-	for _, w := range m.last.Members {
-		if p := m.peers[w.Node()]; p != nil {
-			p.lost = 0
-			p.timeout -= (p.timeout - m.cfg.PingAfter) / 64
-		}
-	}
+	m.heal()
 }
 
 // Measured tells how fast this node is, in samples per second, and has gossip
-// tell how far it has come. Call it about once a second.
+// tell how far it has come, now and then where there are many. Call it about
+// once a second.
 func (m *Machine) Measured(speed float32) {
 	m.self.Speed = speed
-	m.emit(Announce{m.self})
+	m.measured++
+	if m.measured > m.many(able)/crowd {
+		m.measured = 0
+		m.emit(Announce{m.self})
+	}
+}
+
+// crowd is how many nodes may each announce something every second. Gossip
+// carries some 25 facts a second, whatever the number of nodes; more of them
+// would hold up the news of who comes and goes.
+const crowd = 32
+
+// tellProgress announces what is good to know but decides nothing, where it
+// does not hold up anything that does.
+func (m *Machine) tellProgress() {
+	if m.many(able) <= crowd {
+		m.emit(Announce{m.self})
+	}
 }
 
 // Ready tells that gossip has found the others, or that there are none to be
 // found. Before that a node that never trained does not start alone.
 func (m *Machine) Ready(now time.Time) {
+	now = m.advance(now)
 	m.ready = true
 	m.reconsider(now)
 }
@@ -286,7 +350,8 @@ func (m *Machine) Leave(now time.Time) {
 	if m.leaving {
 		return
 	}
-	m.leaving, m.self.Leaving = true, true
+	m.advance(now)
+	m.leaving, m.self.Leaving, m.chiefKnown = true, true, false
 	if m.mine != nil {
 		m.dropProposal()
 	}
@@ -298,14 +363,17 @@ func (m *Machine) Leave(now time.Time) {
 // a transition. A zero cause is a boundary; leaving lists the members that
 // said in the last header that they go.
 func (m *Machine) Quiet(now time.Time, transition uint64, digest [32]byte, cause Cause, leaving []Node) {
+	now = m.advance(now)
 	asked := m.phase == stopping
 	m.phase, m.transition, m.digest = idle, transition, digest
 	m.self.Transition = transition
 	m.waiting, m.joinsSince = now, time.Time{}
-	m.emit(Announce{m.self})
+	m.lost, m.noticed = cause.Blame, cause.By == m.Self() && !cause.Blame.IsZero()
+	m.tellProgress()
 	for _, n := range leaving {
 		if p := m.peers[n]; p != nil {
 			p.fact.Leaving = true
+			m.regard(p)
 		}
 	}
 	switch {
@@ -325,9 +393,16 @@ func (m *Machine) Receive(now time.Time, msg Msg) {
 	if msg.From.Trajectory != m.self.Trajectory || msg.From.Node() == m.Self() {
 		return
 	}
+	now = m.advance(now)
 	m.learn(msg.From)
 	from := msg.From.Node()
 	switch {
+	case msg.Hello != nil:
+		m.onHello(now, *msg.Hello)
+	case msg.Change != nil:
+		m.onChange(now, from, msg.Change)
+	case msg.Ask != nil:
+		m.onAsk(now, from, *msg.Ask)
 	case msg.Propose != nil:
 		m.onPropose(now, from, msg.Propose)
 	case msg.Hold != nil:
@@ -360,150 +435,7 @@ func (m *Machine) bound(name Name, from Node) bool {
 }
 
 // Tick lets time pass.
-func (m *Machine) Tick(now time.Time) { m.reconsider(now) }
-
-// --- what is known of others ---
-
-func (m *Machine) learn(f Fact) {
-	if f.Node() == m.Self() || f.ID == "" {
-		return
-	}
-	p := m.peers[f.Node()]
-	if p == nil {
-		p = &peer{timeout: m.cfg.PingAfter}
-		m.peers[f.Node()] = p
-	}
-	p.fact, p.gone, p.left, p.pinging, p.reporter = f, false, false, false, Node{}
-	m.hearGeneration(f.Generation)
-	if f.Trajectory != m.self.Trajectory && !p.told {
-		p.told = true
-		m.emit(Stranger{f, m.strangerGoesFirst(f)})
-	}
-}
-
-// strangerGoesFirst decides which of two nodes on different trajectories does
-// not belong: the one that has not trained yet, or else the later name.
-func (m *Machine) strangerGoesFirst(f Fact) bool {
-	if (f.Entry != 0) != (m.self.Entry != 0) {
-		return f.Entry != 0
-	}
-	return f.ID < m.self.ID
-}
-
-func (m *Machine) hearGeneration(g uint64) {
-	if g > m.gen {
-		m.gen, m.genName = g, Name{}
-	}
-}
-
-// runsWith tells whether n is a member of the running view.
-func (m *Machine) runsWith(n Node) bool { return m.phase != idle && m.last.Rank(n) >= 0 }
-
-// suspect asks a node whether it lives. by tells who reported a broken link.
-func (m *Machine) suspect(now time.Time, n, by Node) {
-	p := m.peers[n]
-	if p == nil || p.gone || p.pinging {
-		return
-	}
-	p.pinging, p.pinged, p.reporter = true, now, by
-	m.emit(Ping{n, p.fact.Addr, p.timeout})
-}
-
-// lose takes a node for dead until it gives a sign of life.
-func (m *Machine) lose(now time.Time, n Node, reason string) {
-	p := m.peers[n]
-	if p == nil || p.gone {
-		return
-	}
-	p.gone, p.pinging = true, false
-	p.lost++
-	p.barred = now.Add(m.cfg.Retry << min(p.lost, 8))
-	if m.runsWith(n) {
-		m.phase = stopping
-		m.emit(Halt{Cause{Blame: n, By: m.Self(), Reason: reason}})
-	}
-}
-
-// linkBroke remembers that the link between two living nodes broke. Once may
-// be chance; the second time they are kept apart for a doubling while.
-func (m *Machine) linkBroke(now time.Time, a, b Node) {
-	if b.IsZero() {
-		return
-	}
-	k := pairOf(a, b)
-	l := m.bad[k]
-	if l == nil {
-		l = &badLink{}
-		m.bad[k] = l
-	}
-	l.count++
-	l.until = now
-	if l.count >= 2 {
-		l.until = now.Add(m.cfg.Patience << min(l.count-2, 6))
-		m.emit(Note{"link", a, fmt.Sprintf("the link between %s and %s broke %d times while both live: kept apart for %s", a.ID, b.ID, l.count, l.until.Sub(now))})
-	}
-}
-
-func noneBad(a, b Node) bool { return false }
-
-func (m *Machine) isBad(now time.Time) func(a, b Node) bool {
-	return func(a, b Node) bool {
-		l := m.bad[pairOf(a, b)]
-		return l != nil && now.Before(l.until)
-	}
-}
-
-// seniority returns n's place in the order of coordinators. Only members of the
-// last installed view have entered; a newcomer, who has none, believes facts.
-func (m *Machine) seniority(f Fact) Member {
-	s := Member{ID: f.ID, Incarnation: f.Incarnation, Addr: f.Addr, Zone: f.Zone, Share: 1}
-	if m.last == nil {
-		s.Entry = f.Entry
-	} else if r := m.last.Rank(f.Node()); r >= 0 {
-		s.Entry = m.last.Members[r].Entry
-	}
-	return s
-}
-
-// coordinator returns the most senior node that lives, stays and has not been
-// passed over.
-func (m *Machine) coordinator(now time.Time) Node {
-	var best *Member
-	consider := func(f Fact) {
-		if s := m.seniority(f); best == nil || bySeniority(s, *best) < 0 {
-			best = &s
-		}
-	}
-	if !m.leaving && !now.Before(m.asideUntil) {
-		consider(m.self)
-	}
-	for _, p := range m.peers {
-		if m.counts(p) && !now.Before(p.passed) && !now.Before(p.barred) {
-			consider(p.fact)
-		}
-	}
-	if best == nil {
-		return m.Self()
-	}
-	return best.Node()
-}
-
-// counts tells whether p could be a member of the next view.
-func (m *Machine) counts(p *peer) bool {
-	return !p.gone && !p.fact.Leaving && p.fact.Trajectory == m.self.Trajectory
-}
-
-// wanted lists who should be in the next view, this node included.
-func (m *Machine) wanted(now time.Time) []Member {
-	want := []Member{m.seniority(m.self)}
-	for _, p := range m.peers {
-		if m.counts(p) && !now.Before(p.barred) {
-			want = append(want, m.seniority(p.fact))
-		}
-	}
-	slices.SortFunc(want, bySeniority)
-	return want
-}
+func (m *Machine) Tick(now time.Time) { m.reconsider(m.advance(now)) }
 
 // --- the coordinator's side ---
 
@@ -524,7 +456,7 @@ func (m *Machine) reconsider(now time.Time) {
 		m.pursue(now)
 	case m.accepted != nil:
 		m.awaitStart(now)
-	case m.coordinator(now) != m.Self():
+	case m.coordinator() != m.Self():
 		m.joinsSince = time.Time{}
 		m.awaitProposal(now)
 	case m.phase == running:
@@ -539,34 +471,32 @@ func (m *Machine) over() bool {
 	if m.self.Finished || m.last != nil || m.phase != idle {
 		return false
 	}
-	for _, p := range m.peers {
-		if p.fact.Trajectory == m.self.Trajectory && p.fact.Finished && (p.left || m.counts(p)) {
-			m.emit(Over{p.fact})
-			return true
-		}
+	if p := m.first(finisher, func(*peer) bool { return true }); p != nil {
+		m.emit(Over{p.fact})
+		return true
 	}
 	return false
 }
 
 // gatherJoins asks for a boundary once somebody has waited long enough to join.
 func (m *Machine) gatherJoins(now time.Time) {
-	joins := slices.ContainsFunc(m.wanted(now), func(w Member) bool {
-		return m.last.Rank(w.Node()) < 0 && !m.keptOut(now, w.Node())
-	})
 	switch {
-	case !joins || m.self.Finished:
+	case m.many(joining) == 0 || m.self.Finished:
 		m.joinsSince = time.Time{}
 	case m.joinsSince.IsZero():
 		m.joinsSince = now
-	case now.Sub(m.joinsSince) >= m.cfg.Gather:
+	case now.Sub(m.joinsSince) < m.cfg.Gather || m.crowding(now):
+	case m.keptOut(now):
+		m.joinsSince = time.Time{}
+	default:
 		m.boundary("nodes wait to join")
 	}
 }
 
-// keptOut tells whether n would be left out of the ring again for a bad link.
-func (m *Machine) keptOut(now time.Time, n Node) bool {
-	_, out := arrange(m.wanted(now), m.isBad(now))
-	return slices.ContainsFunc(out, func(o Member) bool { return o.Node() == n })
+// crowding tells whether a crowd waits to join and grows: then it is better to
+// wait a little longer than to change views for each few of them.
+func (m *Machine) crowding(now time.Time) bool {
+	return m.many(joining) > crowd && now.Sub(m.arrived) < m.cfg.Gather && now.Sub(m.joinsSince) < 10*m.cfg.Gather
 }
 
 func (m *Machine) boundary(reason string) {
@@ -578,38 +508,46 @@ func (m *Machine) boundary(reason string) {
 
 // considerProposing proposes the next view unless there is a reason to wait.
 func (m *Machine) considerProposing(now time.Time) {
-	want := m.wanted(now)
-	if reason := m.whyWait(now, want); reason != "" {
+	if m.joinsSince.IsZero() {
+		m.joinsSince = now
+	}
+	if reason := m.whyWait(now); reason != "" {
 		m.complain(now, reason)
 		return
 	}
 	m.complain(now, "")
-	m.propose(now, want)
+	m.propose(now, m.wanted())
 }
 
-func (m *Machine) whyWait(now time.Time, want []Member) string {
-	for _, p := range m.peers {
-		if !p.gone && p.fact.Trajectory != m.self.Trajectory && m.strangerGoesFirst(p.fact) {
-			return "word from " + p.fact.ID + ", which walks another trajectory"
-		}
-	}
-	for _, w := range want {
-		if p := m.peers[w.Node()]; p != nil && p.pinging {
-			return aMoment
-		}
-	}
+func (m *Machine) whyWait(now time.Time) string {
+	first := m.first(stranger, func(p *peer) bool { return m.strangerGoesFirst(p.fact) })
+	here := 1 + m.many(able)
 	switch {
-	case now.Before(m.notBefore), now.Before(m.graceUntil), now.Before(m.asideUntil):
+	case first != nil:
+		return "word from " + first.fact.ID + ", which walks another trajectory"
+	case m.many(asked) > 0, now.Before(m.notBefore), now.Before(m.graceUntil), !m.asideUntil.IsZero():
 		return aMoment
 	case m.self.Finished: // nothing is left to wait for
-	case len(want) < m.cfg.MinNodes:
-		return fmt.Sprintf("%d nodes, %d here (%s)", m.cfg.MinNodes, len(want), ids(want))
-	case m.last == nil && !m.ready && now.Sub(m.born) < m.cfg.ExpectFor:
+	case here < m.cfg.MinNodes:
+		return fmt.Sprintf("%d nodes, %s", m.cfg.MinNodes, m.present())
+	case m.last != nil:
+	case !m.ready && now.Sub(m.born) < m.cfg.ExpectFor:
 		return "others to be found"
-	case m.last == nil && len(want) < m.cfg.Expect && now.Sub(m.born) < m.cfg.ExpectFor:
-		return fmt.Sprintf("%d nodes to start with, %d here (%s)", m.cfg.Expect, len(want), ids(want))
+	case here < m.cfg.Expect && now.Sub(m.born) < m.cfg.ExpectFor:
+		return fmt.Sprintf("%d nodes to start with, %s", m.cfg.Expect, m.present())
+	case m.crowding(now) && (here < m.cfg.Expect || m.cfg.Expect == 0):
+		return aMoment
 	}
 	return ""
+}
+
+// present counts those who are here, and names them where they are few.
+func (m *Machine) present() string {
+	here := 1 + m.many(able)
+	if here > 16 {
+		return fmt.Sprintf("%d here", here)
+	}
+	return fmt.Sprintf("%d here (%s)", here, ids(m.wanted()))
 }
 
 // aMoment is a wait too short to tell of.
@@ -646,56 +584,108 @@ func (m *Machine) propose(now time.Time, want []Member) {
 	if len(ring) < m.cfg.MinNodes && !m.self.Finished { // better a bad link than fewer than the user allows
 		ring, _ = arrange(want, noneBad)
 	}
-	v := &View{m.self.Trajectory, gen, m.Self(), m.cfg.MinNodes, ring}
+	v := (&View{Trajectory: m.self.Trajectory, Generation: gen, Proposer: m.Self(), MinNodes: m.cfg.MinNodes, Members: ring}).sealed()
 	if v.Rank(m.Self()) < 0 {
 		m.standAside(now)
 		return
 	}
-	m.mine = &proposal{view: v, name: v.Name(), acks: map[Node]Ack{}, heard: map[Node]time.Time{}}
-	for _, r := range ring {
-		m.mine.heard[r.Node()] = now
-	}
+	m.mine = m.newProposal(now, v)
 	m.accept(now, v)
 	m.pursue(now)
+}
+
+func (m *Machine) newProposal(now time.Time, v *View) *proposal {
+	p := &proposal{view: v, name: v.Name(), remind: reminder(v), seats: make([]seat, v.World()), missing: v.World(), scanned: now}
+	if m.last != nil {
+		p.change = changeOf(m.last, v)
+	}
+	for rank, w := range v.Members {
+		p.seats[rank] = seat{peer: m.peers[w.Node()], heard: now, whole: p.change == nil || m.last.Rank(w.Node()) < 0}
+	}
+	return p
 }
 
 // pursue repeats the proposal to whoever has not acknowledged, gives it up when
 // a member is lost, and starts the view when all have.
 func (m *Machine) pursue(now time.Time) {
 	p := m.mine
-	for _, w := range p.view.Members {
-		n := w.Node()
-		if _, acked := p.acks[n]; !acked && n != m.Self() && now.Sub(p.heard[n]) > m.cfg.Patience {
-			m.lose(now, n, "no answer to a proposal for "+m.cfg.Patience.String())
-		} else if !acked && n != m.Self() && now.Sub(p.heard[n]) > 2*m.cfg.Retry {
-			m.suspect(now, n, Node{})
-		}
-		if q := m.peers[n]; q != nil && (q.gone || q.fact.Leaving) {
-			m.dropProposal()
-			m.considerAgain(now)
-			return
-		}
-	}
-	if len(p.acks) == p.view.World() {
+	m.findSilent(now, p)
+	switch {
+	case p.broken:
+		m.dropProposal()
+		m.considerAgain(now)
+	case p.missing == 0:
 		m.startView(now)
+	case p.sent.IsZero() || now.Sub(p.sent) >= p.pause:
+		m.sendProposal(now, p)
+	}
+}
+
+// findSilent asks members that are silent for longer than the sending takes
+// whether they live, and gives up those of whom nothing comes.
+func (m *Machine) findSilent(now time.Time, p *proposal) {
+	if now.Sub(p.scanned) < m.cfg.Retry/4 {
 		return
 	}
-	if now.Sub(p.sent) < m.cfg.Retry {
-		return
-	}
-	p.sent = now
-	for _, w := range p.view.Members {
-		if _, acked := p.acks[w.Node()]; !acked && w.Node() != m.Self() {
-			m.send(w.Node(), w.Addr, Msg{Propose: p.view})
+	p.scanned = now
+	late := p.pause - m.cfg.Retry // with a round of messages
+	for i := range p.seats {
+		s := &p.seats[i]
+		if s.acked || s.peer == nil {
+			continue
+		}
+		switch silent := now.Sub(s.heard); {
+		case silent > m.cfg.Patience+late:
+			m.lose(now, s.peer.fact.Node(), "no answer to a proposal for "+m.cfg.Patience.String())
+		case silent > 2*(m.cfg.Retry+late) && now.Sub(s.peer.pinged) >= m.cfg.Retry:
+			m.suspect(now, s.peer.fact.Node(), Node{})
 		}
 	}
 }
+
+// sendProposal sends each member as little as it can make the view of.
+func (m *Machine) sendProposal(now time.Time, p *proposal) {
+	bytes := 0
+	for rank := range p.seats {
+		if s := &p.seats[rank]; !s.acked && s.peer != nil {
+			bytes += m.sendTo(p, rank)
+		}
+	}
+	p.sent = now
+	p.pause = max(m.pace(len(p.seats)), time.Duration(bytes)*time.Second/repeatBytes)
+}
+
+func (m *Machine) sendTo(p *proposal, rank int) (bytes int) {
+	s, w := &p.seats[rank], p.view.Members[rank]
+	switch {
+	case s.has:
+		m.send(w.Node(), w.Addr, Msg{Change: p.remind})
+		return len(p.remind.wire)
+	case s.whole:
+		m.send(w.Node(), w.Addr, Msg{Propose: p.view})
+		return len(p.view.packed())
+	}
+	m.send(w.Node(), w.Addr, Msg{Change: p.change})
+	return len(p.change.wire)
+}
+
+// A node that speaks with n others repeats itself so slowly that it need not
+// hear more than 5000 of them a second, nor send more than half of what a link
+// of 1 Gbit/s carries. Up to a thousand nodes Retry is slower than that.
+const (
+	perAnswer   = 200 * time.Microsecond
+	repeatBytes = 60_000_000 // a second
+)
+
+// pace is the time between two repetitions where n nodes are spoken to, or speak
+// to one.
+func (m *Machine) pace(n int) time.Duration { return max(m.cfg.Retry, time.Duration(n)*perAnswer) }
 
 func (m *Machine) dropProposal() { m.mine, m.accepted = nil, nil }
 
 // considerAgain proposes anew at once where that is this node's part.
 func (m *Machine) considerAgain(now time.Time) {
-	if m.phase == idle && m.coordinator(now) == m.Self() {
+	if m.phase == idle && m.coordinator() == m.Self() {
 		m.considerProposing(now)
 	}
 }
@@ -709,15 +699,15 @@ func (m *Machine) send(to Node, addr string, msg Msg) {
 func (m *Machine) startView(now time.Time) {
 	p := m.mine
 	start := Start{View: p.name}
-	for _, a := range p.acks {
-		start.Transition = max(start.Transition, a.Transition)
+	for _, s := range p.seats {
+		start.Transition = max(start.Transition, s.ack.Transition)
 	}
 	if reason := p.divergence(start.Transition); reason != "" {
 		m.stopAll(p, reason)
 		return
 	}
-	for rank, w := range p.view.Members {
-		if a := p.acks[w.Node()]; a.Transition == start.Transition {
+	for rank := range p.seats {
+		if a := p.seats[rank].ack; a.Transition == start.Transition {
 			start.Donors, start.Digest = append(start.Donors, rank), a.Digest
 		}
 	}
@@ -735,9 +725,9 @@ func (m *Machine) startView(now time.Time) {
 func (p *proposal) divergence(at uint64) string {
 	var digests [][]byte
 	var names []string
-	for _, w := range p.view.Members {
-		if a := p.acks[w.Node()]; a.Transition == at {
-			digests, names = append(digests, a.Digest[:]), append(names, w.ID)
+	for rank := range p.seats {
+		if a := &p.seats[rank].ack; a.Transition == at {
+			digests, names = append(digests, a.Digest[:]), append(names, p.view.Members[rank].ID)
 		}
 	}
 	return OddOneOut(at, names, digests)
@@ -783,14 +773,64 @@ func (m *Machine) stopAll(p *proposal, reason string) {
 func (m *Machine) standAside(now time.Time) {
 	m.refusals++
 	m.asideUntil = now.Add(m.cfg.Retry << min(m.refusals, 6))
+	m.ends(m.asideUntil)
+	m.chiefKnown = false
 }
 
 // --- the member's side ---
 
+// onHello takes the word of one whose group has broken while ours, the same, has
+// not yet: whoever it lost is asked. So is whoever we have not asked since.
+func (m *Machine) onHello(now time.Time, h Hello) {
+	p := m.peers[h.Lost]
+	if p == nil || m.last == nil || h.View != m.last.Name() || m.last.Rank(h.Lost) < 0 {
+		return
+	}
+	if m.phase != idle && now.Sub(p.pinged) >= m.cfg.Retry || m.phase == idle && p.pinged.Before(m.waiting) {
+		m.suspect(now, h.Lost, Node{})
+	}
+}
+
+// onChange makes the view that a change leads to, and takes it as proposed.
+func (m *Machine) onChange(now time.Time, from Node, c *Change) {
+	if m.leaving || m.accepted == nil || m.accepted.Name() != c.View {
+		if reason := m.stale(c.Generation, c.View); reason != "" {
+			m.refuse(from, c.View, reason)
+			return
+		}
+	}
+	for _, base := range [...]*View{m.accepted, m.last} {
+		if base == nil || base.Name() != c.Base {
+			continue
+		}
+		if c.Base == c.View {
+			m.onPropose(now, from, base)
+			return
+		}
+		if v, err := c.from(base); err == nil {
+			m.onPropose(now, from, v)
+			return
+		}
+	}
+	m.send(from, m.peers[from].fact.Addr, Msg{Ask: &Ask{c.View}})
+}
+
+// onAsk sends the whole view to a member that could not make it of a change.
+func (m *Machine) onAsk(now time.Time, from Node, a Ask) {
+	if m.mine == nil || m.mine.name != a.View {
+		return
+	}
+	if rank := m.mine.view.Rank(from); rank >= 0 {
+		s := &m.mine.seats[rank]
+		s.has, s.whole, s.heard = false, true, now
+		m.sendTo(m.mine, rank)
+	}
+}
+
 func (m *Machine) onPropose(now time.Time, from Node, v *View) {
-	name := v.Name()
+	name := v.sealed().Name()
 	if m.leaving {
-		m.refuse(from, name, "leaving")
+		m.refuse(from, name, m.stale(v.Generation, name))
 		return
 	}
 	if m.accepted != nil && m.accepted.Name() == name { // a repetition
@@ -817,10 +857,20 @@ func (m *Machine) onPropose(now time.Time, from Node, v *View) {
 // objection says why a proposal is not accepted, or "".
 func (m *Machine) objection(v *View, name Name) string {
 	switch {
-	case !newer(v.Generation, name, m.gen, m.genName):
-		return fmt.Sprintf("generation %d is not newer than %d", v.Generation, m.gen)
+	case m.stale(v.Generation, name) != "":
+		return m.stale(v.Generation, name)
 	case m.phase != idle && m.last.Rank(v.Proposer) < 0 && !v.Includes(m.last): // a member that proposes has left the group: ours is dying too
 		return fmt.Sprintf("generation %d runs and not all its members would stay", m.last.Generation)
+	}
+	return ""
+}
+
+func (m *Machine) stale(gen uint64, name Name) string {
+	switch {
+	case m.leaving:
+		return "leaving"
+	case !newer(gen, name, m.gen, m.genName):
+		return fmt.Sprintf("generation %d is not newer than %d", gen, m.gen)
 	}
 	return ""
 }
@@ -836,10 +886,20 @@ func (m *Machine) refuse(to Node, name Name, reason string) {
 func (m *Machine) accept(now time.Time, v *View) {
 	m.gen, m.genName, m.accepted = v.Generation, v.Name(), v
 	m.waiting, m.graceUntil = now, time.Time{}
+	m.doomed = m.phase != idle && m.losesIn(v)
 	m.boundary("a wider view is accepted")
 	if m.phase == idle {
 		m.acknowledge(now)
 	}
+}
+
+// losesIn tells whether a member of the running group that does not leave is
+// missing in v: then the proposer knows that our group is broken.
+func (m *Machine) losesIn(v *View) bool {
+	return slices.ContainsFunc(m.last.Members, func(w Member) bool {
+		p := m.peers[w.Node()]
+		return v.Rank(w.Node()) < 0 && p != nil && !p.fact.Leaving
+	})
 }
 
 // answer tells the proposer how far we are with its view.
@@ -856,12 +916,21 @@ func (m *Machine) acknowledge(now time.Time) {
 	m.ackSent = now
 	a := Ack{m.accepted.Name(), m.accepted.Generation, m.transition, m.digest}
 	if m.mine != nil && m.mine.name == a.View {
-		m.mine.acks[m.Self()] = a
+		m.mine.acknowledged(now, m.Self(), a)
 		return
 	}
 	if p := m.peers[m.accepted.Proposer]; p != nil {
 		m.send(m.accepted.Proposer, p.fact.Addr, Msg{Ack: &a})
 	}
+}
+
+// acknowledged notes the acknowledgement of a member.
+func (p *proposal) acknowledged(now time.Time, n Node, a Ack) {
+	s := &p.seats[p.view.Rank(n)]
+	if !s.acked {
+		p.missing--
+	}
+	s.acked, s.has, s.ack, s.heard = true, true, a, now
 }
 
 // awaitStart repeats the acknowledgement; the proposer's death frees us.
@@ -873,9 +942,14 @@ func (m *Machine) awaitStart(now time.Time) {
 		m.reconsider(now)
 		return
 	}
-	if m.phase == idle && now.Sub(m.ackSent) >= m.cfg.Retry {
+	if m.phase != idle && m.doomed && now.Sub(m.waiting) >= 2*m.cfg.Retry {
+		// Those who hear of a break from their neighbours hear it one after another.
+		m.doomed, m.phase = false, stopping
+		m.emit(Halt{Cause{By: m.accepted.Proposer, Reason: fmt.Sprintf("generation %d goes on without all of this group", m.accepted.Generation)}})
+	}
+	if m.phase == idle && now.Sub(m.ackSent) >= m.pace(m.accepted.World()) {
 		if now.Sub(m.waiting) > 3*m.cfg.Patience {
-			p.passed = now.Add(m.cfg.Patience)
+			m.setUntil(p, &p.passed, now.Add(m.cfg.Patience))
 			m.accepted = nil
 			return
 		}
@@ -888,17 +962,23 @@ func (m *Machine) awaitProposal(now time.Time) {
 	if m.phase != idle {
 		return
 	}
-	n := m.coordinator(now)
+	n := m.coordinator()
 	p := m.peers[n]
-	if p == nil || p.pinging || now.Sub(p.pinged) < m.cfg.Retry {
+	every := m.pace(m.many(able))
+	if p == nil || p.pinging || now.Sub(p.pinged) < every || !m.noticed && now.Sub(m.waiting) < every-m.cfg.Retry {
 		return
 	}
 	if now.Sub(m.waiting) > m.cfg.Patience {
-		p.passed, m.waiting = now.Add(m.cfg.Patience), now
+		m.setUntil(p, &p.passed, now.Add(m.cfg.Patience))
+		m.waiting = now
 		return
 	}
-	p.pinged = now
-	m.send(n, p.fact.Addr, Msg{Hello: &Hello{}})
+	p.pinged, m.noticed = now, false
+	hello := Hello{Lost: m.lost}
+	if m.last != nil {
+		hello.View = m.last.Name()
+	}
+	m.send(n, p.fact.Addr, Msg{Hello: &hello})
 	m.emit(Ping{n, p.fact.Addr, p.timeout})
 	if now.Sub(m.waiting) > m.cfg.Patience/2 {
 		m.complain(now, "a proposal of the coordinator "+n.ID)
@@ -906,15 +986,19 @@ func (m *Machine) awaitProposal(now time.Time) {
 }
 
 func (m *Machine) onHold(now time.Time, from Node, h Hold) {
-	if m.mine != nil && m.mine.name == h.View {
-		m.mine.heard[from] = now
+	if m.mine == nil || m.mine.name != h.View {
+		return
+	}
+	if rank := m.mine.view.Rank(from); rank >= 0 {
+		s := &m.mine.seats[rank]
+		s.has, s.heard = true, now
 	}
 }
 
 func (m *Machine) onAck(now time.Time, from Node, a Ack) {
 	switch {
 	case m.mine != nil && m.mine.name == a.View && m.mine.view.Rank(from) >= 0:
-		m.mine.acks[from], m.mine.heard[from] = a, now
+		m.mine.acknowledged(now, from, a)
 	case m.phase != idle && m.start.View == a.View && m.last.Name() == a.View:
 		start := m.start
 		m.send(from, m.peers[from].fact.Addr, Msg{Start: &start}) // ours was lost
@@ -949,6 +1033,7 @@ func (m *Machine) onRefuse(now time.Time, from Node, r Refuse) {
 func (m *Machine) beNewcomer(gen uint64) {
 	if m.phase == idle && m.last != nil {
 		m.last, m.self.Entry = nil, 0
+		m.regardAll()
 		m.emit(Note{"expelled", m.Self(), fmt.Sprintf("the others went on without us (generation %d): joining again", gen)})
 		m.emit(Announce{m.self})
 	}
@@ -966,15 +1051,17 @@ func (m *Machine) onStart(now time.Time, from Node, s Start) {
 // install starts a generation on this node.
 func (m *Machine) install(now time.Time, v *View, s Start) {
 	rank := v.Rank(m.Self())
+	entered := m.self.Entry != v.Members[rank].Entry
 	m.mine, m.accepted = nil, nil
 	m.phase, m.last = running, v
 	m.self.Generation, m.self.Entry = v.Generation, v.Members[rank].Entry
-	m.joinsSince, m.complaint = time.Time{}, ""
+	m.joinsSince, m.complaint, m.lost, m.noticed, m.doomed = time.Time{}, "", Node{}, false, false
 	for _, w := range v.Members { // the proposer has heard of each of them
 		if p := m.peers[w.Node()]; p != nil {
 			p.gone, p.pinging = false, false
 		}
 	}
+	m.regardAll()
 	m.failures++
 	if m.failures > 2 {
 		m.notBefore = now.Add(m.cfg.Retry << min(m.failures-2, 4))
@@ -984,26 +1071,18 @@ func (m *Machine) install(now time.Time, v *View, s Start) {
 			delete(m.bad, k)
 		}
 	}
-	m.emit(Announce{m.self})
+	if entered {
+		m.emit(Announce{m.self})
+	} else {
+		m.tellProgress()
+	}
 	m.emit(Install{v, rank, s})
 }
 
 // Status is what a person or a ping may ask.
-func (m *Machine) Status(now time.Time) (coordinator Node, waitingFor string) {
-	return m.coordinator(now), m.complaint
+func (m *Machine) Status(time.Time) (coordinator Node, waitingFor string) {
+	return m.coordinator(), m.complaint
 }
 
 // Generation returns the newest generation that this node has heard of.
 func (m *Machine) Generation() uint64 { return m.gen }
-
-// Peers lists what is known of the others: the living first, then by name.
-func (m *Machine) Peers() []Fact {
-	var fs []Fact
-	for _, p := range m.peers {
-		if !p.gone {
-			fs = append(fs, p.fact)
-		}
-	}
-	slices.SortFunc(fs, func(a, b Fact) int { return strings.Compare(a.Node().String(), b.Node().String()) })
-	return fs
-}

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -12,7 +13,9 @@ import (
 type Msg struct {
 	From    Fact // the sender, so that whoever is spoken to also knows where to answer
 	Hello   *Hello
-	Propose *View
+	Propose *View   `json:"-"` // packed, behind the rest
+	Change  *Change `json:"-"` // a proposal for whoever has the view before it; packed likewise
+	Ask     *Ask
 	Hold    *Hold
 	Ack     *Ack
 	Refuse  *Refuse
@@ -21,8 +24,15 @@ type Msg struct {
 }
 
 // Hello says no more than who is there: a node that waits to be taken in tells
-// the coordinator, should gossip not have come around yet.
-type Hello struct{}
+// the coordinator, should gossip not have come around yet. One whose group has
+// broken tells by whose loss: the coordinator may be half a ring away from it.
+type Hello struct {
+	View Name // whose group ended here, zero if none has
+	Lost Node // who was lost then, zero if nobody was
+}
+
+// Ask answers a Change whose base the sender does not have: it wants the whole view.
+type Ask struct{ View Name }
 
 // Hold answers a proposal that is accepted but must wait for the end of a
 // step: "I have it, I am coming".
@@ -62,23 +72,94 @@ type Stop struct {
 	Reason string
 }
 
-// Encode returns the wire form.
+// MarshalJSON writes donors as runs of ranks: most often all have the same state.
+func (s Start) MarshalJSON() ([]byte, error) {
+	w := startOnWire{s.View, s.Transition, s.Digest, nil}
+	for _, d := range s.Donors {
+		if n := len(w.Donors); n > 0 && w.Donors[n-1][1]+1 == d {
+			w.Donors[n-1][1] = d
+		} else {
+			w.Donors = append(w.Donors, [2]int{d, d})
+		}
+	}
+	return json.Marshal(w)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (s *Start) UnmarshalJSON(b []byte) error {
+	var w startOnWire
+	if err := json.Unmarshal(b, &w); err != nil {
+		return err
+	}
+	*s = Start{w.View, w.Transition, w.Digest, nil}
+	last := -1
+	for _, run := range w.Donors {
+		if run[0] <= last || run[1] < run[0] || run[1] >= maxMembers {
+			return fmt.Errorf("a start with donors %v", w.Donors)
+		}
+		for last = run[0]; last < run[1]; last++ {
+			s.Donors = append(s.Donors, last)
+		}
+		s.Donors = append(s.Donors, last)
+	}
+	return nil
+}
+
+// startOnWire is a Start with donors from rank to rank.
+type startOnWire struct {
+	View       Name
+	Transition uint64
+	Digest     [32]byte
+	Donors     [][2]int
+}
+
+// Encode returns the wire form: JSON, and for a proposal a letter and the length
+// of the JSON before it and the packed proposal behind.
 func (m Msg) Encode() []byte {
-	b, err := json.Marshal(m)
+	head, err := json.Marshal(m)
 	if err != nil {
 		panic(fmt.Sprintf("view: a message cannot be encoded: %v", err))
 	}
-	return b
+	switch {
+	case m.Propose != nil:
+		return join(packedView, head, m.Propose.packed())
+	case m.Change != nil && m.Change.wire != nil:
+		return join(packedChange, head, m.Change.wire)
+	case m.Change != nil:
+		return join(packedChange, head, packChange(m.Change))
+	}
+	return head
 }
 
-// DecodeMsg parses and checks what Encode wrote.
+func join(kind byte, head, packed []byte) []byte {
+	b := binary.AppendUvarint([]byte{kind}, uint64(len(head)))
+	return append(append(b, head...), packed...)
+}
+
+// split takes apart what join put together.
+func split(b []byte) (kind byte, head, packed []byte, err error) {
+	if len(b) == 0 || b[0] != packedView && b[0] != packedChange {
+		return 0, b, nil, nil
+	}
+	n, size := binary.Uvarint(b[1:])
+	if size <= 0 || n > uint64(len(b)-1-size) {
+		return 0, nil, nil, errPacked
+	}
+	rest := b[1+size:]
+	return b[0], rest[:n], rest[n:], nil
+}
+
+// DecodeMsg parses and checks what Encode wrote. It never keeps b.
 func DecodeMsg(b []byte) (Msg, error) {
-	var m Msg
-	if err := json.Unmarshal(b, &m); err != nil {
+	m, err := decode(b)
+	if err != nil {
 		return Msg{}, fmt.Errorf("view: a message cannot be read: %w", err)
 	}
 	set := 0
-	for _, is := range [...]bool{m.Hello != nil, m.Propose != nil, m.Hold != nil, m.Ack != nil, m.Refuse != nil, m.Start != nil, m.Stop != nil} {
+	for _, is := range [...]bool{
+		m.Hello != nil, m.Propose != nil, m.Change != nil, m.Ask != nil, m.Hold != nil,
+		m.Ack != nil, m.Refuse != nil, m.Start != nil, m.Stop != nil,
+	} {
 		if is {
 			set++
 		}
@@ -90,6 +171,23 @@ func DecodeMsg(b []byte) (Msg, error) {
 		return Msg{}, fmt.Errorf("view: a message of %q: %w", m.From.ID, err)
 	}
 	return m, nil
+}
+
+func decode(b []byte) (m Msg, err error) {
+	kind, head, packed, err := split(b)
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(head, &m); err != nil {
+		return m, err
+	}
+	switch kind {
+	case packedView:
+		m.Propose, err = unpackView(packed)
+	case packedChange:
+		m.Change, err = unpackChange(packed)
+	}
+	return m, err
 }
 
 // Bounds of what others may say.
@@ -107,6 +205,10 @@ func (m Msg) check() error {
 	switch {
 	case m.Propose != nil:
 		return m.Propose.check()
+	case m.Change != nil:
+		return m.Change.check()
+	case m.Hello != nil && len(m.Hello.Lost.ID) > maxNameBytes:
+		return fmt.Errorf("a lost node with an id of %d bytes", len(m.Hello.Lost.ID))
 	case m.Ack != nil && m.Ack.Generation > maxGeneration, m.Refuse != nil && m.Refuse.Generation > maxGeneration:
 		return errGeneration
 	case m.Start != nil:
@@ -138,17 +240,19 @@ func (v *View) check() error {
 	if v.Generation > maxGeneration || len(v.Members) < 1 || len(v.Members) > maxMembers {
 		return fmt.Errorf("a view of generation %d with %d members", v.Generation, len(v.Members))
 	}
-	seen := make(map[Node]bool, len(v.Members))
 	for _, m := range v.Members {
 		if err := checkNames(m.ID, m.Addr, m.Zone); err != nil {
 			return err
 		}
-		if seen[m.Node()] || m.Entry > v.Generation {
-			return fmt.Errorf("a view with %s twice or of a later generation", m.ID)
+		if m.Entry > v.Generation {
+			return fmt.Errorf("a view with %s of a later generation", m.ID)
 		}
-		seen[m.Node()] = true
 	}
-	if !seen[v.Proposer] {
+	v.sealed()
+	if len(v.seal.ranks) < len(v.Members) {
+		return fmt.Errorf("a view of %d members, some of them twice", len(v.Members))
+	}
+	if v.Rank(v.Proposer) < 0 {
 		return fmt.Errorf("a view whose proposer %q is no member", v.Proposer.ID)
 	}
 	return nil

@@ -39,10 +39,69 @@ type View struct {
 	Proposer   Node
 	MinNodes   int
 	Members    []Member // the index is the rank
+
+	seal *seal
+}
+
+// seal holds what follows from a view's content, computed once: a view is never
+// changed after its first use in a machine. It belongs to the view at of; a copy
+// of the view, which somebody may change, has none.
+type seal struct {
+	of    *View
+	name  Name
+	ranks map[Node]int
+	wire  []byte // packed, once somebody needs it
+}
+
+// sealed returns v with its seal. Only the machine that makes a view, or whoever
+// decodes it, seals it: from then on any goroutine may read it.
+func (v *View) sealed() *View {
+	if v.own() == nil {
+		s := &seal{of: v, name: v.hash(), ranks: make(map[Node]int, len(v.Members))}
+		for rank, m := range v.Members {
+			s.ranks[m.Node()] = rank
+		}
+		v.seal = s
+	}
+	return v
+}
+
+func (v *View) own() *seal {
+	if v.seal != nil && v.seal.of == v {
+		return v.seal
+	}
+	return nil
+}
+
+// packed returns the wire form, made once for all who get it.
+func (v *View) packed() []byte {
+	s := v.own()
+	if s == nil {
+		return packView(v)
+	}
+	if s.wire == nil {
+		s.wire = packView(v)
+	}
+	return s.wire
+}
+
+// Equal tells whether two views are the same, or both none.
+func (v *View) Equal(w *View) bool {
+	if v == nil || w == nil {
+		return v == w
+	}
+	return v.Name() == w.Name()
 }
 
 // Name hashes the whole content.
 func (v *View) Name() Name {
+	if s := v.own(); s != nil {
+		return s.name
+	}
+	return v.hash()
+}
+
+func (v *View) hash() Name {
 	b := append([]byte("dlnode view 1"), v.Trajectory[:]...)
 	b = appendUint64(b, v.Generation, v.Proposer.Incarnation, uint64(v.MinNodes), uint64(len(v.Members)))
 	b = appendString(b, v.Proposer.ID)
@@ -62,6 +121,12 @@ func appendUint64(b []byte, vs ...uint64) []byte {
 
 // Rank returns the rank of n, or -1.
 func (v *View) Rank(n Node) int {
+	if s := v.own(); s != nil {
+		if rank, ok := s.ranks[n]; ok {
+			return rank
+		}
+		return -1
+	}
 	return slices.IndexFunc(v.Members, func(m Member) bool { return m.Node() == n })
 }
 
@@ -125,7 +190,7 @@ func pairOf(a, b Node) pair {
 // costs its help for a while, but the others train.
 func arrange(members []Member, bad func(a, b Node) bool) (ring, out []Member) {
 	ring = slices.Clone(members)
-	slices.SortFunc(ring, func(a, b Member) int { return cmp.Or(cmp.Compare(a.Zone, b.Zone), bySeniority(a, b)) })
+	slices.SortFunc(ring, ringOrder)
 	for {
 		untangle(ring, bad)
 		i := firstBad(ring, bad)
@@ -150,12 +215,24 @@ func untangle(ring []Member, bad func(a, b Node) bool) {
 	}
 }
 
+// improve makes the first swap that lowers the number of bad neighbours. Only a
+// swap of somebody with a bad link can.
 func improve(ring []Member, bad func(a, b Node) bool, count *int) bool {
+	torn := make([]bool, len(ring))
+	for i := range ring {
+		if badAfter(ring, bad, i) {
+			torn[i], torn[(i+1)%len(ring)] = true, true
+		}
+	}
 	for i := range ring {
 		for j := i + 1; j < len(ring); j++ {
+			if !torn[i] && !torn[j] {
+				continue
+			}
+			before := badAround(ring, bad, i, j)
 			ring[i], ring[j] = ring[j], ring[i]
-			if c := badNeighbours(ring, bad); c < *count {
-				*count = c
+			if c := badAround(ring, bad, i, j); c < before {
+				*count += c - before
 				return true
 			}
 			ring[i], ring[j] = ring[j], ring[i]
@@ -164,9 +241,26 @@ func improve(ring []Member, bad func(a, b Node) bool, count *int) bool {
 	return false
 }
 
+// badAround counts the bad links at two places of the ring.
+func badAround(ring []Member, bad func(a, b Node) bool, i, j int) (count int) {
+	n := len(ring)
+	links := [...]int{(i + n - 1) % n, i, (j + n - 1) % n, j}
+	for k, l := range links {
+		if !slices.Contains(links[:k], l) && badAfter(ring, bad, l) {
+			count++
+		}
+	}
+	return count
+}
+
+// badAfter tells whether the link from place i to the next is bad.
+func badAfter(ring []Member, bad func(a, b Node) bool, i int) bool {
+	return len(ring) > 1 && bad(ring[i].Node(), ring[(i+1)%len(ring)].Node())
+}
+
 func badNeighbours(ring []Member, bad func(a, b Node) bool) (count int) {
 	for i := range ring {
-		if len(ring) > 1 && bad(ring[i].Node(), ring[(i+1)%len(ring)].Node()) {
+		if badAfter(ring, bad, i) {
 			count++
 		}
 	}
@@ -175,7 +269,7 @@ func badNeighbours(ring []Member, bad func(a, b Node) bool) (count int) {
 
 func firstBad(ring []Member, bad func(a, b Node) bool) int {
 	for i := range ring {
-		if len(ring) > 1 && bad(ring[i].Node(), ring[(i+1)%len(ring)].Node()) {
+		if badAfter(ring, bad, i) {
 			return i
 		}
 	}
