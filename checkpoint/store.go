@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 const (
@@ -111,14 +112,13 @@ func (s *Store) save(snap *Snapshot, target string) (m Manifest, kept bool, err 
 // them may have died, or failed, before he had them synced. Once done, it is done
 // for this store.
 func (s *Store) makeDirs(path string) error {
-	top, err := s.mkdirAll(path)
-	if err != nil || s.isRooted(path) {
+	if err := s.mkdirAll(path); err != nil || s.isRooted(path) {
 		return err
 	}
 	for p := path; p != filepath.Dir(p); p = filepath.Dir(p) {
 		err := s.fs.SyncDir(filepath.Dir(p))
-		if err != nil && len(p) >= min(len(top), len(s.dir)) {
-			return err // further up not every system lets us, and nothing there is ours
+		if err != nil && !(len(p) < len(s.dir) && beyondUs(err)) {
+			return err
 		}
 	}
 	s.mu.Lock()
@@ -127,31 +127,35 @@ func (s *Store) makeDirs(path string) error {
 	return nil
 }
 
+// beyondUs tells that a directory above the store is one that this process may
+// not sync, or that its system does not.
+func beyondUs(err error) bool {
+	return slices.ContainsFunc([]error{fs.ErrPermission, errors.ErrUnsupported, syscall.EINVAL, syscall.EROFS}, func(e error) bool { return errors.Is(err, e) })
+}
+
 func (s *Store) isRooted(path string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.rooted[path]
 }
 
-// mkdirAll returns the topmost directory that it has made, or else path.
-func (s *Store) mkdirAll(path string) (top string, err error) {
-	top = path
-	err = s.fs.Mkdir(path)
+func (s *Store) mkdirAll(path string) error {
+	err := s.fs.Mkdir(path)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(path) != path {
-		if top, err = s.mkdirAll(filepath.Dir(path)); err != nil {
-			return top, err
+		if err := s.mkdirAll(filepath.Dir(path)); err != nil {
+			return err
 		}
 		err = s.fs.Mkdir(path)
 	}
 	if errors.Is(err, fs.ErrExist) {
-		return top, nil
+		return nil
 	}
 	if err == nil { // what was durable has been removed by somebody
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		clear(s.rooted)
 	}
-	return top, err
+	return err
 }
 
 func (s *Store) exists(path string) (bool, error) {
