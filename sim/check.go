@@ -25,6 +25,10 @@ import (
 //	error      no node ends with an error that no fault explains
 //	hash       whoever finishes has the state that one node in a perfect world ends with
 //	durable    what a node that ends in order leaves behind survives a loss of power
+//	copy       a copied state is the one that the view starts from, and after an orderly
+//	           end no member has to copy from another
+//	peace      where nothing fails, no group breaks
+//	left-out   whoever has trained gets the final state, if it lives
 //	liveness   after the last fault the full view forms and training ends, in time
 //	leak       nothing stays open, no file half-written
 type checks struct {
@@ -75,7 +79,7 @@ func (k *checks) compare(l *life, transition uint64, d [32]byte, does string) {
 		k.states[transition] = known{d, l.name()}
 		return
 	}
-	if old.digest != d && k.flipped == nil {
+	if old.digest != d && !k.flipped.covers(l, transition) {
 		k.fail("digest", "%s %s state %x at transition %d, %s had %x", l.name(), does, d[:4], transition, old.who, old.digest[:4])
 	}
 }
@@ -149,6 +153,31 @@ func (k *checks) committed(l *life, c train.Committed) {
 	k.used[c.Transition], k.kinds[c.Transition] = ids, c.Kind
 }
 
+func (k *checks) groupEnds(l *life, g *group, note allreduce.ClosingNote) {
+	l.parted = note.Ending == allreduce.Orderly
+	l.partedFrom = g.cfg.Ring.Fence
+	if k.c.opt.Gentle && note.Ending == allreduce.Broken && l.exit == nil {
+		k.fail("peace", "%s: group %s breaks though nothing fails: %s (by %s)", l.name(), g.cfg.Ring.Fence, note.Reason, note.By)
+	}
+}
+
+// copies sees a node that wants a state from a donor.
+func (k *checks) copies(l, donor *life) {
+	if k.c.flipDonor {
+		k.c.flipDonor = false
+		k.c.flipState(donor)
+	}
+	if l.parted && donor.parted && l.partedFrom == donor.partedFrom {
+		k.fail("copy", "%s copies from %s, though both parted in order from one group", l.name(), donor.name())
+	}
+}
+
+func (k *checks) told(l *life, e train.Event) {
+	if e.Kind == "copy" && strings.Contains(e.Text, "is not the state") && k.flipped == nil {
+		k.fail("copy", "%s: %s", l.name(), e.Text)
+	}
+}
+
 func (k *checks) saved(l *life, s *checkpoint.Snapshot, r checkpoint.Result) {
 	d := l.disk
 	switch {
@@ -180,6 +209,8 @@ func (k *checks) exited(l *life, e *train.Exit) {
 		if d := l.host.Node().Digest(); d != k.c.load.Want && k.c.load.Want != ([32]byte{}) {
 			k.fail("hash", "%s finishes with state %x, alone it is %x", l.name(), d[:8], k.c.load.Want[:8])
 		}
+	case strings.HasPrefix(e.Reason, "the run is finished") && l.gen > 0:
+		k.fail("left-out", "%s has trained up to transition %d and goes without the final state: %s", l.name(), s.Transition, e.Reason)
 	case l.leaving && e.Reason == "left" && s.Transition > 0 && l.disk.durable < s.Transition:
 		k.fail("durable", "%s left at transition %d; %d is the last that it wrote", l.name(), s.Transition, l.disk.durable)
 	}

@@ -22,12 +22,13 @@ type Cluster struct {
 	cuts  []*cut
 	calm  bool // the safety phase is over: nothing new goes wrong
 
-	checks   checks
-	trace    trace
-	flipSums func(l *life, a *train.Attempt, c train.Contribution)
-	hook     func(l *life, e any) // for directed schedules: sees what crosses a life's border
-	events   int
-	stray    []packet // frames of former generations, for the one who brings them back
+	checks    checks
+	trace     trace
+	flipSums  func(l *life, a *train.Attempt, c train.Contribution)
+	flipDonor bool                 // the memory of the next donor fails
+	hook      func(l *life, e any) // for directed schedules: sees what crosses a life's border
+	events    int
+	stray     []packet // frames of former generations, for the one who brings them back
 }
 
 // start of all clocks, but for their offsets.

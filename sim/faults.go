@@ -14,6 +14,8 @@ type Options struct {
 	MinNodes int           // 0 is 1
 	Compute  time.Duration // the longest that a share of an attempt takes while faults happen
 	Faults   Faults
+	Gentle   bool // nodes come and go, and nothing fails
+	Flip     bool // a bit flips in the memory of one of three or more nodes, and nothing else fails
 
 	FormBound time.Duration // from the last fault to the full view
 	EndBound  time.Duration // from there to the end of the last node
@@ -164,7 +166,25 @@ func Draw(seed uint64, loads []*Load) Options {
 	if o.Nodes > 2 && c.chance(0.15) {
 		o.MinNodes = 2
 	}
+	switch c.rnd.IntN(20) {
+	case 0:
+		o.gentle()
+	case 1, 2:
+		o.gentle()
+		o.Gentle, o.Flip = false, true
+		o.Nodes = 3 + c.rnd.IntN(3)
+	}
 	return o
+}
+
+// gentle has nodes come and go in a world without faults.
+func (o *Options) gentle() {
+	f := &o.Faults
+	last, n := f.Last, f.Incidents
+	o.Faults = Calm()
+	f.First, f.Last, f.Incidents = 400*time.Millisecond, last, n
+	f.Weights = Weights{Join: 3, Leave: 1}
+	o.Gentle, o.MinNodes = true, 0
 }
 
 // newClock makes a clock that starts anywhere and runs a little wrong.
@@ -180,6 +200,10 @@ func (c *Cluster) newClock() clock {
 // drawFaults plans the incidents.
 func (c *Cluster) drawFaults() {
 	f := &c.opt.Faults
+	if c.opt.Flip {
+		c.trace.fault("flip")
+		c.planFlip()
+	}
 	all := f.Weights.weighted()
 	sum := 0
 	for _, w := range all {

@@ -13,7 +13,14 @@ import (
 type flip struct {
 	who  *life
 	what string
+	at   uint64 // transition of its state
 	want [32]byte
+}
+
+// covers tells that a life may have another state at a transition because of the
+// flip: only the one whose memory it is, until its gradients have reached others.
+func (f *flip) covers(l *life, transition uint64) bool {
+	return f != nil && (l == f.who || transition > f.at)
 }
 
 // flipState flips a bit of a node's state.
@@ -21,7 +28,7 @@ func (c *Cluster) flipState(l *life) {
 	s := l.host.Node().State()
 	vectors := append([][]float32{s.Params()}, s.Slots()...)
 	i := c.rnd.IntN(len(vectors) + 1)
-	c.checks.flipped = &flip{who: l, want: c.load.Want}
+	c.checks.flipped = &flip{who: l, at: s.Transition, want: c.load.Want}
 	if i == len(vectors) {
 		k := c.rnd.IntN(len(s.GradExps))
 		s.GradExps[k] ^= 1 << c.rnd.IntN(5)
@@ -55,4 +62,19 @@ func (l *life) flipGradient(a *train.Attempt, c train.Contribution) {
 	if f := l.c.flipSums; f != nil {
 		f(l, a, c)
 	}
+}
+
+// planFlip has a bit flip at some time, or in a donor when it is asked for its state.
+func (c *Cluster) planFlip() {
+	at := c.between(c.opt.Faults.First, c.opt.Faults.Last)
+	donor := c.chance(0.3)
+	c.after(at, func() {
+		if donor {
+			c.flipDonor = true
+			return
+		}
+		if l := c.victim(); l != nil && len(c.living()) > 2 {
+			c.flipState(l)
+		}
+	})
 }

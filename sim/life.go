@@ -57,6 +57,9 @@ type life struct {
 	last uint64 // transition
 	gen  uint64 // of the view last installed
 	view view.Name
+
+	parted     bool            // its last group ended in order
+	partedFrom allreduce.Fence // and was this
 }
 
 // clock is a machine's idea of time.
@@ -295,6 +298,7 @@ func (l *life) Fetch(addr string, r rpc.FetchRequest, done func([]byte, error)) 
 		}
 	}
 	l.call("fetch", addr, fetchSilence, func(to *life, answer func([]byte, error)) {
+		l.c.checks.copies(l, to)
 		to.host.Serve(r, func(blob []byte, err error) {
 			if err != nil {
 				answer(nil, err)
@@ -345,7 +349,7 @@ func (l *life) Compute(a *train.Attempt, r shard.Range, params []float32, done f
 			return
 		}
 		over, l.computing = true, false
-		if fingerprint(params) != before {
+		if fingerprint(params) != before && (l.c.checks.flipped == nil || l.c.checks.flipped.who != l) {
 			l.c.checks.fail("overlap", "%s: the parameters changed while they were used", l.name())
 		}
 		if cancelled {
@@ -400,5 +404,9 @@ func (l *life) Committed(c train.Committed) {
 	l.crosses(c)
 }
 
-func (l *life) Tell(e train.Event)   { l.logf("%s: %s", e.Kind, e.Text) }
+func (l *life) Tell(e train.Event) {
+	l.logf("%s: %s", e.Kind, e.Text)
+	l.c.checks.told(l, e)
+}
+
 func (l *life) Record(e train.Event) { l.logf("%s: %s", e.Kind, e.Text) }

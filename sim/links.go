@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/dlnode/dlnode/allreduce"
@@ -138,6 +139,7 @@ func (g *group) Done(seq uint64, headers [][]byte, _ []float32) {
 func (g *group) End(note allreduce.ClosingNote) {
 	l := g.l
 	l.logf("group %s ends: %s (by %s)", g.cfg.Ring.Fence, note.Reason, note.By)
+	l.c.checks.groupEnds(l, g, note)
 	raw := allreduce.Frame{Fence: g.cfg.Ring.Fence, Kind: allreduce.Closing, Payload: note.Append(nil)}.Append(nil)
 	if g.out != nil {
 		g.out.truncate()
@@ -398,7 +400,11 @@ func (g *group) receive(p packet) {
 	g.bytesIn += uint64(max(0, len(p.raw)-allreduce.FrameOverhead))
 	g.waiting = g.l.c.now
 	_, before := g.m.Ended()
-	g.m.Receive(parse(g.l.c, p.raw))
+	raw := bytes.Clone(p.raw)
+	g.m.Receive(parse(g.l.c, raw))
+	for i := range raw { // the link's memory is the link's again
+		raw[i] = 0x5a
+	}
 	if _, after := g.m.Ended(); p.fence != g.cfg.Ring.Fence && !before && !after {
 		g.l.c.checks.fail("fence", "%s in group %s takes in a frame of group %s", g.l.name(), g.cfg.Ring.Fence, p.fence)
 	}

@@ -15,7 +15,7 @@ type header struct {
 	Flags      byte
 	Count      uint64 // samples that went into the rank's sums, as loaded
 	IDSum      uint64
-	Watch      uint64 // digest of a block of the state before the transition
+	Watch      uint64 // what State.watch says of the state before the transition
 	Nanos      uint64 // time that the rank computed, for the statistics
 	GradSeen   []int16
 	ScalarSeen []int16

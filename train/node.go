@@ -38,6 +38,9 @@ type Node struct {
 
 	grads []float32 // receives the mean gradient
 
+	watched uint64 // what the last header told of the state
+	agreed  uint64 // the transition at which all replicas were last found equal
+
 	spare    *State // memory of the snapshot on its way to disk
 	writing  bool   // spare is with the writer
 	wantSave string // why a snapshot is to be written as soon as that is possible
@@ -63,8 +66,9 @@ type generation struct {
 	open      bool // its group has not ended
 	computing bool
 	fetching  bool
-	closing   bool // nothing new begins
-	farewell  bool // the last all-reduce is under way
+	closing   bool  // nothing new begins
+	farewell  bool  // the last all-reduce is under way
+	fatal     error // why the run ends with it; all ranks judge alike, but not at once
 	cause     view.Cause
 	leaving   []view.Node
 	ended     time.Time // when it was known that it ends
@@ -525,7 +529,7 @@ func (n *Node) Fetched(now time.Time, v view.Name, blob []byte, err error) {
 	}
 	s, err := n.accept(blob, err)
 	if err == nil {
-		n.state = s
+		n.state, n.wantSave = s, ""
 		n.tell(now, "copied", "", fmt.Sprintf("copied the state of step %d (%d bytes)", s.Step, len(blob)), 0)
 		n.begin(now, n.task.attempt(n.state))
 		return
@@ -613,7 +617,8 @@ func (n *Node) reduce(now time.Time, c Contribution, took time.Duration) {
 	if n.leaving {
 		flags |= flagLeave
 	}
-	head := n.task.header(g.attempt, c, n.state, flags, uint64(took))
+	n.watched = n.state.watch()
+	head := n.task.header(g.attempt, c, n.watched, flags, uint64(took))
 	n.emit(Reduce{g.name, n.task.reduce(g.seq, g.attempt, c, head, n.grads)})
 }
 
@@ -628,8 +633,11 @@ func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte)
 	switch {
 	case vd.torn != nil:
 		n.closeGroup(now, view.Cause{By: n.views.Self(), Reason: vd.torn.Error()})
+	case g.fatal != nil:
+		n.exit(Exit{Err: &FatalError{g.fatal}})
 	case vd.fatal != nil:
-		n.exit(Exit{Err: &FatalError{vd.fatal}})
+		g.fatal = vd.fatal
+		n.partGroup(now, vd)
 	case g.farewell:
 		n.bye()
 	case vd.again != nil:
@@ -649,12 +657,12 @@ func (n *Node) again(now time.Time, vd *verdict) {
 
 func (n *Node) commit(now time.Time, vd *verdict) {
 	a, s := n.gen.attempt, n.state
-	watched := s.watch()
+	n.agree()
 	n.task.commit(s, a, vd, n.grads)
 	n.blob = nil
 	n.views.Progress(s.Transition)
 	n.measure(now, a)
-	n.report(now, a, vd, watched)
+	n.report(now, a, vd, n.watched)
 	n.save(s, a)
 	if s.Next == Done {
 		n.views.Finished()
@@ -667,7 +675,9 @@ func (n *Node) commit(now time.Time, vd *verdict) {
 }
 
 // partGroup says farewell: once this all-reduce is complete, everybody has
-// committed what came before it.
+// committed what came before it, or has come to the same fatal verdict. Whoever
+// closed at once would leave others without the headers that tell them: the very
+// node that is at fault could go on alone.
 func (n *Node) partGroup(now time.Time, vd *verdict) {
 	g := n.gen
 	g.ended = now
@@ -681,6 +691,7 @@ func (n *Node) partGroup(now time.Time, vd *verdict) {
 
 // bye ends a group after its farewell.
 func (n *Node) bye() {
+	n.agree()
 	n.gen.closing = true
 	n.emit(CloseGroup{View: n.gen.name})
 }
@@ -781,6 +792,8 @@ func (n *Node) settle(now time.Time) {
 	orderly := g.cause == view.Cause{}
 	n.lost = &loss{g.ended, g.view, g.cause, g.leaving, n.state.Step}
 	switch {
+	case g.fatal != nil:
+		n.exit(Exit{Err: &FatalError{g.fatal}})
 	case n.state.Next == Done && orderly && g.farewell:
 		n.part(Exit{Finished: true, Reason: "finished"})
 	case n.leaving && !n.views.Bound():
@@ -793,8 +806,8 @@ func (n *Node) settle(now time.Time) {
 
 // --- checkpoints ---
 
-// save has a snapshot written if one is due. Training waits for a copy in
-// memory, never for the disk.
+// save has a snapshot written if one is due, as soon as all agree on it. Training
+// waits for a copy in memory, never for the disk.
 func (n *Node) save(s *State, a *Attempt) {
 	why := n.policy.Due(checkpoint.Moment{Step: s.Step, Update: a.Kind == Update, Finished: s.Next == Done})
 	final := s.Next == Done
@@ -803,11 +816,18 @@ func (n *Node) save(s *State, a *Attempt) {
 	if why != "" && (final || n.policy.Writes(n.gen.rank) && !n.writing) {
 		n.wantSave = why
 	}
+}
+
+// agree tells that the headers of all ranks show one state, the one that stands
+// here. Only such a state is written: what a flipped bit has made of it in this
+// node's memory must not outlive the run.
+func (n *Node) agree() {
+	n.agreed = n.state.Transition
 	n.trySave()
 }
 
 func (n *Node) trySave() {
-	if n.wantSave == "" || n.writing {
+	if n.wantSave == "" || n.writing || n.agreed != n.state.Transition && n.parting == nil {
 		return
 	}
 	n.writing = true

@@ -252,19 +252,25 @@ func (t *Task) LoadModel(snap *checkpoint.Snapshot) ([]float32, error) {
 // Digest is SHA-256 of the whole state.
 func (t *Task) digest(s *State) [32]byte { return checkpoint.Digest(t.snapshot(s)) }
 
-// watchBlocks is into how many blocks the state is cut for the digests that
-// ride on the headers: one block a transition, so all of it in as many.
+// watchBlocks is into how many blocks slots and best weights are cut for the
+// digests that ride on the headers: one block a transition, so all of them in as
+// many.
 const watchBlocks = 16
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// watch digests one rotating block of the state, and all of its small parts. A
-// CRC finds every flipped bit and every burst of up to 32; it is no defence
+// watch digests what the replicas compare in each header: all parameters and all
+// small parts of the state, and a rotating block of the rest. All parameters,
+// because a gradient is computed from them: a node in whose memory a bit has
+// flipped is found out before its gradient is applied anywhere. A wrong slot makes
+// a wrong parameter at the next update, of that node alone.
+//
+// A CRC finds every flipped bit and every burst of up to 32; it is no defence
 // against malice, which views and digests of whole states are for.
 func (s *State) watch() uint64 {
 	block := int(s.Transition % watchBlocks)
-	crc := uint32(0)
-	for _, v := range append(s.slots[:len(s.slots):len(s.slots)], s.params, s.best) {
+	crc := crc32.Update(0, castagnoli, bytesOf(s.params))
+	for _, v := range append(s.slots[:len(s.slots):len(s.slots)], s.best) {
 		crc = crc32.Update(crc, castagnoli, bytesOf(v[len(v)*block/watchBlocks:len(v)*(block+1)/watchBlocks]))
 	}
 	small := uint32(0)

@@ -31,10 +31,10 @@ func (t *Task) attempt(s *State) *Attempt {
 }
 
 // header says what rank contributes to an attempt.
-func (t *Task) header(a *Attempt, c Contribution, s *State, flags byte, nanos uint64) []byte {
+func (t *Task) header(a *Attempt, c Contribution, watched uint64, flags byte, nanos uint64) []byte {
 	h := header{
 		Transition: a.Transition, Repeat: uint8(a.Repeat), Kind: kindCodes[a.Kind], Flags: flags,
-		Count: c.Count, IDSum: c.IDSum, Watch: s.watch(), Nanos: nanos,
+		Count: c.Count, IDSum: c.IDSum, Watch: watched, Nanos: nanos,
 		GradSeen: nothingSeen(len(t.windows)), ScalarSeen: nothingSeen(len(t.scalars)),
 		Scalars: make([]float64, len(t.scalars)),
 	}

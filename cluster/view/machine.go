@@ -87,6 +87,7 @@ type proposal struct {
 	sent    time.Time
 	pause   time.Duration // until it is sent again; it grows with what there is to send
 	scanned time.Time     // when the silent were last looked for
+	stop    string        // why the run ends instead; "" if it does not
 }
 
 // seat is what a proposal knows of a member.
@@ -609,6 +610,10 @@ func (m *Machine) newProposal(now time.Time, v *View) *proposal {
 // a member is lost, and starts the view when all have.
 func (m *Machine) pursue(now time.Time) {
 	p := m.mine
+	if p.stop != "" {
+		m.pursueStop(now, p)
+		return
+	}
 	m.findSilent(now, p)
 	switch {
 	case p.broken:
@@ -703,7 +708,7 @@ func (m *Machine) startView(now time.Time) {
 		start.Transition = max(start.Transition, s.ack.Transition)
 	}
 	if reason := p.divergence(start.Transition); reason != "" {
-		m.stopAll(p, reason)
+		m.stopAll(now, p, reason)
 		return
 	}
 	for rank := range p.seats {
@@ -759,14 +764,37 @@ func OddOneOut(transition uint64, names []string, digests [][]byte) string {
 	return fmt.Sprintf("the state of %s differs from that of %d others at transition %d: its memory, its processor or its program is at fault", strings.Join(odd, ", "), count[major], transition)
 }
 
-func (m *Machine) stopAll(p *proposal, reason string) {
-	for _, w := range p.view.Members {
-		if w.Node() != m.Self() {
-			m.send(w.Node(), w.Addr, Msg{Stop: &Stop{p.name, reason}})
+// stopAll ends the run. Whoever did not hear of it might go on alone, and be the
+// very node at fault: so it is said until all have gone.
+func (m *Machine) stopAll(now time.Time, p *proposal, reason string) {
+	p.stop, p.sent = reason, time.Time{}
+	for i := range p.seats {
+		p.seats[i].heard = now
+	}
+	m.pursueStop(now, p)
+}
+
+func (m *Machine) pursueStop(now time.Time, p *proposal) {
+	waiting := false
+	again := now.Sub(p.sent) >= m.cfg.Retry
+	for rank, w := range p.view.Members {
+		q := m.peers[w.Node()]
+		if w.Node() == m.Self() || q == nil || q.gone || now.Sub(p.seats[rank].heard) > m.cfg.Patience {
+			continue
+		}
+		waiting = true
+		if again {
+			m.send(w.Node(), w.Addr, Msg{Stop: &Stop{p.name, p.stop}})
+			m.suspect(now, w.Node(), Node{})
 		}
 	}
-	m.dropProposal()
-	m.emit(Fail{fmt.Errorf("view: %s", reason)})
+	if again {
+		p.sent = now
+	}
+	if !waiting {
+		m.dropProposal()
+		m.emit(Fail{fmt.Errorf("view: %s", p.stop)})
+	}
 }
 
 // standAside lets another node coordinate for a doubling while.
@@ -829,6 +857,9 @@ func (m *Machine) onAsk(now time.Time, from Node, a Ask) {
 
 func (m *Machine) onPropose(now time.Time, from Node, v *View) {
 	name := v.sealed().Name()
+	if m.mine != nil && m.mine.stop != "" {
+		return
+	}
 	if m.leaving {
 		m.refuse(from, name, m.stale(v.Generation, name))
 		return
