@@ -32,13 +32,14 @@ import (
 //	liveness   after the last fault the full view forms and training ends, in time
 //	leak       nothing stays open, no file half-written
 type checks struct {
-	c       *Cluster
-	states  map[uint64]known     // by transition
-	work    map[workKey][]uint64 // ids read for an attempt, by all ranks so far
-	used    map[uint64][]uint64  // ids that a transition used, sorted
-	kinds   map[uint64]train.Kind
-	ended   []*life
-	flipped *flip // a bit that was flipped in memory: the one fault that may stop a run
+	c        *Cluster
+	states   map[uint64]known     // by transition
+	sketches map[uint64]uint64    // likewise
+	work     map[workKey][]uint64 // ids read for an attempt, by all ranks so far
+	used     map[uint64][]uint64  // ids that a transition used, sorted
+	kinds    map[uint64]train.Kind
+	ended    []*life
+	flipped  *flip // a bit that was flipped in memory: the one fault that may stop a run
 }
 
 // known is the state that somebody had at a transition.
@@ -66,7 +67,7 @@ func (k *checks) booted(l *life, s *train.State) {
 		k.fail("regress", "%s starts at transition %d, but %d was reported written", l.name(), s.Transition, d.durable)
 	}
 	l.disk.durable = s.Transition
-	k.compare(l, s.Transition, l.host.Node().Digest(), "starts with")
+	k.compareState(l)
 }
 
 // compare holds a state against what anybody else had at its transition.
@@ -94,7 +95,27 @@ func (k *checks) look(l *life) {
 		k.fail("regress", "%s goes back from transition %d to %d", l.name(), l.last, t)
 	}
 	l.last = t
-	k.compare(l, t, l.host.Node().Digest(), "has")
+	k.compareState(l)
+}
+
+// compareState holds a state against the others' of its transition. The first
+// one pays for a full digest, which files are held against later.
+func (k *checks) compareState(l *life) {
+	s := l.host.Node().State()
+	if k.sketches == nil {
+		k.sketches = map[uint64]uint64{}
+	}
+	got := sketch(s)
+	old, ok := k.sketches[s.Transition]
+	if !ok && k.flipped == nil {
+		k.sketches[s.Transition] = got
+	}
+	if !ok || old != got {
+		k.compare(l, s.Transition, l.host.Node().Digest(), "has")
+	}
+	if ok && old != got && !k.flipped.covers(l, s.Transition) {
+		k.fail("digest", "%s has another state at transition %d than others had", l.name(), s.Transition)
+	}
 }
 
 func (k *checks) opened(l *life, g *group) {

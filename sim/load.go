@@ -2,8 +2,8 @@ package sim
 
 import (
 	"fmt"
-	"hash/crc32"
 	"math"
+	"math/bits"
 
 	"github.com/dlnode/dlnode/dataset"
 	"github.com/dlnode/dlnode/job"
@@ -128,14 +128,34 @@ func (r *reader) Read(i int, x, y []float32) (uint64, error) {
 	return id, err
 }
 
-// fingerprint tells whether a vector has changed.
-func fingerprint(v []float32) (sum uint64) {
-	var b [4]byte
-	crc := uint32(0)
-	for _, x := range v {
-		bits := math.Float32bits(x)
-		b[0], b[1], b[2], b[3] = byte(bits), byte(bits>>8), byte(bits>>16), byte(bits>>24)
-		crc = crc32.Update(crc, crc32.IEEETable, b[:])
+// fingerprint tells whether vectors have changed. Every step of it is a
+// bijection, so one changed element always shows.
+func fingerprint(vectors ...[]float32) uint64 {
+	h := uint64(14695981039346656037)
+	for _, v := range vectors {
+		for _, x := range v {
+			h = mix(h, uint64(math.Float32bits(x)))
+		}
 	}
-	return uint64(crc)
+	return h
+}
+
+func mix(h, x uint64) uint64 { return bits.RotateLeft64((h^x)*1099511628211, 23) }
+
+// sketch is a quick digest of a state by what it shows to the outside; full
+// digests are compared beside it wherever somebody computes one.
+func sketch(s *train.State) uint64 {
+	h := fingerprint(append(s.Slots(), s.Params())...)
+	for _, x := range []uint64{s.Transition, s.Step, s.Samples, s.Skipped, s.Repeats, uint64(len(s.History)), uint64(len(s.Next))} {
+		h = mix(h, x)
+	}
+	for _, exps := range [][]int16{s.GradExps, s.TrainExps, s.EvalExps} {
+		for _, e := range exps {
+			h = mix(h, uint64(e))
+		}
+	}
+	for _, x := range s.Running {
+		h = mix(h, math.Float64bits(float64(x)))
+	}
+	return mix(mix(h, uint64(s.Stopping.BestEpoch)), uint64(s.Stopping.Wait))
 }
