@@ -158,7 +158,17 @@ func (f *Failure) Error() string { return f.Check + ": " + f.Text }
 // Run plays one schedule: some nodes start, faults happen for a while (safety:
 // the checks), then nothing fails any more and all must come to the right end
 // within a bound (liveness).
-func Run(opt Options) (r *Result) {
+func Run(opt Options) *Result {
+	return direct(opt, func(c *Cluster) {
+		c.startNodes()
+		c.drawFaults()
+		c.run(c.opt.Faults.Last)
+	})
+}
+
+// direct plays a schedule in which it is safety, a director, that makes what
+// goes wrong. What comes after is as in every schedule.
+func direct(opt Options, safety func(*Cluster)) (r *Result) {
 	c := newCluster(opt)
 	r = &Result{Seed: opt.Seed}
 	defer func() {
@@ -171,15 +181,13 @@ func Run(opt Options) (r *Result) {
 			r.Failure = &Failure{"panic", fmt.Sprintf("%v\n%s", p, stack())}
 		}
 	}()
-	c.play(r)
+	safety(c)
+	c.recuperate(r)
 	return r
 }
 
-// play is the course of a schedule.
-func (c *Cluster) play(r *Result) {
-	c.startNodes()
-	c.drawFaults()
-	c.until(c.opt.Faults.Last, func() bool { return false })
+// recuperate is the second phase: nothing fails any more, and all come to the end.
+func (c *Cluster) recuperate(r *Result) {
 	c.heal()
 	healed := c.now
 	if !c.until(c.opt.FormBound, c.whole) {

@@ -251,13 +251,17 @@ func (l *life) Deliver(addr string, e rpc.Envelope, failed func(error)) {
 			l.c.checks.fail("protocol", "%s sends what nobody can read: %v", l.name(), err)
 		}
 		l.logf("sends %s to %s", msgText(m), addr)
-		if !l.crosses(m) {
+		if !l.crosses(letter{addr, m}) {
 			return
 		}
 	}
+	sent := l.c.now
 	l.call("deliver", addr, callTimeout, func(to *life, answer func([]byte, error)) {
 		m, err := train.Admit(to.task, e)
 		if err == nil {
+			if !to.crosses(receipt{l, sent, m}) {
+				return
+			}
 			to.host.Receive(m)
 		}
 		answer(nil, err)
@@ -269,6 +273,9 @@ func (l *life) Deliver(addr string, e rpc.Envelope, failed func(error)) {
 }
 
 func (l *life) Ping(addr string, incarnation uint64, timeout time.Duration, done func([]byte, error)) {
+	if !l.crosses(ping{addr, incarnation}) {
+		return
+	}
 	l.call("ping", addr, min(timeout, callTimeout), func(to *life, answer func([]byte, error)) {
 		sent := uint64(0)
 		if g := to.current(); g != nil {
@@ -315,6 +322,9 @@ func (l *life) Fetch(addr string, r rpc.FetchRequest, done func([]byte, error)) 
 
 // transfer has a donor send a state; should it die meanwhile, the copy breaks.
 func (l *life) transfer(blob []byte, answer func([]byte, error)) {
+	if !l.crosses(gift{len(blob)}) {
+		return
+	}
 	l.c.after(l.c.between(l.c.opt.Faults.MinDelay, l.c.opt.Faults.Transfer), func() {
 		if !l.alive {
 			return // the call's connection is reset: see call
@@ -323,7 +333,11 @@ func (l *life) transfer(blob []byte, answer func([]byte, error)) {
 	})
 }
 
-func (l *life) Announce(f view.Fact) { l.announce(f) }
+func (l *life) Announce(f view.Fact) {
+	if l.crosses(f) {
+		l.announce(f)
+	}
+}
 
 func (l *life) OpenGroup(cfg allreduce.GroupConfig, rightAddr string, h train.GroupHandlers) train.Link {
 	l.crosses(cfg)

@@ -123,6 +123,9 @@ func (g *group) Progress() rpc.Progress {
 // --- allreduce.Outlet ---
 
 func (g *group) Send(f allreduce.Frame) {
+	if g.last || g.l.c.hook != nil && !g.l.crosses(f) {
+		return
+	}
 	g.framesOut++
 	g.bytesOut += uint64(len(f.Payload))
 	g.out.push(packet{raw: f.Append(nil), fence: f.Fence})
