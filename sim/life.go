@@ -32,6 +32,7 @@ type life struct {
 	silent  bool     // its machine is down: nobody there even refuses
 	leaving bool
 	slow    float64 // factor of its computing time
+	ticks   int
 	stalled time.Duration
 
 	clock  clock
@@ -127,14 +128,23 @@ func (l *life) mount() *train.State {
 	return state
 }
 
-const tickEvery = 50 * time.Millisecond
+const (
+	tickEvery    = 50 * time.Millisecond
+	measureEvery = 20 // ticks
+)
 
+// tick lets time pass for a life, and has it say now and then how fast it is: by
+// that word of gossip two who once lost one another find each other again.
 func (l *life) tick() {
 	l.c.after(tickEvery, func() {
-		if l.alive {
-			l.happen(l.host.Tick)
-			l.tick()
+		if !l.alive {
+			return
 		}
+		l.happen(l.host.Tick)
+		if l.ticks++; l.ticks%measureEvery == 0 {
+			l.happen(func() { l.host.Measured(1) })
+		}
+		l.tick()
 	})
 }
 

@@ -209,10 +209,18 @@ func (m *Machine) advance(told time.Time) time.Time {
 	return m.now
 }
 
-// Up takes gossip's word that a node lives, or has news.
+// Up takes gossip's word that a node lives, or has news. It is hearsay: one that
+// is being asked whether it lives has to answer itself, for others may reach it
+// where this node does not.
 func (m *Machine) Up(now time.Time, f Fact) {
 	now = m.advance(now)
-	m.learn(f)
+	if p := m.peers[f.Node()]; p != nil && p.pinging {
+		m.hearGeneration(f.Generation)
+		p.fact = f
+		m.regard(p)
+	} else {
+		m.learn(f)
+	}
 	m.reconsider(now)
 }
 
