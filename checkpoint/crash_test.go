@@ -119,6 +119,38 @@ func TestWhatIsKeptIsDurable(t *testing.T) {
 	}
 }
 
+// A first save that fails may leave directories whose entries are not durable.
+// What the next one reports as saved must not hang on them.
+func TestASaveAfterOneThatFailedIsDurable(t *testing.T) {
+	ops := func() int {
+		p := memfs.NewDisk().Process()
+		save(t, open(t, p), snapshot(1))
+		return p.Ops()
+	}()
+	for n := range ops {
+		d := memfs.NewDisk()
+		p := d.Process()
+		p.Before = func(op memfs.Op) error {
+			if op.N == n {
+				return syscall.EIO
+			}
+			return nil
+		}
+		s, err := checkpoint.Open(p, dir)
+		if err != nil {
+			continue
+		}
+		if _, err := s.Save(snapshot(1)); err == nil {
+			t.Fatalf("operation %d: no error", n)
+		}
+		save(t, s, snapshot(2))
+		d.PowerLoss(nil)
+		if got, _ := latest(t, d); got != 2 {
+			t.Errorf("operation %d: the latest is %d", n, got)
+		}
+	}
+}
+
 func TestAnErrorAtAnyOperationLeavesNothingHalfWritten(t *testing.T) {
 	for n := range opsOf(t) {
 		d := diskWith(t, 1)

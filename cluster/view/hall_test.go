@@ -321,3 +321,28 @@ func TestOldAndForeignProposalsAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// Two nodes whose link broke twice are kept apart, but not below min_nodes: the
+// user would rather have a bad link than fewer nodes.
+func TestABadLinkDoesNotTakeAViewBelowMinNodes(t *testing.T) {
+	h := newHall(2)
+	for _, m := range h.machines {
+		m.cfg.MinNodes = 2
+	}
+	h.settle(t, time.Minute)
+	a, b := h.machines[0], h.machines[1]
+	for range 2 {
+		a.linkBroke(h.now, a.Self(), b.Self())
+		b.linkBroke(h.now, a.Self(), b.Self())
+	}
+	for _, m := range h.machines {
+		m.phase = idle
+		m.considerProposing(h.now)
+		if p := m.mine; p != nil && p.view.World() < 2 {
+			t.Errorf("%s proposes a view of %d nodes, min_nodes is 2", m.Self(), p.view.World())
+		}
+	}
+	if a.mine == nil && b.mine == nil {
+		t.Error("nobody proposes anything")
+	}
+}
