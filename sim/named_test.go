@@ -132,8 +132,10 @@ func (c *Cluster) together(nodes int) {
 }
 
 // train waits until so many transitions more are done.
-func (c *Cluster) train(transitions uint64) {
-	to := c.furthest() + transitions
+func (c *Cluster) train(transitions uint64) { c.reach(c.furthest() + transitions) }
+
+// reach waits until somebody has come to a transition.
+func (c *Cluster) reach(to uint64) {
 	c.await(time.Minute, fmt.Sprintf("transition %d", to), func() bool { return c.furthest() >= to })
 }
 

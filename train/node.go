@@ -530,6 +530,9 @@ func (n *Node) Fetched(now time.Time, v view.Name, blob []byte, err error) {
 	s, err := n.accept(blob, err)
 	if err == nil {
 		n.state, n.wantSave = s, ""
+		if s.Next == Done { // others have made the last transition; this node's disk lacks it all the same
+			n.wantSave = n.policy.Due(checkpoint.Moment{Step: s.Step, Finished: true})
+		}
 		n.tell(now, "copied", "", fmt.Sprintf("copied the state of step %d (%d bytes)", s.Step, len(blob)), 0)
 		n.begin(now, n.task.attempt(n.state))
 		return
