@@ -48,7 +48,7 @@ const factVersion = 1
 
 // Append appends the encoded fact to dst.
 func (f Fact) Append(dst []byte) []byte {
-	dst = append(dst, factVersion, flag(f.Leaving)|flag(f.Finished)<<1)
+	dst = append(dst, factVersion, bit(f.Leaving)|bit(f.Finished)<<1)
 	dst = appendString(dst, f.ID)
 	dst = appendString(dst, f.Addr)
 	dst = appendString(dst, f.Zone)
@@ -89,7 +89,7 @@ func ParseFact(b []byte) (Fact, error) {
 	return f, f.check()
 }
 
-func flag(b bool) byte {
+func bit(b bool) byte {
 	if b {
 		return 1
 	}

@@ -146,6 +146,7 @@ type Machine struct {
 	noticed    bool      // it was this node that noticed, and the coordinator is not told yet
 	graceUntil time.Time // somebody else asked for the boundary and is about to propose
 	waiting    time.Time // since when a proposal is awaited
+	helloed    time.Time // when a coordinator was last asked for a proposal
 	asideUntil time.Time // standing down as coordinator; zero if not
 	refusals   int       // of this node's proposals, in a row
 	failures   int       // views in a row that brought no transition
@@ -278,7 +279,7 @@ func (m *Machine) Ponged(now time.Time, n Node, a Pong) {
 	m.learn(a.Fact)
 	m.hearGeneration(a.Generation)
 	if a.Coordinator != n && m.coordinator() == n && now.Sub(m.waiting) > 3*m.cfg.Retry {
-		m.setUntil(p, &p.passed, now.Add(5*m.cfg.Retry))
+		m.pass(p, now.Add(5*m.cfg.Retry))
 	}
 	m.reconsider(now)
 }
@@ -446,6 +447,73 @@ func (m *Machine) bound(name Name, from Node) bool {
 // Tick lets time pass.
 func (m *Machine) Tick(now time.Time) { m.reconsider(m.advance(now)) }
 
+// --- what is known of others ---
+
+func (m *Machine) learn(f Fact) {
+	if f.Node() == m.Self() || f.ID == "" {
+		return
+	}
+	m.hearGeneration(f.Generation)
+	p := m.peers[f.Node()]
+	if p == nil {
+		p = &peer{timeout: m.cfg.PingAfter, gone: true}
+		m.peers[f.Node()] = p
+	}
+	if !p.gone && !p.left && !p.pinging && sameStanding(p.fact, f) {
+		p.fact = f
+		return
+	}
+	p.fact, p.gone, p.left, p.pinging, p.reporter = f, false, false, false, Node{}
+	m.regard(p)
+	if f.Trajectory != m.self.Trajectory && !p.told {
+		p.told = true
+		m.emit(Stranger{f, m.strangerGoesFirst(f)})
+	}
+}
+
+func (m *Machine) hearGeneration(g uint64) {
+	if g > m.gen {
+		m.gen, m.genName = g, Name{}
+	}
+}
+
+// runsWith tells whether n is a member of the running view.
+func (m *Machine) runsWith(n Node) bool { return m.phase != idle && m.last.Rank(n) >= 0 }
+
+// suspect asks a node whether it lives. by tells who reported a broken link.
+func (m *Machine) suspect(now time.Time, n, by Node) {
+	p := m.peers[n]
+	if p == nil || p.gone {
+		return
+	}
+	if p.pinging {
+		if p.reporter.IsZero() {
+			p.reporter = by
+		}
+		return
+	}
+	p.pinging, p.pinged, p.reporter = true, now, by
+	m.regard(p)
+	m.emit(Ping{n, p.fact.Addr, p.timeout})
+}
+
+// lose takes a node for dead until it gives a sign of life.
+func (m *Machine) lose(now time.Time, n Node, reason string) {
+	p := m.peers[n]
+	if p == nil || p.gone {
+		return
+	}
+	p.lost++
+	p.barred = now.Add(m.cfg.Retry << min(p.lost, 8))
+	m.ends(p, p.barred)
+	m.bury(now, p)
+	m.hurts(p)
+	if m.runsWith(n) {
+		m.phase = stopping
+		m.emit(Halt{Cause{Blame: n, By: m.Self(), Reason: reason}})
+	}
+}
+
 // --- the coordinator's side ---
 
 // reconsider does whatever the present state asks for. It is called after every
@@ -502,10 +570,13 @@ func (m *Machine) gatherJoins(now time.Time) {
 	}
 }
 
-// crowding tells whether a crowd waits to join and grows: then it is better to
+// flock is how many joins make it likely that more are on their way.
+const flock = 8
+
+// crowding tells whether a flock waits to join and grows: then it is better to
 // wait a little longer than to change views for each few of them.
 func (m *Machine) crowding(now time.Time) bool {
-	return m.many(joining) > crowd && now.Sub(m.arrived) < m.cfg.Gather && now.Sub(m.joinsSince) < 10*m.cfg.Gather
+	return m.many(joining) > flock && now.Sub(m.arrived) < m.cfg.Gather && now.Sub(m.joinsSince) < 10*m.cfg.Gather
 }
 
 func (m *Machine) boundary(reason string) {
@@ -809,7 +880,7 @@ func (m *Machine) pursueStop(now time.Time, p *proposal) {
 func (m *Machine) standAside(now time.Time) {
 	m.refusals++
 	m.asideUntil = now.Add(m.cfg.Retry << min(m.refusals, 6))
-	m.ends(m.asideUntil)
+	m.wake(m.asideUntil)
 	m.chiefKnown = false
 }
 
@@ -829,19 +900,20 @@ func (m *Machine) onHello(now time.Time, h Hello) {
 
 // onChange makes the view that a change leads to, and takes it as proposed.
 func (m *Machine) onChange(now time.Time, from Node, c *Change) {
-	if m.leaving || m.accepted == nil || m.accepted.Name() != c.View {
-		if reason := m.stale(c.Generation, c.View); reason != "" {
-			m.refuse(from, c.View, reason)
-			return
-		}
+	switch {
+	case m.leaving:
+		m.refuse(from, c.View, "leaving")
+		return
+	case m.accepted != nil && m.accepted.Name() == c.View: // a repetition
+		m.answer(now, from, m.accepted)
+		return
+	case !newer(c.Generation, c.View, m.gen, m.genName):
+		m.refuse(from, c.View, fmt.Sprintf("generation %d is older than %d", c.Generation, m.gen))
+		return
 	}
 	for _, base := range [...]*View{m.accepted, m.last} {
 		if base == nil || base.Name() != c.Base {
 			continue
-		}
-		if c.Base == c.View {
-			m.onPropose(now, from, base)
-			return
 		}
 		if v, err := c.from(base); err == nil {
 			m.onPropose(now, from, v)
@@ -869,7 +941,7 @@ func (m *Machine) onPropose(now time.Time, from Node, v *View) {
 		return
 	}
 	if m.leaving {
-		m.refuse(from, name, m.stale(v.Generation, name))
+		m.refuse(from, name, "leaving")
 		return
 	}
 	if m.accepted != nil && m.accepted.Name() == name { // a repetition
@@ -896,20 +968,10 @@ func (m *Machine) onPropose(now time.Time, from Node, v *View) {
 // objection says why a proposal is not accepted, or "".
 func (m *Machine) objection(v *View, name Name) string {
 	switch {
-	case m.stale(v.Generation, name) != "":
-		return m.stale(v.Generation, name)
+	case !newer(v.Generation, name, m.gen, m.genName):
+		return fmt.Sprintf("generation %d is not newer than %d", v.Generation, m.gen)
 	case m.phase != idle && m.last.Rank(v.Proposer) < 0 && !v.Includes(m.last): // a member that proposes has left the group: ours is dying too
 		return fmt.Sprintf("generation %d runs and not all its members would stay", m.last.Generation)
-	}
-	return ""
-}
-
-func (m *Machine) stale(gen uint64, name Name) string {
-	switch {
-	case m.leaving:
-		return "leaving"
-	case !newer(gen, name, m.gen, m.genName):
-		return fmt.Sprintf("generation %d is not newer than %d", gen, m.gen)
 	}
 	return ""
 }
@@ -988,7 +1050,7 @@ func (m *Machine) awaitStart(now time.Time) {
 	}
 	if m.phase == idle && now.Sub(m.ackSent) >= m.pace(m.accepted.World()) {
 		if now.Sub(m.waiting) > 3*m.cfg.Patience {
-			m.setUntil(p, &p.passed, now.Add(m.cfg.Patience))
+			m.pass(p, now.Add(m.cfg.Patience))
 			m.accepted = nil
 			return
 		}
@@ -1007,12 +1069,15 @@ func (m *Machine) awaitProposal(now time.Time) {
 	if p == nil || p.pinging || now.Sub(p.pinged) < every || !m.noticed && now.Sub(m.waiting) < every-m.cfg.Retry {
 		return
 	}
+	if m.many(able) > crowd && now.Sub(m.helloed) < m.cfg.Retry { // a newcomer may take one after another for the coordinator
+		return
+	}
 	if now.Sub(m.waiting) > m.cfg.Patience {
-		m.setUntil(p, &p.passed, now.Add(m.cfg.Patience))
+		m.pass(p, now.Add(m.cfg.Patience))
 		m.waiting = now
 		return
 	}
-	p.pinged, m.noticed = now, false
+	p.pinged, m.helloed, m.noticed = now, now, false
 	hello := Hello{Lost: m.lost}
 	if m.last != nil {
 		hello.View = m.last.Name()

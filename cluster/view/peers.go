@@ -17,6 +17,7 @@ type peer struct {
 	left     bool          // said good-bye
 	told     bool          // reported as a stranger
 	sore     bool          // it is in Machine.sore
+	timed    bool          // it is in Machine.timed
 	reporter Node          // who reported a broken link to it, while pinging
 	timeout  time.Duration // of a ping; doubled whenever a suspicion proves false
 	lost     int           // how often it was lost since it last completed a transition with us
@@ -60,28 +61,6 @@ func (m *Machine) many(k marks) int {
 		}
 	}
 	return 0
-}
-
-func (m *Machine) learn(f Fact) {
-	if f.Node() == m.Self() || f.ID == "" {
-		return
-	}
-	m.hearGeneration(f.Generation)
-	p := m.peers[f.Node()]
-	if p == nil {
-		p = &peer{timeout: m.cfg.PingAfter, gone: true}
-		m.peers[f.Node()] = p
-	}
-	if !p.gone && !p.left && !p.pinging && sameStanding(p.fact, f) {
-		p.fact = f
-		return
-	}
-	p.fact, p.gone, p.left, p.pinging, p.reporter = f, false, false, false, Node{}
-	m.regard(p)
-	if f.Trajectory != m.self.Trajectory && !p.told {
-		p.told = true
-		m.emit(Stranger{f, m.strangerGoesFirst(f)})
-	}
 }
 
 // sameStanding tells whether two facts of one node differ only in what decides
@@ -228,48 +207,6 @@ func (m *Machine) strangerGoesFirst(f Fact) bool {
 	return f.ID < m.self.ID
 }
 
-func (m *Machine) hearGeneration(g uint64) {
-	if g > m.gen {
-		m.gen, m.genName = g, Name{}
-	}
-}
-
-// runsWith tells whether n is a member of the running view.
-func (m *Machine) runsWith(n Node) bool { return m.phase != idle && m.last.Rank(n) >= 0 }
-
-// suspect asks a node whether it lives. by tells who reported a broken link.
-func (m *Machine) suspect(now time.Time, n, by Node) {
-	p := m.peers[n]
-	if p == nil || p.gone {
-		return
-	}
-	if p.pinging {
-		if p.reporter.IsZero() {
-			p.reporter = by
-		}
-		return
-	}
-	p.pinging, p.pinged, p.reporter = true, now, by
-	m.regard(p)
-	m.emit(Ping{n, p.fact.Addr, p.timeout})
-}
-
-// lose takes a node for dead until it gives a sign of life.
-func (m *Machine) lose(now time.Time, n Node, reason string) {
-	p := m.peers[n]
-	if p == nil || p.gone {
-		return
-	}
-	p.lost++
-	m.setUntil(p, &p.barred, now.Add(m.cfg.Retry<<min(p.lost, 8)))
-	m.bury(now, p)
-	m.hurts(p)
-	if m.runsWith(n) {
-		m.phase = stopping
-		m.emit(Halt{Cause{Blame: n, By: m.Self(), Reason: reason}})
-	}
-}
-
 // bury takes a node for gone. It is forgotten after a while.
 func (m *Machine) bury(now time.Time, p *peer) {
 	p.gone, p.pinging, p.buried = true, false, now
@@ -314,18 +251,24 @@ func (m *Machine) heal() {
 	})
 }
 
-// setUntil has a moment of p last until then.
-func (m *Machine) setUntil(p *peer, moment *time.Time, until time.Time) {
-	if p.barred.IsZero() && p.passed.IsZero() {
-		m.timed = append(m.timed, p)
-	}
-	*moment = until
-	m.ends(until)
+// pass has p not taken for the coordinator until then.
+func (m *Machine) pass(p *peer, until time.Time) {
+	p.passed = until
+	m.ends(p, until)
 	m.regard(p)
 }
 
-// ends has lapse look at what ends then.
-func (m *Machine) ends(then time.Time) {
+// ends has lapse look at a moment of p when it comes.
+func (m *Machine) ends(p *peer, then time.Time) {
+	if !p.timed {
+		p.timed = true
+		m.timed = append(m.timed, p)
+	}
+	m.wake(then)
+}
+
+// wake has lapse look at all moments then.
+func (m *Machine) wake(then time.Time) {
 	if m.lapses.IsZero() || then.Before(m.lapses) {
 		m.lapses = then
 	}
@@ -345,7 +288,8 @@ func (m *Machine) lapse(now time.Time) {
 		if (barred || passed) && m.peers[p.fact.Node()] == p {
 			m.regard(p)
 		}
-		return p.barred.IsZero() && p.passed.IsZero()
+		p.timed = !p.barred.IsZero() || !p.passed.IsZero()
+		return !p.timed
 	})
 }
 
@@ -357,7 +301,7 @@ func (m *Machine) came(now time.Time, moment *time.Time) bool {
 		*moment = time.Time{}
 		return true
 	default:
-		m.ends(*moment)
+		m.wake(*moment)
 	}
 	return false
 }

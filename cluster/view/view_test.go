@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -56,6 +57,9 @@ func FuzzParseFact(f *testing.F) {
 func FuzzDecodeMsg(f *testing.F) {
 	f.Add(Msg{Hello: &Hello{}}.Encode())
 	f.Add(Msg{Propose: &View{Generation: 1, Members: []Member{{ID: "a"}}}}.Encode())
+	f.Add(Msg{From: Fact{ID: "a"}, Change: changeOf(crowded(9), crowded(7))}.Encode())
+	f.Add(Msg{From: Fact{ID: "a"}, Propose: crowded(200)}.Encode())
+	f.Add([]byte(`{"From":{"ID":"n1","Incarnation":2},"Start":{"Donors":[[0,99999]]}}`))
 	f.Add([]byte(`{"From":{"ID":"n1","Incarnation":2},"Start":{"Donors":[-1]}}`))
 	f.Add([]byte(`{"From":{"ID":"n1","Incarnation":2},"Propose":{"Members":[{}]}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -67,6 +71,57 @@ func FuzzDecodeMsg(f *testing.F) {
 		m.From.Trajectory = h.machines[0].self.Trajectory
 		h.machines[0].Receive(h.now, m) // must not panic
 	})
+}
+
+// crowded is a view of n members.
+func crowded(n int) *View {
+	v := &View{Generation: uint64(n), Proposer: Node{"m0000", 1}, MinNodes: 2}
+	for i := range n {
+		v.Members = append(v.Members, Member{ID: fmt.Sprintf("m%04d", i), Incarnation: uint64(i + 1), Addr: fmt.Sprint("10.0.0.1:", i), Entry: 1, Share: 1})
+	}
+	return v.sealed()
+}
+
+func TestAChangeMakesTheViewItNamesOrNone(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(what string) *View {
+			v := &View{Generation: 9, Proposer: Node{"m0", 1}, MinNodes: 1, Members: []Member{{ID: "m0", Incarnation: 1, Entry: 1, Share: 1}}}
+			for i := range rapid.IntRange(0, 12).Draw(t, what) {
+				if rapid.Bool().Draw(t, "is in") {
+					v.Members = append(v.Members, Member{ID: fmt.Sprint("m", i+1), Incarnation: 1, Zone: rapid.SampledFrom([]string{"", "z"}).Draw(t, "zone"), Entry: uint64(i % 3), Share: 1})
+				}
+			}
+			slices.SortFunc(v.Members, ringOrder)
+			return v.sealed()
+		}
+		base, v := draw("base"), draw("next")
+		c, err := unpackChange(changeOf(base, v).wire)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.from(base); err != nil || !cmp.Equal(got, v) {
+			t.Fatalf("%v: %v from %v", err, got, base)
+		}
+		c.View[3]++
+		if got, err := c.from(base); err == nil {
+			t.Fatalf("made %v, which has another name", got)
+		}
+	})
+}
+
+func TestWhoLacksTheBaseOfAChangeAsksForTheWhole(t *testing.T) {
+	h := newHall(3)
+	h.settle(t, time.Minute)
+	m := h.machines[2]
+	m.Quiet(h.now, 1, [32]byte{}, Cause{}, nil)
+	m.last = nil // it has forgotten
+	m.regardAll()
+	h.dead[1], h.logs = true, true
+	h.settle(t, time.Minute)
+	asked := slices.ContainsFunc(h.log, func(line string) bool { return strings.Contains(line, `\"Ask\":{`) })
+	if v := m.Running(); v.World() != 2 || !asked {
+		t.Errorf("it is in a view of %d; it asked: %v", v.World(), asked)
+	}
 }
 
 func TestEveryPartOfAViewIsInItsName(t *testing.T) {
@@ -154,7 +209,9 @@ func TestTheOddOneOutIsNamed(t *testing.T) {
 func TestMessagesSurviveTheirEncoding(t *testing.T) {
 	v := &View{Generation: 3, Proposer: Node{"a", 1}, Members: []Member{{ID: "a", Incarnation: 1, Entry: 1, Share: 1}}}
 	for _, m := range []Msg{
-		{Hello: &Hello{}}, {Propose: v}, {Hold: &Hold{v.Name()}}, {Ack: &Ack{v.Name(), 3, 9, [32]byte{1}}},
+		{Hello: &Hello{}}, {Hello: &Hello{v.Name(), Node{"b", 2}}}, {Propose: v}, {Change: reminder(v)}, {Ask: &Ask{v.Name()}},
+		{Propose: crowded(300)}, {Change: changeOf(crowded(300), crowded(200))}, {Start: &Start{v.Name(), 9, [32]byte{1}, []int{0, 1, 2, 5, 7, 8}}},
+		{Hold: &Hold{v.Name()}}, {Ack: &Ack{v.Name(), 3, 9, [32]byte{1}}},
 		{Refuse: &Refuse{v.Name(), 4, true, "no"}}, {Start: &Start{v.Name(), 9, [32]byte{1}, []int{0}}}, {Stop: &Stop{v.Name(), "x"}},
 	} {
 		m.From = Fact{ID: "a", Incarnation: 1 << 63, Trajectory: [32]byte{31: 1}}
