@@ -9,6 +9,7 @@ import (
 
 	"github.com/dlnode/dlnode/allreduce"
 	"github.com/dlnode/dlnode/checkpoint"
+	"github.com/dlnode/dlnode/cluster/view"
 	"github.com/dlnode/dlnode/train"
 )
 
@@ -21,7 +22,7 @@ import (
 //	generation a life's views have growing generations (of two with one, the greater name)
 //	fence      a group takes in frames of its own only
 //	overlap    one computation, copy, save at a time; parameters stand still meanwhile
-//	members    nobody trains with fewer nodes than min_nodes
+//	members    nobody trains with fewer nodes than min_nodes, or in a view that names another life
 //	error      no node ends with an error that no fault explains
 //	hash       whoever finishes has the state that one node in a perfect world ends with
 //	durable    what a node that ends in order leaves behind survives a loss of power
@@ -128,6 +129,9 @@ func (k *checks) opened(l *life, g *group) {
 		k.fail("members", "%s trains with %d nodes, min_nodes is %d", l.name(), v.World(), k.c.opt.MinNodes)
 	}
 	l.gen, l.view = v.Generation, name
+	if !slices.ContainsFunc(v.Members, func(w view.Member) bool { return w.ID == l.id && w.Incarnation == l.inc }) {
+		k.fail("members", "%s opens a group of %s, in which it is not", l.name(), viewText(v))
+	}
 	if len(l.groups) > 0 {
 		k.fail("overlap", "%s opens a group while another is up", l.name())
 	}
@@ -185,8 +189,7 @@ func (k *checks) groupEnds(l *life, g *group, note allreduce.ClosingNote) {
 // copies sees a node that wants a state from a donor.
 func (k *checks) copies(l, donor *life) {
 	if k.c.flipDonor {
-		k.c.flipDonor = false
-		k.c.flipState(donor)
+		k.c.flipIn(donor)
 	}
 	if l.parted && donor.parted && l.partedFrom == donor.partedFrom {
 		k.fail("copy", "%s copies from %s, though both parted in order from one group", l.name(), donor.name())

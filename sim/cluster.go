@@ -25,7 +25,8 @@ type Cluster struct {
 	checks    checks
 	trace     trace
 	flipSums  func(l *life, a *train.Attempt, c train.Contribution)
-	flipDonor bool                 // the memory of the next donor fails
+	flipNow   bool                 // it is time for a bit to flip
+	flipDonor bool                 // in a donor
 	hook      func(l *life, e any) // for directed schedules: sees what crosses a life's border
 	events    int
 	stray     []packet // frames of former generations, for the one who brings them back

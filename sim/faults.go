@@ -149,6 +149,9 @@ func Draw(seed uint64, loads []*Load) Options {
 	f.Incidents = 1 + c.rnd.IntN(7)
 	f.Last = c.between(2*time.Second, 15*time.Second)
 	o.Compute = f.Last / 40
+	if c.chance(0.2) {
+		o.Compute = f.Last / 400 // some finish while others are away
+	}
 	f.FixedPorts = c.chance(0.5)
 	f.SharedDisk = c.chance(0.2)
 	if c.chance(0.3) {

@@ -64,17 +64,34 @@ func (l *life) flipGradient(a *train.Attempt, c train.Contribution) {
 	}
 }
 
-// planFlip has a bit flip at some time, or in a donor when it is asked for its state.
+// planFlip has a bit flip at some time, or in a donor when it is asked for its
+// state. A flip that nobody can see is not planned: there must be others that
+// hold the same state.
 func (c *Cluster) planFlip() {
-	at := c.between(c.opt.Faults.First, c.opt.Faults.Last)
-	donor := c.chance(0.3)
-	c.after(at, func() {
-		if donor {
-			c.flipDonor = true
-			return
-		}
-		if l := c.victim(); l != nil && len(c.living()) > 2 {
-			c.flipState(l)
+	c.flipDonor = c.chance(0.3)
+	c.after(c.between(c.opt.Faults.First, c.opt.Faults.Last), func() {
+		c.flipNow = true
+		if l := c.victim(); l != nil && !c.flipDonor {
+			c.flipIn(l)
 		}
 	})
+}
+
+// flipIn flips a bit of a node's state if it is time and others will see it.
+func (c *Cluster) flipIn(l *life) {
+	if c.flipNow && c.checks.flipped == nil && c.replicas(l) >= 3 {
+		c.flipState(l)
+	}
+}
+
+// replicas counts the members of a node's view that have gone its way.
+func (c *Cluster) replicas(l *life) (n int) {
+	v, _ := l.host.Node().View()
+	for _, o := range c.living() {
+		w, _ := o.host.Node().View()
+		if v != nil && w != nil && w.Name() == v.Name() && !o.fetching && !o.leaving {
+			n++
+		}
+	}
+	return n
 }

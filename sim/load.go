@@ -77,7 +77,7 @@ func stops(j *job.Job) {
 	j.Optimizer = adam(0.02)
 	j.Batch, j.Epochs = job.Batch{Global: 40, Microbatch: 8}, 30
 	j.Validation = &job.Validation{Split: 0.2}
-	j.EarlyStopping = &job.EarlyStopping{Monitor: "val_loss", Patience: 4, MinDelta: 0.01, Mode: "auto", RestoreBest: true}
+	j.EarlyStopping = &job.EarlyStopping{Monitor: "val_accuracy", Patience: 5, Mode: "auto", RestoreBest: true}
 	j.Checkpoint.EverySteps, j.Checkpoint.Keep, j.Checkpoint.Replicas = 5, 3, 2
 }
 

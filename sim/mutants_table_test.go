@@ -119,6 +119,9 @@ var mutants = []mutant{
 	{"watch-stands-still", outsider, "train/state.go", []edit{{
 		`block := int(s.Transition % watchBlocks)`,
 		`block := 0`,
+	}, {
+		`castagnoli, bytesOf(s.params))`,
+		`castagnoli, bytesOf(s.params[:len(s.params)/watchBlocks]))`,
 	}}},
 	{"ack-before-quiet", outsider, "cluster/view/machine.go", []edit{{
 		`	m.boundary("a wider view is accepted")
