@@ -86,11 +86,18 @@ func NewHost(cfg HostConfig, s *State, w World) *Host {
 	}
 	c := cfg.Task.Job.Checkpoint
 	policy := checkpoint.Policy{EverySteps: uint64(c.EverySteps), Keep: c.Keep, Replicas: c.Replicas}
-	return &Host{
+	h := &Host{
 		task: cfg.Task, self: cfg.Self.Node(), world: w,
 		node:     NewNode(cfg.Task, s, vc, policy, w.Now()),
 		stopWork: func() {}, stopFetch: func() {}, // a node may hurry what was never begun
 	}
+	h.node.TimeCopies(func(copy func()) {
+		begun := w.Now()
+		copy()
+		h.cost.stall += w.Now().Sub(begun)
+		h.cost.copies++
+	})
+	return h
 }
 
 // Begin performs what the node wants before anything has happened to it. It is
@@ -212,7 +219,7 @@ func (h *Host) do(e Effect) {
 	case CancelFetch:
 		h.stopFetch()
 	case Save:
-		h.save()
+		h.save(e)
 	case Committed:
 		h.counters.Steps++
 		h.world.Committed(e)
@@ -317,12 +324,8 @@ func (h *Host) fetch(e Fetch) {
 	})
 }
 
-func (h *Host) save() {
-	begun := h.world.Now()
-	s := h.node.Snapshot()
-	h.cost.stall += h.world.Now().Sub(begun)
-	h.cost.copies++
-	h.world.Save(s, func(r checkpoint.Result) {
+func (h *Host) save(e Save) {
+	h.world.Save(e.Snapshot, func(r checkpoint.Result) {
 		h.event(func(now time.Time) {
 			h.saved(now, r)
 			h.node.Saved(now, r.Err)

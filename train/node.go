@@ -41,6 +41,8 @@ type Node struct {
 	watched uint64 // what the last header told of the state
 	agreed  uint64 // the transition at which all replicas were last found equal
 
+	aroundCopy func(copy func())
+
 	spare    *State // memory of the snapshot on its way to disk
 	writing  bool   // spare is with the writer
 	wantSave string // why a snapshot is to be written as soon as that is possible
@@ -141,8 +143,11 @@ type (
 	}
 	// CancelFetch hurries a Fetch; it is answered all the same.
 	CancelFetch struct{ View view.Name }
-	// Save asks for Snapshot, at once, and for writing it; Saved answers.
-	Save struct{ Why string }
+	// Save asks for writing a snapshot; Saved answers.
+	Save struct {
+		Why      string
+		Snapshot *checkpoint.Snapshot
+	}
 	// Committed tells of a completed transition.
 	Committed struct {
 		Transition uint64
@@ -190,7 +195,7 @@ type Event struct {
 func NewNode(t *Task, s *State, cfg view.Config, policy checkpoint.Policy, now time.Time) *Node {
 	n := &Node{
 		task: t, policy: policy, state: s, spare: t.blank(),
-		grads: make([]float32, t.Model.NumParams()),
+		grads: make([]float32, t.Model.NumParams()), aroundCopy: func(copy func()) { copy() },
 		views: view.New(cfg, s.Transition, t.digest(s), now),
 	}
 	if s.Next == Done {
@@ -834,16 +839,20 @@ func (n *Node) trySave() {
 		return
 	}
 	n.writing = true
-	n.emit(Save{n.wantSave})
+	n.emit(Save{n.wantSave, n.snapshot()})
 	n.wantSave = ""
 }
 
-// Snapshot copies the state for the writer, which owns the copy until Saved. It
-// is all that training waits for when a checkpoint is due.
-func (n *Node) Snapshot() *checkpoint.Snapshot {
-	n.spare.copyFrom(n.state)
+// snapshot copies the state for the writer, which owns the copy until Saved. It
+// is all that training waits for when a checkpoint is due. The copy is made here
+// and now: a moment later the state has moved on.
+func (n *Node) snapshot() *checkpoint.Snapshot {
+	n.aroundCopy(func() { n.spare.copyFrom(n.state) })
 	return n.task.snapshot(n.spare)
 }
+
+// TimeCopies has around call, and time, what copies the state for checkpoints.
+func (n *Node) TimeCopies(around func(copy func())) { n.aroundCopy = around }
 
 // Saved tells that the writer is done with a snapshot.
 func (n *Node) Saved(now time.Time, err error) {

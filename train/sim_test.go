@@ -282,7 +282,7 @@ func (n *simNode) perform(e Effect) {
 	case Fetch:
 		w.after(w.delay(), func() { w.fetch(n, e) })
 	case Save:
-		snap := n.node.Snapshot()
+		snap := e.Snapshot
 		blob := checkpoint.Marshal(snap)
 		w.after(time.Duration(w.rnd.IntN(30))*time.Millisecond, func() {
 			n.happen(func() {
