@@ -16,6 +16,7 @@ type header struct {
 	Count      uint64 // samples that went into the rank's sums, as loaded
 	IDSum      uint64
 	Watch      uint64 // what State.watch says of the state before the transition
+	Audit      uint64 // what State.audit says of it; 0 where nobody asked for it
 	Nanos      uint64 // time that the rank computed, for the statistics
 	GradSeen   []int16
 	ScalarSeen []int16
@@ -25,13 +26,14 @@ type header struct {
 const (
 	flagStop  = 1 << iota // the group ends after this op
 	flagLeave             // and the sender goes
+	flagAudit             // the sender will write the state after this op: all are to audit it
 )
 
 var kindCodes = map[Kind]byte{Update: 1, Evaluate: 2, Restore: 3, Finish: 4, Farewell: 5}
 
 func (h *header) append(b []byte) []byte {
 	b = append(b, h.Kind, h.Repeat, h.Flags)
-	for _, v := range [...]uint64{h.Transition, h.Count, h.IDSum, h.Watch, h.Nanos} {
+	for _, v := range [...]uint64{h.Transition, h.Count, h.IDSum, h.Watch, h.Audit, h.Nanos} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	b = appendExps(appendExps(b, h.GradSeen), h.ScalarSeen)
@@ -48,7 +50,7 @@ func appendExps(b []byte, exps []int16) []byte {
 	return b
 }
 
-const headerFixed = 3 + 5*8
+const headerFixed = 3 + 6*8
 
 // parse reads a header for a task of the given numbers of tensors and scalars.
 func (h *header) parse(b []byte, tensors, scalars int) error {
@@ -57,7 +59,7 @@ func (h *header) parse(b []byte, tensors, scalars int) error {
 	}
 	h.Kind, h.Repeat, h.Flags = b[0], b[1], b[2]
 	b = b[3:]
-	for _, v := range [...]*uint64{&h.Transition, &h.Count, &h.IDSum, &h.Watch, &h.Nanos} {
+	for _, v := range [...]*uint64{&h.Transition, &h.Count, &h.IDSum, &h.Watch, &h.Audit, &h.Nanos} {
 		*v, b = binary.LittleEndian.Uint64(b), b[8:]
 	}
 	h.GradSeen, b = parseExps(h.GradSeen[:0], b, tensors)

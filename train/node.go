@@ -38,8 +38,8 @@ type Node struct {
 
 	grads []float32 // receives the mean gradient
 
-	watched uint64 // what the last header told of the state
-	agreed  uint64 // the transition at which all replicas were last found equal
+	told   witness // what the last header said of the state
+	agreed uint64  // the transition at which the replicas were last found wholly equal
 
 	aroundCopy func(copy func())
 
@@ -79,6 +79,7 @@ type generation struct {
 	seq     uint64
 	attempt *Attempt
 	stop    bool // this node wants the group to end after the step
+	audit   bool // all of the state is compared in the headers of this attempt
 
 	begun     time.Time // of the attempt
 	computed  time.Time
@@ -625,8 +626,14 @@ func (n *Node) reduce(now time.Time, c Contribution, took time.Duration) {
 	if n.leaving {
 		flags |= flagLeave
 	}
-	n.watched = n.state.watch()
-	head := n.task.header(g.attempt, c, n.watched, flags, uint64(took))
+	if n.saveAhead() {
+		flags |= flagAudit
+	}
+	n.told = witness{watch: n.state.watch()}
+	if g.audits() {
+		n.told.audit = n.state.audit()
+	}
+	head := n.task.header(g.attempt, c, n.told, flags, uint64(took))
 	n.emit(Reduce{g.name, n.task.reduce(g.seq, g.attempt, c, head, n.grads)})
 }
 
@@ -666,11 +673,12 @@ func (n *Node) again(now time.Time, vd *verdict) {
 func (n *Node) commit(now time.Time, vd *verdict) {
 	a, s := n.gen.attempt, n.state
 	n.agree()
+	n.gen.audit = vd.audit
 	n.task.commit(s, a, vd, n.grads)
 	n.blob = nil
 	n.views.Progress(s.Transition)
 	n.measure(now, a)
-	n.report(now, a, vd, n.watched)
+	n.report(now, a, vd, n.told.watch)
 	n.save(s, a)
 	if s.Next == Done {
 		n.views.Finished()
@@ -826,12 +834,28 @@ func (n *Node) save(s *State, a *Attempt) {
 	}
 }
 
+// saveAhead tells that this node will write the state that the attempt in hand
+// leads to, or waits to write the one that stands here.
+func (n *Node) saveAhead() bool {
+	a := n.gen.attempt
+	return n.wantSave != "" || a.Kind == Update && n.policy.Writes(n.gen.rank) &&
+		n.policy.Due(checkpoint.Moment{Step: a.Step + 1, Update: true}) != ""
+}
+
+// audits tells that all of the state is compared in the headers of the attempt in
+// hand: because somebody will write it, or because a group or the run ends.
+func (g *generation) audits() bool {
+	return g.audit || g.attempt.Kind != Update && g.attempt.Kind != Evaluate
+}
+
 // agree tells that the headers of all ranks show one state, the one that stands
-// here. Only such a state is written: what a flipped bit has made of it in this
-// node's memory must not outlive the run.
+// here, if they showed all of it. Only such a state is written: what a flipped
+// bit has made of it in this node's memory must not outlive the run.
 func (n *Node) agree() {
-	n.agreed = n.state.Transition
-	n.trySave()
+	if n.gen.audits() {
+		n.agreed = n.state.Transition
+		n.trySave()
+	}
 }
 
 func (n *Node) trySave() {

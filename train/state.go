@@ -265,6 +265,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // flipped is found out before its gradient is applied anywhere. A wrong slot makes
 // a wrong parameter at the next update, of that node alone.
 //
+// What watch leaves out is what audit covers, before a checkpoint is written.
 // A CRC finds every flipped bit and every burst of up to 32; it is no defence
 // against malice, which views and digests of whole states are for.
 func (s *State) watch() uint64 {
@@ -287,6 +288,18 @@ func (s *State) watch() uint64 {
 	}
 	return uint64(crc) | uint64(small)<<32
 }
+
+// audit digests slots and best weights whole: with watch, all of the state.
+func (s *State) audit() uint64 {
+	crc := uint32(0)
+	for _, v := range append(s.slots[:len(s.slots):len(s.slots)], s.best) {
+		crc = crc32.Update(crc, castagnoli, bytesOf(v))
+	}
+	return uint64(crc) | 1<<32 // never 0
+}
+
+// witness is what a rank tells of its state in a header.
+type witness struct{ watch, audit uint64 }
 
 func (s *State) watchHistory(crc uint32) uint32 {
 	for _, e := range s.History {

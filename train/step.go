@@ -31,10 +31,10 @@ func (t *Task) attempt(s *State) *Attempt {
 }
 
 // header says what rank contributes to an attempt.
-func (t *Task) header(a *Attempt, c Contribution, watched uint64, flags byte, nanos uint64) []byte {
+func (t *Task) header(a *Attempt, c Contribution, w witness, flags byte, nanos uint64) []byte {
 	h := header{
 		Transition: a.Transition, Repeat: uint8(a.Repeat), Kind: kindCodes[a.Kind], Flags: flags,
-		Count: c.Count, IDSum: c.IDSum, Watch: watched, Nanos: nanos,
+		Count: c.Count, IDSum: c.IDSum, Watch: w.watch, Audit: w.audit, Nanos: nanos,
 		GradSeen: nothingSeen(len(t.windows)), ScalarSeen: nothingSeen(len(t.scalars)),
 		Scalars: make([]float64, len(t.scalars)),
 	}
@@ -81,6 +81,7 @@ type verdict struct {
 	fatal error    // the run ends
 	torn  error    // the peers are not where we are: the group ends
 	stop  bool     // the group ends after this transition
+	audit bool     // all of the state is compared in the next headers
 	leave []int    // ranks that go then
 
 	count   uint64
@@ -118,6 +119,7 @@ func (t *Task) judge(a *Attempt, v *view.View, s *State, headers [][]byte) *verd
 
 func (vd *verdict) add(rank int, h *header) {
 	vd.stop = vd.stop || h.Flags&flagStop != 0
+	vd.audit = vd.audit || h.Flags&flagAudit != 0
 	if h.Flags&flagLeave != 0 {
 		vd.leave = append(vd.leave, rank)
 	}
@@ -133,7 +135,7 @@ func (vd *verdict) add(rank int, h *header) {
 func (t *Task) compareReplicas(a *Attempt, v *view.View, hs []header) error {
 	digests := make([][]byte, len(hs))
 	for i := range hs {
-		digests[i] = fmt.Appendf(nil, "%016x", hs[i].Watch)
+		digests[i] = fmt.Appendf(nil, "%016x%016x", hs[i].Watch, hs[i].Audit)
 	}
 	if odd := view.OddOneOut(a.Transition, v.IDs(), digests); odd != "" {
 		return fmt.Errorf("train: %s", odd)
