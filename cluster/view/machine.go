@@ -1069,7 +1069,7 @@ func (m *Machine) awaitProposal(now time.Time) {
 	if p == nil || p.pinging || now.Sub(p.pinged) < every || !m.noticed && now.Sub(m.waiting) < every-m.cfg.Retry {
 		return
 	}
-	if m.many(able) > crowd && now.Sub(m.helloed) < m.cfg.Retry { // a newcomer may take one after another for the coordinator
+	if m.many(able) > 8*crowd && now.Sub(m.helloed) < m.cfg.Retry { // a newcomer may take one after another for the coordinator
 		return
 	}
 	if now.Sub(m.waiting) > m.cfg.Patience {

@@ -443,7 +443,7 @@ func (r result) String() string {
 		float64(r.cost.bytes)/1e6, float64(r.busiest)/1e6, r.took.Seconds(), len(r.cost.views), r.cpu.Seconds())
 }
 
-const tableHead = `| change | nodes | messages | pings | MB in all | MB by the busiest node | seconds until all run the full view | views | CPU s |
+const tableHead = `| change | nodes | messages, answers to pings among them | pings | MB in all | MB by the busiest node | seconds until all run the full view | views | CPU s |
 |---|---|---|---|---|---|---|---|---|`
 
 func cpu() time.Duration {
@@ -519,7 +519,7 @@ func TestAChangeOfViewIsCheapForHundreds(t *testing.T) {
 	const n = 240
 	changes(t, n, true, func(r result) {
 		t.Log(r)
-		if r.took > 4*time.Second || len(r.cost.views) > 4 || r.cost.messages > 40*n || r.busiest > 4<<20 {
+		if r.took > 4*time.Second || len(r.cost.views) > 4 || r.cost.messages > 150*n || r.busiest > 4<<20 {
 			t.Errorf("it cost too much")
 		}
 	})
