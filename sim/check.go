@@ -29,7 +29,7 @@ import (
 //	copy       a copied state is the one that the view starts from, and after an orderly
 //	           end no member has to copy from another
 //	peace      where nothing fails, no group breaks
-//	left-out   whoever has trained gets the final state, if it lives
+//	left-out   a member that nobody has expelled does not go without the final state
 //	liveness   after the last fault the full view forms and training ends, in time
 //	leak       nothing stays open, no file half-written
 type checks struct {
@@ -197,6 +197,7 @@ func (k *checks) copies(l, donor *life) {
 }
 
 func (k *checks) told(l *life, e train.Event) {
+	l.expelled = l.expelled || e.Kind == "expelled"
 	if e.Kind == "copy" && strings.Contains(e.Text, "is not the state") && k.flipped == nil {
 		k.fail("copy", "%s: %s", l.name(), e.Text)
 	}
@@ -233,7 +234,7 @@ func (k *checks) exited(l *life, e *train.Exit) {
 		if d := l.host.Node().Digest(); d != k.c.load.Want && k.c.load.Want != ([32]byte{}) {
 			k.fail("hash", "%s finishes with state %x, alone it is %x", l.name(), d[:8], k.c.load.Want[:8])
 		}
-	case strings.HasPrefix(e.Reason, "the run is finished") && l.gen > 0:
+	case strings.HasPrefix(e.Reason, "the run is finished") && l.gen > 0 && !l.expelled:
 		k.fail("left-out", "%s has trained up to transition %d and goes without the final state: %s", l.name(), s.Transition, e.Reason)
 	case l.leaving && e.Reason == "left" && s.Transition > 0 && l.disk.durable < s.Transition:
 		k.fail("durable", "%s left at transition %d; %d is the last that it wrote", l.name(), s.Transition, l.disk.durable)

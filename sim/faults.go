@@ -469,6 +469,16 @@ func (c *Cluster) reviveSome() {
 			c.boot(id, 0)
 		}
 	}
+	c.keepEnough()
+}
+
+// keepEnough has new nodes come as long as min_nodes asks for them: those that
+// have finished help nobody.
+func (c *Cluster) keepEnough() {
+	if n := len(c.living()); n > 0 && n < c.opt.MinNodes {
+		c.join()
+	}
+	c.after(3*time.Second, c.keepEnough)
 }
 
 // ids lists the names of all nodes that ever were.

@@ -45,7 +45,7 @@ func (c *Cluster) flipState(l *life) {
 // explains accepts the error that names the node, or that says why none is named.
 func (f *flip) explains(l *life, err error) bool {
 	text := err.Error()
-	return strings.Contains(text, "the state of "+f.who.id+" differs from that of") || strings.Contains(text, "nobody can know who is right")
+	return strings.Contains(text, "the state of "+f.who.id+" differs from") || strings.Contains(text, "nobody can know who is right")
 }
 
 // verdict: the run has stopped, or the flip has changed nothing in the end.

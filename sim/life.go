@@ -59,6 +59,7 @@ type life struct {
 	gen  uint64 // of the view last installed
 	view view.Name
 
+	expelled   bool            // the others went on without it
 	parted     bool            // its last group ended in order
 	partedFrom allreduce.Fence // and was this
 }

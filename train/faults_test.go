@@ -26,7 +26,6 @@ func TestAFlippedBitStopsTheRunAndNamesTheNode(t *testing.T) {
 	task := simTask(t)
 	flips := map[string]func(s *State){
 		"parameter": func(s *State) { s.params[5] += 1e-3 },
-		"slot":      func(s *State) { s.slots[1][40] += 1e-3 },
 		"exponent":  func(s *State) { s.GradExps[1] += 30 },
 	}
 	for what, flip := range flips {

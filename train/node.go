@@ -631,7 +631,7 @@ func (n *Node) reduce(now time.Time, c Contribution, took time.Duration) {
 	}
 	n.told = witness{watch: n.state.watch()}
 	if g.audits() {
-		n.told.audit = n.state.audit()
+		n.told = n.state.witness()
 	}
 	head := n.task.header(g.attempt, c, n.told, flags, uint64(took))
 	n.emit(Reduce{g.name, n.task.reduce(g.seq, g.attempt, c, head, n.grads)})
@@ -862,9 +862,14 @@ func (n *Node) trySave() {
 	if n.wantSave == "" || n.writing || n.agreed != n.state.Transition && n.parting == nil {
 		return
 	}
-	n.writing = true
-	n.emit(Save{n.wantSave, n.snapshot()})
+	snap, why := n.snapshot(), n.wantSave
 	n.wantSave = ""
+	if n.parting == nil && n.told != n.spare.witness() {
+		n.exit(Exit{Err: fmt.Errorf("train: the state of %s differs from what it was a moment ago, at transition %d: its memory is at fault", n.views.Self().ID, n.state.Transition)})
+		return
+	}
+	n.writing = true
+	n.emit(Save{why, snap})
 }
 
 // snapshot copies the state for the writer, which owns the copy until Saved. It

@@ -301,6 +301,8 @@ func (s *State) audit() uint64 {
 // witness is what a rank tells of its state in a header.
 type witness struct{ watch, audit uint64 }
 
+func (s *State) witness() witness { return witness{s.watch(), s.audit()} }
+
 func (s *State) watchHistory(crc uint32) uint32 {
 	for _, e := range s.History {
 		crc = crc32.Update(crc, castagnoli, bytesOf([]uint64{uint64(e.Epoch), e.Step, e.Samples}))
