@@ -49,7 +49,7 @@ func TestTwoNodesThatDifferCannotKnowWhoIsRight(t *testing.T) {
 	w.silent = true
 	w.boot("node-1", 2)
 	w.boot("node-2", 2)
-	w.after(900*time.Millisecond, func() { w.nodes["node-2"].node.state.params[0]++ })
+	w.after(880*time.Millisecond, func() { w.nodes["node-2"].node.state.params[0]++ })
 	w.play(10 * time.Minute)
 	for id, e := range w.ended {
 		if e.Err == nil || !strings.Contains(e.Err.Error(), "nobody can know who is right") {
