@@ -33,6 +33,7 @@ type life struct {
 	leaving bool
 	slow    float64 // factor of its computing time
 	ticks   int
+	door    time.Duration // until then a process that ends in order refuses nobody
 	stalled time.Duration
 
 	clock  clock
@@ -170,6 +171,9 @@ func (l *life) notice() {
 		l.exit = e
 		l.logf("exits: finished %v, %s%v", e.Finished, e.Reason, orNothing(e.Err))
 		l.c.checks.exited(l, e)
+		if len(l.groups) > 0 {
+			l.door = l.c.now + linger
+		}
 		l.end(false)
 		l.c.farewell(l)
 		return
@@ -213,6 +217,11 @@ func (l *life) kill(how death) {
 		l.c.disks[l.id] = nil
 	}
 }
+
+// refuses tells whether whoever calls a dead process is told that nobody is there.
+// A machine without power tells nothing. A process that ends in order closes its
+// door when its neighbours have its last words.
+func (l *life) refuses() bool { return !l.silent && l.c.now >= l.door }
 
 // death is a way to go.
 type death string

@@ -231,7 +231,7 @@ func (s *stream) dial() {
 	}
 	to := c.at(g.addr)
 	switch {
-	case !c.both(l.id, home.id), to == nil && home.silent:
+	case !c.both(l.id, home.id), to == nil && !home.refuses():
 		c.after(c.between(100*time.Millisecond, 400*time.Millisecond), s.dial)
 	case to == nil:
 		c.after(c.latency(), func() { l.happen(func() { g.m.RightLost("connection refused") }) })

@@ -87,7 +87,7 @@ func (l *life) call(op, addr string, timeout time.Duration, serve func(to *life,
 			return
 		}
 		to := c.at(addr)
-		if !c.open(l.id, home.id) || fresh && !c.open(home.id, l.id) || to == nil && home.silent {
+		if !c.open(l.id, home.id) || fresh && !c.open(home.id, l.id) || to == nil && !home.refuses() {
 			c.after(c.between(100*time.Millisecond, 300*time.Millisecond), arrive)
 			return
 		}
