@@ -40,7 +40,8 @@ type checks struct {
 	used     map[uint64][]uint64  // ids that a transition used, sorted
 	kinds    map[uint64]train.Kind
 	ended    []*life
-	flipped  *flip // a bit that was flipped in memory: the one fault that may stop a run
+	flipped  *flip  // a bit that was flipped in memory: the one fault that may stop a run
+	meant    string // words of the error that a directed schedule is about
 }
 
 // known is the state that somebody had at a transition.
@@ -247,7 +248,7 @@ func (k *checks) explain(l *life, e *train.Exit) {
 	if disk && (strings.Contains(e.Err.Error(), "checkpoint") || strings.Contains(e.Err.Error(), "space")) {
 		return
 	}
-	if k.flipped != nil && k.flipped.explains(l, e.Err) {
+	if k.flipped != nil && k.flipped.explains(l, e.Err) || k.meant != "" && strings.Contains(e.Err.Error(), k.meant) {
 		return
 	}
 	k.fail("error", "%s ends with: %v", l.name(), e.Err)

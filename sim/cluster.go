@@ -29,7 +29,8 @@ type Cluster struct {
 	flipDonor bool                 // in a donor
 	hook      func(l *life, e any) // for directed schedules: sees what crosses a life's border
 	events    int
-	stray     []packet // frames of former generations, for the one who brings them back
+	stray     []packet                               // frames of former generations, for the one who brings them back
+	misread   func(l *life, i int, id uint64) uint64 // for directed schedules: which record is read instead
 }
 
 // start of all clocks, but for their offsets.

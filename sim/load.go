@@ -42,7 +42,16 @@ func NewLoads() ([]*Load, error) {
 func newLoad(describe func(*job.Job)) (*Load, error) {
 	j := job.Default()
 	describe(j)
-	spec := j.Data.(*dataset.Synthetic)
+	return NewLoad(j)
+}
+
+// NewLoad makes a load of any job whose data is made: what the final state has
+// to be is not known of it.
+func NewLoad(j *job.Job) (*Load, error) {
+	spec, ok := j.Data.(*dataset.Synthetic)
+	if !ok {
+		return nil, fmt.Errorf("load %s: its data is no synthetic one", j.Name)
+	}
 	data, test, err := spec.Generate()
 	if err != nil {
 		return nil, err
@@ -124,6 +133,9 @@ type reader struct {
 
 func (r *reader) Read(i int, x, y []float32) (uint64, error) {
 	id, err := r.Dataset.Read(i, x, y)
+	if f := r.who.c.misread; f != nil {
+		id = f(r.who, i, id)
+	}
 	r.who.read = append(r.who.read, id)
 	return id, err
 }

@@ -31,11 +31,8 @@ func Fit(ctx context.Context, t *Task, threads int, epoch func(Epoch)) (*Fitted,
 	if threads == 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	f := &fitter{ctx: ctx, task: t, pool: newPool(NewEngine(t, threads)), epoch: epoch}
+	f := newFitter(ctx, t, threads, epoch)
 	defer f.pool.close()
-	cfg := view.DefaultConfig(view.Fact{ID: "alone", Incarnation: 1, Trajectory: t.Trajectory})
-	f.node = NewNode(t, t.Start(), cfg, checkpoint.Policy{Replicas: 1}, time.Now())
-	f.node.Ready(time.Now())
 	return f.run()
 }
 
@@ -48,6 +45,15 @@ type fitter struct {
 	ring  *allreduce.Ring
 	epoch func(Epoch)
 	exit  *Exit
+}
+
+// newFitter starts the goroutines of a pool, which is to be closed.
+func newFitter(ctx context.Context, t *Task, threads int, epoch func(Epoch)) *fitter {
+	f := &fitter{ctx: ctx, task: t, pool: newPool(NewEngine(t, threads)), epoch: epoch}
+	cfg := view.DefaultConfig(view.Fact{ID: "alone", Incarnation: 1, Trajectory: t.Trajectory})
+	f.node = NewNode(t, t.Start(), cfg, checkpoint.Policy{Replicas: 1}, time.Now())
+	f.node.Ready(time.Now())
+	return f
 }
 
 func (f *fitter) run() (*Fitted, error) {

@@ -92,10 +92,12 @@ func TestAMicrobatchAllocatesNothing(t *testing.T) {
 
 func TestACopiedStateIsTheSameState(t *testing.T) {
 	task := simTask(t)
-	fit := newWorld(t, task, 9)
-	n := fit.boot("one", 1)
-	fit.play(1 << 40)
-	s := n.node.State()
+	f := newFitter(t.Context(), task, 1, nil)
+	defer f.pool.close()
+	if _, err := f.run(); err != nil {
+		t.Fatal(err)
+	}
+	s := f.node.State()
 	again, err := task.restore(task.snapshot(s))
 	if err != nil {
 		t.Fatal(err)
