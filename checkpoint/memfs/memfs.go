@@ -308,8 +308,9 @@ type Process struct {
 	Before func(Op) error
 
 	disk *Disk
-	dead bool // guarded by disk.mu, as is ops
+	dead bool // guarded by disk.mu, as are ops and held
 	ops  int
+	held map[string]int // what is open, by path
 }
 
 var _ checkpoint.FS = (*Process)(nil)
@@ -335,6 +336,43 @@ func (p *Process) Ops() int {
 	p.disk.mu.Lock()
 	defer p.disk.mu.Unlock()
 	return p.ops
+}
+
+// Held lists the files and temporary directories that the process has opened
+// and not closed, whether closing them succeeded or not.
+func (p *Process) Held() []string {
+	p.disk.mu.Lock()
+	defer p.disk.mu.Unlock()
+	return slices.Sorted(maps.Keys(p.held))
+}
+
+// handle is something that can be open.
+type handle struct {
+	p    *Process
+	path string
+	open bool
+}
+
+// take counts something as open, under the disk's lock.
+func (h *handle) take() {
+	if h.p.held == nil {
+		h.p.held = map[string]int{}
+	}
+	h.open = true
+	h.p.held[h.path]++
+}
+
+// letGo counts it as closed, once.
+func (h *handle) letGo() {
+	h.p.disk.mu.Lock()
+	defer h.p.disk.mu.Unlock()
+	if !h.open {
+		return
+	}
+	h.open = false
+	if h.p.held[h.path]--; h.p.held[h.path] == 0 {
+		delete(h.p.held, h.path)
+	}
 }
 
 // do performs an operation under the disk's lock, unless a fault comes first.
@@ -391,25 +429,29 @@ func (d *Disk) add(path string, n *node) error {
 
 // MkdirTemp implements checkpoint.FS.
 func (p *Process) MkdirTemp(parent, prefix string) (path string, hold io.Closer, err error) {
-	n := newDir()
-	n.holder = p
+	h := &tempHold{handle{p: p}, newDir()}
+	h.n.holder = p
 	err = p.do("mkdirtemp", filepath.Join(parent, prefix), func(d *Disk) error {
 		d.serial++
-		path = filepath.Join(parent, fmt.Sprintf("%s%d", prefix, d.serial))
-		return d.add(path, n)
+		h.path = filepath.Join(parent, fmt.Sprintf("%s%d", prefix, d.serial))
+		if err := d.add(h.path, h.n); err != nil {
+			return err
+		}
+		h.take()
+		return nil
 	})
-	return path, &tempHold{p, n, path}, err
+	return h.path, h, err
 }
 
 // tempHold is the hold on a temporary directory.
 type tempHold struct {
-	p    *Process
-	n    *node
-	path string
+	handle
+	n *node
 }
 
 // Close lets go.
 func (h *tempHold) Close() error {
+	h.letGo()
 	return h.p.do("letgo", h.path, func(*Disk) error {
 		h.n.holder = nil
 		return nil
@@ -430,19 +472,24 @@ func (p *Process) Abandoned(path string) (abandoned bool, err error) {
 
 // Create implements checkpoint.FS.
 func (p *Process) Create(path string) (checkpoint.File, error) {
-	n := &node{}
-	err := p.do("create", path, func(d *Disk) error { return d.add(path, n) })
+	f := &file{handle{p: p, path: path}, &node{}}
+	err := p.do("create", path, func(d *Disk) error {
+		if err := d.add(path, f.n); err != nil {
+			return err
+		}
+		f.take()
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &file{p: p, n: n, path: path}, nil
+	return f, nil
 }
 
 // file is a file that is being written.
 type file struct {
-	p    *Process
-	n    *node
-	path string
+	handle
+	n *node
 }
 
 // Write appends. A write that fails does half of its work before.
@@ -485,6 +532,7 @@ func (f *file) Sync() error {
 
 // Close does nothing but be an operation that can fail.
 func (f *file) Close() error {
+	f.letGo()
 	return f.p.do("close", f.path, func(*Disk) error { return nil })
 }
 
@@ -496,11 +544,25 @@ func (p *Process) Open(path string) (r io.ReadCloser, size int64, err error) {
 			err = syscall.EISDIR
 		}
 		if err == nil {
-			r, size = io.NopCloser(bytes.NewReader(bytes.Clone(n.data))), int64(len(n.data))
+			o := &opened{handle{p: p, path: path}, bytes.NewReader(bytes.Clone(n.data))}
+			o.take()
+			r, size = o, int64(len(n.data))
 		}
 		return err
 	})
 	return r, size, err
+}
+
+// opened is a file that is being read.
+type opened struct {
+	handle
+	io.Reader
+}
+
+// Close lets go. It does not fail.
+func (o *opened) Close() error {
+	o.letGo()
+	return nil
 }
 
 // Rename implements checkpoint.FS.

@@ -184,3 +184,49 @@ func TestErrorsAreThoseOfTheSeam(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsNotClosedIsHeld(t *testing.T) {
+	p := memfs.NewDisk().Process()
+	refuse := false
+	p.Before = func(memfs.Op) error {
+		if refuse {
+			return syscall.EIO
+		}
+		return nil
+	}
+	temp, hold, err := p.MkdirTemp("/", "t-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := p.Create("/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, _, err := p.Open("/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := func(open ...string) {
+		t.Helper()
+		if got := p.Held(); !slices.Equal(got, open) {
+			t.Errorf("open are %q, want %q", got, open)
+		}
+	}
+	want("/f", temp)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want("/f", temp)
+	if err := errors.Join(r.Close(), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	want(temp)
+	refuse = true
+	if _, err := p.Create("/g"); err == nil {
+		t.Error("a disk that refuses made a file")
+	}
+	if err := hold.Close(); err == nil {
+		t.Error("a disk that refuses let go")
+	}
+	want()
+}
