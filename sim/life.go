@@ -51,6 +51,7 @@ type life struct {
 	computing bool
 	fetching  bool
 	saving    bool
+	owes      int // copies of its state that it was asked for and has not answered
 
 	groups  []*group  // in order of their opening; those that are down are removed
 	ended   []*group  // the last ones that are down: who comes late gets their note
@@ -119,6 +120,7 @@ func (l *life) mount() *train.State {
 	if err == nil {
 		l.store = store
 		state, err = train.LoadState(l.task, store, func(e train.Event) { l.logf("%s", e.Text) })
+		l.c.checks.unclosed(l, "its start")
 	}
 	if err != nil {
 		l.logf("cannot start: %v", err)
@@ -326,14 +328,14 @@ func (l *life) Fetch(addr string, r rpc.FetchRequest, done func([]byte, error)) 
 	}
 	l.call("fetch", addr, fetchSilence, func(to *life, answer func([]byte, error)) {
 		l.c.checks.copies(l, to)
-		to.host.Serve(r, func(blob []byte, err error) {
+		to.host.Serve(r, to.owing(func(blob []byte, err error) {
 			if err != nil {
 				answer(nil, err)
 				return
 			}
 			l.logf("gets the state of %d bytes from %s", len(blob), to.name())
 			to.transfer(blob, answer)
-		})
+		}))
 	}, finish)
 	return func() {
 		l.soon(l.c.latency(), func() { finish(nil, &rpc.Error{Op: "fetch", Addr: addr, Kind: rpc.Canceled, Message: "cancelled"}) })
@@ -417,12 +419,14 @@ func (l *life) Save(s *checkpoint.Snapshot, done func(checkpoint.Result)) {
 	}
 	l.saving = true
 	l.soon(l.c.between(0, l.c.opt.Faults.Disk), func() {
+		debris := l.disk.debris()
 		r := checkpoint.WriteOne(l.store, l.task.Job.Checkpoint.Keep, s)
 		if l.disk.dyingNow(l) {
 			return
 		}
 		l.saving = false
 		l.c.checks.saved(l, s, r)
+		l.c.checks.kept(l, r, debris)
 		if r.Err != nil {
 			l.logf("could not write the checkpoint of transition %d: %v", s.Transition, r.Err)
 		} else {
