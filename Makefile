@@ -12,6 +12,11 @@ export DLNODE_TEST_DATA
 
 # Packages that start goroutines. E2E drives processes and is raced by make race-e2e.
 RACED ?= ./allreduce/... ./checkpoint/... ./cluster/... ./cmd/... ./dataset/... ./train/...
+# The simulator has a goroutine for each schedule; nothing of them may be shared.
+RACED_SEEDS ?= 20
+
+# How many schedules make sim plays.
+SEEDS ?= 2000
 
 .PHONY: all
 all: build test lint
@@ -27,6 +32,7 @@ test: ## every test, end-to-end ones in their short form
 .PHONY: race
 race: ## the concurrent packages under the race detector
 	go test -race $(RACED)
+	go test -race ./sim -run TestSeeds -seeds $(RACED_SEEDS)
 
 .PHONY: race-e2e
 race-e2e: ## the end-to-end tests with processes that carry the race detector
@@ -62,8 +68,12 @@ e2e: ## every end-to-end test in full, with its figures: about a quarter of an h
 	go test -count=1 -v -timeout 90m ./e2e -full $(E2EFLAGS)
 
 .PHONY: sim
-sim: ## the machines under seeded schedules of failures; SEEDS=n for more than 150
-	go test -count=1 -v -run 'TestAnyHistory|TestEveryWorldSize' ./train $(if $(SEEDS),-seeds $(SEEDS),)
+sim: ## the whole cluster under seeded schedules of failures: SEEDS=2000
+	go test ./sim -count=1 -v -timeout 0 -run '^TestSeeds$$' -seeds $(SEEDS)
+
+.PHONY: mutants
+mutants: ## plant bugs and see the simulator find each: minutes; MUTANT=name for one
+	go test ./sim -count=1 -v -timeout 0 -run '^TestMutantsAreFound$$' -mutants $(if $(MUTANT),-mutant $(MUTANT),)
 
 .PHONY: clean
 clean: ## remove what was built
