@@ -37,10 +37,10 @@ var mutants = []mutant{
 	}}},
 	{"smallest-transition", founder, "cluster/view/machine.go", []edit{{
 		`start := Start{View: p.name}`,
-		`start := Start{View: p.name, Transition: p.acks[m.Self()].Transition}`,
+		`start := Start{View: p.name, Transition: p.seats[p.view.Rank(m.Self())].ack.Transition}`,
 	}, {
-		`start.Transition = max(start.Transition, a.Transition)`,
-		`start.Transition = min(start.Transition, a.Transition)`,
+		`start.Transition = max(start.Transition, s.ack.Transition)`,
+		`start.Transition = min(start.Transition, s.ack.Transition)`,
 	}}},
 	{"quiet-too-early", founder, "train/node.go", []edit{{
 		`if g.open || g.computing || g.fetching {`,
@@ -58,6 +58,11 @@ var mutants = []mutant{
 	{"same-id-same-life", founder, "cluster/view/view.go", []edit{{
 		`func(m Member) bool { return m.Node() == n })`,
 		`func(m Member) bool { return m.ID == n.ID })`,
+	}, {
+		`	if s := v.own(); s != nil {
+		if rank, ok`,
+		`	if s := v.own(); s != nil && n.ID == "" {
+		if rank, ok`,
 	}}},
 	{"one-sided-farewell", founder, "train/node.go", []edit{{
 		`n.begin(now, &Attempt{Transition: n.state.Transition, Kind: Farewell, Step: n.state.Step})`,
@@ -67,9 +72,9 @@ var mutants = []mutant{
 		`p.barred = now.Add(m.cfg.Retry << min(p.lost, 8))`,
 		`p.barred = now.Add(m.cfg.Retry << 24)`,
 	}}},
-	{"dead-member-waited-for", founder, "cluster/view/machine.go", []edit{{
-		`q != nil && (q.gone || q.fact.Leaving) {`,
-		`q != nil && q.fact.Leaving {`,
+	{"dead-member-waited-for", founder, "cluster/view/peers.go", []edit{{
+		`if was&^p.marks&able != 0 && m.mine`,
+		`if was&^p.marks&able != 0 && !p.gone && m.mine`,
 	}}},
 	{"remainder-dropped", outsider, "allreduce/layout.go", []edit{{
 		`return n/world*c + min(c, n%world) }`,
@@ -142,8 +147,8 @@ var mutants = []mutant{
 		`if m.self.Finished || m.phase != idle {`,
 	}}},
 	{"min-nodes-only-at-start", outsider, "cluster/view/machine.go", []edit{{
-		`case len(want) < m.cfg.MinNodes:`,
-		`case m.last == nil && len(want) < m.cfg.MinNodes:`,
+		`case here < m.cfg.MinNodes:`,
+		`case m.last == nil && here < m.cfg.MinNodes:`,
 	}}},
 	{"prune-keeps-the-oldest", outsider, "checkpoint/policy.go", []edit{{
 		`return older[:max(0, len(older)-p.Keep)]`,
