@@ -141,7 +141,7 @@ func Calm() Faults {
 
 // Draw makes the schedule of a seed: which load, how many nodes, what fails.
 func Draw(seed uint64, loads []*Load) Options {
-	o := Options{Seed: seed, Load: loads[seed%uint64(len(loads))], FormBound: 2 * time.Minute, EndBound: 2 * time.Minute}
+	o := Options{Seed: seed, Load: loads[seed%uint64(len(loads))], FormBound: 15 * time.Second, EndBound: time.Minute}
 	c := &Cluster{rnd: newRand(seed, 0xd7a3)}
 	o.Faults = Everything()
 	f := &o.Faults
