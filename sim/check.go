@@ -28,7 +28,7 @@ import (
 //	durable    what a node that ends in order leaves behind survives a loss of power
 //	copy       a copied state is the one that the view starts from, and after an orderly
 //	           end no member has to copy from another
-//	peace      where nothing fails, no group breaks
+//	peace      where nothing fails, no group breaks before the final state is there
 //	left-out   a member that nobody has expelled does not go without the final state
 //	liveness   after the last fault the full view forms and training ends, in time
 //	leak       nothing stays open, half-written or longer than it is kept: see leaks.go
@@ -182,7 +182,7 @@ func (k *checks) committed(l *life, c train.Committed) {
 func (k *checks) groupEnds(l *life, g *group, note allreduce.ClosingNote) {
 	l.parted = note.Ending == allreduce.Orderly
 	l.partedFrom = g.cfg.Ring.Fence
-	if k.c.opt.Gentle && note.Ending == allreduce.Broken && l.exit == nil {
+	if k.c.opt.Gentle && note.Ending == allreduce.Broken && l.exit == nil && l.host.Node().State().Next != train.Done {
 		k.fail("peace", "%s: group %s breaks though nothing fails: %s (by %s)", l.name(), g.cfg.Ring.Fence, note.Reason, note.By)
 	}
 }

@@ -143,8 +143,8 @@ var mutants = []mutant{
 		`	if m.phase == running && m.runsWith(n) {`,
 	}}},
 	{"member-goes-home", outsider, "cluster/view/machine.go", []edit{{
-		`if m.self.Finished || m.last != nil || m.phase != idle {`,
-		`if m.self.Finished || m.phase != idle {`,
+		`if m.self.Finished || m.last != nil || m.phase != idle ||`,
+		`if m.self.Finished || m.phase != idle ||`,
 	}}},
 	{"min-nodes-only-at-start", outsider, "cluster/view/machine.go", []edit{{
 		`case here < m.cfg.MinNodes:`,

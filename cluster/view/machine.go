@@ -545,7 +545,7 @@ func (m *Machine) reconsider(now time.Time) {
 
 // over tells a newcomer that the run it came for is finished.
 func (m *Machine) over() bool {
-	if m.self.Finished || m.last != nil || m.phase != idle {
+	if m.self.Finished || m.last != nil || m.phase != idle || m.accepted != nil { // who has promised to come gets the state
 		return false
 	}
 	if p := m.first(finisher, func(*peer) bool { return true }); p != nil {
