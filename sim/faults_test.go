@@ -103,8 +103,7 @@ func (s stage) story(words string) bool {
 
 func stateOf(l *life) *train.State { return l.host.Node().State() }
 
-// loadOf makes a load of what describe makes of the job of another. What it has
-// to end with is what one node alone ends with.
+// loadOf makes a load of the job that some functions describe, one after another.
 func loadOf(t testing.TB, describe ...func(*job.Job)) *Load {
 	t.Helper()
 	l, err := newLoad(func(j *job.Job) {
@@ -118,7 +117,7 @@ func loadOf(t testing.TB, describe ...func(*job.Job)) *Load {
 	return l
 }
 
-// withOracle has one node alone say what the end has to be.
+// withOracle has one node alone say what a load has to end with.
 func withOracle(t testing.TB, l *Load) *Load {
 	t.Helper()
 	s := newStage(t, l, 1, 0)

@@ -34,7 +34,6 @@ type life struct {
 	slow    float64 // factor of its computing time
 	ticks   int
 	door    time.Duration // until then a process that ends in order refuses nobody
-	stalled time.Duration
 
 	clock  clock
 	fact   view.Fact // as it last announced it

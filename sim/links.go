@@ -20,12 +20,11 @@ type group struct {
 	down bool    // Down has been told
 	last bool    // the life is over: nothing is told any more
 
-	waiting, sending     time.Duration // since when, 0 for not
-	framesIn, framesOut  uint64
-	bytesIn, bytesOut    uint64
-	addr                 string // of the right neighbour
-	seq                  uint64 // of the op last started
-	lingering, downAsked bool
+	waiting, sending    time.Duration // since when, 0 for not
+	framesIn, framesOut uint64
+	bytesIn, bytesOut   uint64
+	addr                string // of the right neighbour
+	seq                 uint64 // of the op last started
 }
 
 // segmentBytes is small, so that small models have several segments.

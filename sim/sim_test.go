@@ -24,7 +24,6 @@ var (
 	seed   = flag.Int("seed", -1, "run this one schedule and print its trace")
 	stop   = flag.Bool("stop", false, "run seeds in order, stop at the first that fails and print it in one line")
 	golden = flag.Bool("golden", false, "record the final states of the loads anew; needs another numerics version")
-	table  = flag.Bool("table", false, "print how the bounds of time were used")
 )
 
 // loads are made once for all tests.
