@@ -30,6 +30,13 @@
 // it was. A neighbour that is quicker may be one op ahead, never two, since no op completes
 // without every rank: its frames are held, within bounds, until Start.
 //
+// # The total's sum
+//
+// Bits flip in memory and on the way, and a wrong total goes to all ranks alike. So the owner of a
+// segment adds up its integers mod 2^64 before they become float32, and these sums go around with the
+// results: every rank knows the sum of all totals (Ring.Total). Who tells the others in its header
+// what its own vector's sum was before it came here lets all of them compare.
+//
 // # Cost
 //
 // For world size N and L elements each rank sends, per op,
@@ -37,7 +44,7 @@
 //	2(N-1) hops in sequence from the first frame to the last (latency: 2(N-1)·α, plus the pipeline's fill)
 //	(N-1)/N · L · (8 + 4) bytes, the least for any reduce-scatter and all-gather of these widths
 //	(N-1) headers
-//	40 bytes of frame before every segment
+//	40 bytes of frame before every segment, 8 behind each finished one
 //
 // and does (N-1)/N · L additions. Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for
 // clusters of workstations" (2009), shows the bound. What is added is the caller's affair: package

@@ -21,7 +21,7 @@ type Kind uint8
 const (
 	Header  Kind = iota + 1 // payload: the header of rank Chunk, as given to Op.Header
 	Reduce                  // payload: float64, the sum so far of one segment of Chunk
-	Gather                  // payload: float32, one finished segment of Chunk
+	Gather                  // payload: float32, one finished segment of Chunk; then 8 bytes, see Frame
 	Closing                 // payload: a ClosingNote; the last frame on a link
 )
 
@@ -44,7 +44,7 @@ func (k Kind) String() string {
 const FrameOverhead = 40
 
 // frameVersion is the first byte of every frame; another layout takes another number.
-const frameVersion = 1
+const frameVersion = 2
 
 // Frame is what travels over a link of the ring, always from a rank to its right neighbour (only a
 // Closing frame may also go back). Elements of a payload are little-endian on every machine.
@@ -60,6 +60,9 @@ const frameVersion = 1
 //	       16: seq       8 bytes
 //	       24: fence    16 bytes
 //	       40: payload
+//
+// Behind the elements of a Gather frame its payload has 8 bytes more: the sum mod 2^64 of the integers
+// that the segment's total consisted of before it became float32 (Ring.Total).
 type Frame struct {
 	Fence   Fence
 	Seq     uint64 // number of the op within its ring, from 1; 0 in a Closing frame

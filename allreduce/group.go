@@ -22,8 +22,9 @@ type Outlet interface {
 	Send(f Frame)
 
 	// Done gives the result of an op, in order; headers are by rank, valid until
-	// the next Start. It may call Start and Close, and nothing else of the Group.
-	Done(seq uint64, headers [][]byte, out []float32)
+	// the next Start, and total is Ring.Total. It may call Start and Close, and
+	// nothing else of the Group.
+	Done(seq uint64, headers [][]byte, total uint64, out []float32)
 
 	// End tells, once, that the group is dead, and why. Both neighbours are to be
 	// told by a closing frame with the note, as far as they can be. Nothing is
@@ -165,7 +166,7 @@ func (g *Group) settle(err error) {
 	}
 	out := g.out
 	g.out, g.inOp = nil, false
-	g.outlet.Done(g.ring.Seq(), headers, out)
+	g.outlet.Done(g.ring.Seq(), headers, g.ring.Total(), out)
 }
 
 // closedBy ends the group as a neighbour's closing frame says.

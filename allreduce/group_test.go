@@ -13,6 +13,7 @@ import (
 type journal struct {
 	sent []Frame
 	done []float32 // all results, one after another
+	sums []uint64  // their totals'
 	ends []ClosingNote
 	next func(seq uint64) // what Done does
 }
@@ -22,7 +23,8 @@ func (j *journal) Send(f Frame) {
 	j.sent = append(j.sent, f)
 }
 
-func (j *journal) Done(seq uint64, _ [][]byte, out []float32) {
+func (j *journal) Done(seq uint64, _ [][]byte, total uint64, out []float32) {
+	j.sums = append(j.sums, total)
 	j.done = append(j.done, out...)
 	if j.next != nil {
 		j.next(seq)
@@ -306,8 +308,8 @@ func TestDoneMayStartTheNextOpAndClose(t *testing.T) {
 		g.Start(groupOp(1))
 	}
 	together(a, b, ja, jb)
-	if fmt.Sprint(ja.done, jb.done) != "[2 2 2] [2 2 2]" {
-		t.Errorf("results %v, %v", ja.done, jb.done)
+	if fmt.Sprint(ja.done, jb.done, ja.sums, jb.sums) != "[2 2 2] [2 2 2] [2 2 2] [2 2 2]" {
+		t.Errorf("results %v, %v, their sums %v, %v", ja.done, jb.done, ja.sums, jb.sums)
 	}
 	checkEnd(t, ja, ClosingNote{By: "a", Reason: "done", Ending: Orderly})
 	checkEnd(t, jb, ClosingNote{By: "b", Reason: "done", Ending: Orderly})

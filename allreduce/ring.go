@@ -1,8 +1,11 @@
 package allreduce
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
+
+	"github.com/dlnode/dlnode/internal/kernel"
 )
 
 // Defaults of Config.
@@ -20,7 +23,7 @@ type Config struct {
 	Fence Fence // name of the view
 
 	// SegmentBytes is the payload of a full Reduce frame, in bytes, rounded down to whole float64; the
-	// Gather frame of the same segment has half of it. 0 means DefaultSegmentBytes.
+	// Gather frame of the same segment has half of it and 8 bytes. 0 means DefaultSegmentBytes.
 	SegmentBytes int
 
 	// MaxElements bounds len(Op.Vec), and with it the memory that a quicker left neighbour can make
@@ -98,11 +101,12 @@ type Ring struct {
 	reduced  []int    // by chunk: segments that came as Reduce, all in order
 	gathered []int    // by chunk: segments that came as Gather, all in order
 	finished int      // segments of the own chunk given to Finish
+	total    uint64   // of the integers of all segments finished so far, anywhere
 
 	held      []Frame  // early frames of op seq+1, in order, with payloads of our own
 	heldBytes int      // payload bytes of Reduce frames in held
 	spare     [][]byte // storage for payloads of held frames
-	scratch   []byte   // where the machine is not little-endian: elements on their way out
+	scratch   []byte   // elements on their way out
 }
 
 // New makes a ring that has not started an op. It panics if cfg is not valid.
@@ -132,6 +136,11 @@ func (r *Ring) Done() (headers [][]byte, ok bool) {
 	}
 	return r.headers, true
 }
+
+// Total returns the sum mod 2^64 of all elements' totals, valid as long as Done's headers. They must be
+// integers, or it is some number. Each segment's part is computed by the rank that finishes it, from
+// what it gives to Finish, and comes around with it.
+func (r *Ring) Total() uint64 { return r.total }
 
 // Start begins the next op and takes in what came early for it. An error means that a peer broke the
 // protocol; the ring must be dropped then. It panics if an op is in progress or op breaks its promises.
@@ -183,6 +192,7 @@ func (r *Ring) reset(op Op) {
 	clear(r.arrived)
 	clear(r.reduced)
 	clear(r.gathered)
+	r.total = 0
 	r.finished, r.unheard, r.waiting = 0, r.cfg.World, r.cfg.World
 	for c := range r.cfg.World {
 		r.waiting += 2 * r.layout.segments(c) // once as Reduce, once as Gather
@@ -278,7 +288,7 @@ func (r *Ring) acceptHeader(f Frame, emit func(Frame)) error {
 // acceptReduce adds this rank's summand to a sum that comes by. The own chunk's sum stays here.
 func (r *Ring) acceptReduce(f Frame, emit func(Frame)) error {
 	c, s := int(f.Chunk), int(f.Segment)
-	if err := r.inOrder(f, r.reduced[c], 8); err != nil {
+	if err := r.inOrder(f, r.reduced[c], 8, 0); err != nil {
 		return err
 	}
 	lo, hi := r.layout.slice(c, s)
@@ -294,11 +304,13 @@ func (r *Ring) acceptReduce(f Frame, emit func(Frame)) error {
 // acceptGather stores a finished segment and passes it on until it has been everywhere.
 func (r *Ring) acceptGather(f Frame, emit func(Frame)) error {
 	c, s := int(f.Chunk), int(f.Segment)
-	if err := r.inOrder(f, r.gathered[c], 4); err != nil {
+	if err := r.inOrder(f, r.gathered[c], 4, sumBytes); err != nil {
 		return err
 	}
 	lo, hi := r.layout.slice(c, s)
-	copyWire(r.op.Out[lo:hi], f.Payload)
+	elements := len(f.Payload) - sumBytes
+	copyWire(r.op.Out[lo:hi], f.Payload[:elements])
+	r.total += binary.LittleEndian.Uint64(f.Payload[elements:])
 	r.gathered[c]++
 	r.waiting--
 	if c != r.right() {
@@ -308,8 +320,8 @@ func (r *Ring) acceptGather(f Frame, emit func(Frame)) error {
 }
 
 // inOrder checks that a segment is the next of its chunk and has the right length, in elements of
-// size bytes.
-func (r *Ring) inOrder(f Frame, next, size int) error {
+// size bytes and what is behind them.
+func (r *Ring) inOrder(f Frame, next, size, behind int) error {
 	c := int(f.Chunk)
 	if count := r.layout.segments(c); next >= count {
 		return refuse(f, "all %d segments of this chunk came before", count)
@@ -318,8 +330,8 @@ func (r *Ring) inOrder(f Frame, next, size int) error {
 		return refuse(f, "segment %d is next", next)
 	}
 	lo, hi := r.layout.slice(c, next)
-	if len(f.Payload) != (hi-lo)*size {
-		return refuse(f, "%d elements of %d bytes expected", hi-lo, size)
+	if want := (hi-lo)*size + behind; len(f.Payload) != want {
+		return refuse(f, "%d elements of %d bytes expected, %d bytes in all", hi-lo, size, want)
 	}
 	return nil
 }
@@ -331,9 +343,11 @@ func (r *Ring) finishReady(emit func(Frame)) {
 	}
 	for r.finished < r.reduced[r.own] {
 		lo, hi := r.layout.slice(r.own, r.finished)
+		sum := kernel.SumInts(r.op.Vec[lo:hi])
+		r.total += sum
 		r.op.Finish(lo, hi, r.op.Vec[lo:hi:hi], r.headers, r.op.Out[lo:hi:hi])
 		if r.cfg.World > 1 {
-			emit(r.frame(Gather, r.own, r.finished, 1, r.wireOut(r.own, r.finished)))
+			emit(r.frame(Gather, r.own, r.finished, 1, r.wireOut(lo, hi, sum)))
 		}
 		r.finished++
 		r.waiting--
@@ -409,10 +423,14 @@ func (r *Ring) wireVec(c, s int) []byte {
 	return wire64(&r.scratch, r.op.Vec[lo:hi])
 }
 
-// wireOut returns a segment of Out in wire form, valid until the next call or change.
-func (r *Ring) wireOut(c, s int) []byte {
-	lo, hi := r.layout.slice(c, s)
-	return wire32(&r.scratch, r.op.Out[lo:hi])
+// sumBytes is what a Gather frame has behind its elements.
+const sumBytes = 8
+
+// wireOut returns elements [lo, hi) of Out in wire form and the sum of their totals, valid until the
+// next call.
+func (r *Ring) wireOut(lo, hi int, sum uint64) []byte {
+	r.scratch = binary.LittleEndian.AppendUint64(appendWire32(r.scratch[:0], r.op.Out[lo:hi]), sum)
+	return r.scratch
 }
 
 // refuse is the error for a frame that does not belong here.

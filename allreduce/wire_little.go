@@ -12,10 +12,13 @@ func wire64(_ *[]byte, v []float64) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 8*len(v))
 }
 
-// wire32 returns the elements of v in wire form: the memory of v itself.
-func wire32(_ *[]byte, v []float32) []byte {
+// appendWire32 appends the elements of v in wire form.
+func appendWire32(dst []byte, v []float32) []byte { return append(dst, bytes32(v)...) }
+
+// bytes32 is the memory of v.
+func bytes32(v []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 4*len(v))
 }
 
 // copyWire stores len(dst) elements in wire form into dst.
-func copyWire(dst []float32, src []byte) { copy(wire32(nil, dst), src) }
+func copyWire(dst []float32, src []byte) { copy(bytes32(dst), src) }

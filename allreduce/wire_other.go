@@ -17,14 +17,12 @@ func wire64(scratch *[]byte, v []float64) []byte {
 	return b
 }
 
-// wire32 writes the elements of v in wire form into the scratch buffer.
-func wire32(scratch *[]byte, v []float32) []byte {
-	b := (*scratch)[:0]
+// appendWire32 appends the elements of v in wire form.
+func appendWire32(dst []byte, v []float32) []byte {
 	for _, x := range v {
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+		dst = binary.LittleEndian.AppendUint32(dst, math.Float32bits(x))
 	}
-	*scratch = b
-	return b
+	return dst
 }
 
 // copyWire stores len(dst) elements in wire form into dst.

@@ -5,8 +5,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
-
-	"github.com/dlnode/dlnode/train"
 )
 
 // Cluster is a simulated cluster. All of it happens in the goroutine of Run.
@@ -24,9 +22,9 @@ type Cluster struct {
 
 	checks    checks
 	trace     trace
-	flipSums  func(l *life, a *train.Attempt, c train.Contribution)
 	flipNow   bool                 // it is time for a bit to flip
 	flipDonor bool                 // in a donor
+	spoiled   map[uint64]bool      // transitions that have had a bit flipped in sums
 	hook      func(l *life, e any) // for directed schedules: sees what crosses a life's border
 	events    int
 	stray     []packet                               // frames of former generations, for the one who brings them back

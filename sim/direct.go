@@ -28,4 +28,6 @@ type (
 	}
 	// gift is a state that a donor begins to send.
 	gift struct{ bytes int }
+	// reduced is what a ring says of an op's totals, on its way to the Host: as *reduced.
+	reduced struct{ total uint64 }
 )

@@ -78,6 +78,7 @@ type Weights struct {
 	FailingDisk  int // operations fail now and then
 	Rot          int // a bit of a file flips
 	Stray        int // a frame of a former generation comes on a stream of this one
+	FlipSum      int // a bit flips in the sums of a node on their way into the ring
 }
 
 // weighted pairs each weight with what it does, in a fixed order.
@@ -112,6 +113,7 @@ func (w *Weights) weighted() []struct {
 		{"failing-disk", w.FailingDisk, func(c *Cluster) { c.hurtDisk(func(d *disk) { d.failing = true }) }},
 		{"rot", w.Rot, (*Cluster).rotOne},
 		{"stray", w.Stray, (*Cluster).strayFrame},
+		{"flip-sum", w.FlipSum, (*Cluster).flipSum},
 	}
 }
 
@@ -126,7 +128,7 @@ func Everything() Faults {
 		Weights: Weights{
 			Kill: 6, PowerLoss: 3, LoseDisk: 2, KillInWrite: 4, KillSeveral: 2, KillAll: 1, Freeze: 4, Slow: 2, Leave: 3, Join: 4,
 			Partition: 3, OneWay: 2, CutPair: 3, Mute: 2, ResetStreams: 2, FalseDeath: 3, ClockJump: 2,
-			FullDisk: 2, FailingDisk: 2, Rot: 2, Stray: 1,
+			FullDisk: 2, FailingDisk: 2, Rot: 2, Stray: 1, FlipSum: 2,
 		},
 	}
 }
@@ -442,7 +444,7 @@ func (c *Cluster) heal() {
 	}
 	for _, l := range c.lives {
 		l.disk.recover()
-		l.slow = 1
+		l.slow, l.spoils = 1, false
 		if l.alive {
 			l.thaw()
 		}

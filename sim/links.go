@@ -89,6 +89,7 @@ func (g *group) Start(op allreduce.Op) {
 	if g.last || !g.l.crosses(op) {
 		return
 	}
+	g.l.spoil(op)
 	g.seq = op.Seq
 	g.waiting = g.l.c.now
 	g.m.Start(op)
@@ -130,10 +131,10 @@ func (g *group) Send(f allreduce.Frame) {
 	g.out.push(packet{raw: f.Append(nil), fence: f.Fence})
 }
 
-func (g *group) Done(seq uint64, headers [][]byte, _ []float32) {
+func (g *group) Done(seq uint64, headers [][]byte, total uint64, _ []float32) {
 	g.l.soon(0, func() {
-		if !g.down {
-			g.h.Done(seq, headers)
+		if r := (&reduced{total}); !g.down && g.l.crosses(r) {
+			g.h.Done(seq, headers, r.total)
 		}
 	})
 }

@@ -22,6 +22,7 @@ type Attempt struct {
 	Grad       []int16 // exponents in force, one for each tensor
 	Scalar     []int16 // one for each scalar
 	Rotation   int     // of the assignment: a non-finite result is computed elsewhere before it is believed
+	Doubts     int     // how many of the repeats are for sums that changed on their way
 }
 
 // Microbatches returns how many there are in the attempt, over all ranks.
@@ -42,6 +43,7 @@ type Contribution struct {
 	IDSum   uint64 // of shard.Mix(id), mod 2^64
 	Grad    *exact.Sum
 	Scalars *exact.Scalars
+	Ints    uint64 // Grad.Ints, when it was complete
 }
 
 // Engine computes contributions. It owns all memory that a step needs, so that
@@ -126,6 +128,9 @@ func (e *Engine) Collect(a *Attempt) Contribution {
 			c.Grad.Merge(o.Grad)
 		}
 	}
+	if a.Kind == Update {
+		c.Ints = c.Grad.Ints()
+	}
 	return c
 }
 
@@ -191,7 +196,7 @@ func (w *Worker) begin(a *Attempt) {
 }
 
 func (w *Worker) contribution(a *Attempt) Contribution {
-	return Contribution{w.count, w.idSum, w.grad, w.scalars(a)}
+	return Contribution{Count: w.count, IDSum: w.idSum, Grad: w.grad, Scalars: w.scalars(a)}
 }
 
 func (w *Worker) scalars(a *Attempt) *exact.Scalars {

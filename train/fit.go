@@ -118,5 +118,5 @@ func (f *fitter) reduce(e Reduce) {
 		f.node.Abort(fmt.Errorf("train: an all-reduce of one is not complete"))
 		return
 	}
-	f.node.Reduced(time.Now(), e.View, e.Op.Seq, headers)
+	f.node.Reduced(time.Now(), e.View, e.Op.Seq, headers, f.ring.Total())
 }

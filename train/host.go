@@ -359,15 +359,15 @@ func (h *Host) openGroup(e OpenGroup) {
 	h.counters.Views++
 	var link Link
 	link = h.world.OpenGroup(cfg, right.Addr, GroupHandlers{
-		Done: func(seq uint64, headers [][]byte) { h.reduced(name, seq, headers) },
+		Done: func(seq uint64, headers [][]byte, total uint64) { h.reduced(name, seq, headers, total) },
 		Down: func(note allreduce.ClosingNote) { h.groupDown(v, link, note) },
 	})
 	h.link, h.linkView = link, name
 }
 
-func (h *Host) reduced(v view.Name, seq uint64, headers [][]byte) {
+func (h *Host) reduced(v view.Name, seq uint64, headers [][]byte, total uint64) {
 	h.event(func(now time.Time) {
-		h.node.Reduced(now, v, seq, headers)
+		h.node.Reduced(now, v, seq, headers, total)
 		h.cost.update += h.world.Now().Sub(now)
 	})
 }

@@ -637,14 +637,14 @@ func (n *Node) reduce(now time.Time, c Contribution, took time.Duration) {
 	n.emit(Reduce{g.name, n.task.reduce(g.seq, g.attempt, c, head, n.grads)})
 }
 
-// Reduced takes the headers of a complete all-reduce; the mean gradient lies in
-// the memory that the op was given.
-func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte) {
+// Reduced takes the headers of a complete all-reduce, and the sum of its totals;
+// the mean gradient lies in the memory that the op was given.
+func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte, total uint64) {
 	g := n.gen
 	if g == nil || g.name != v || g.seq != seq || g.closing || n.over {
 		return
 	}
-	vd := n.task.judge(g.attempt, g.view, n.state, headers)
+	vd := n.task.judge(g.attempt, g.view, n.state, headers, total)
 	switch {
 	case vd.torn != nil:
 		n.closeGroup(now, view.Cause{By: n.views.Self(), Reason: vd.torn.Error()})
@@ -666,6 +666,9 @@ func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte)
 func (n *Node) again(now time.Time, vd *verdict) {
 	if vd.again.Rotation != n.gen.attempt.Rotation {
 		n.tell(now, "nonfinite", "", fmt.Sprintf("a result of step %d is not finite: computed once more, by others where there are any, before it is believed", n.state.Step), 0)
+	}
+	if vd.again.Doubts != n.gen.attempt.Doubts {
+		n.tell(now, "sums", "", fmt.Sprintf("the ranks' sums and the ring's total differ at step %d: computed once more before it is believed", n.state.Step), 0)
 	}
 	n.begin(now, vd.again)
 }

@@ -78,8 +78,8 @@ func (d *driver) OpenGroup(cfg allreduce.GroupConfig, rightAddr string, h GroupH
 	var g *rpc.Group
 	g = rpc.StartGroup(d.server, rpc.GroupConfig{
 		Group: cfg, RightAddr: rightAddr, SetupTimeout: setupTimeout,
-		Done: func(seq uint64, headers [][]byte, _ []float32) {
-			d.box.post(func() { h.Done(seq, headers) })
+		Done: func(seq uint64, headers [][]byte, total uint64, _ []float32) {
+			d.box.post(func() { h.Done(seq, headers, total) })
 		},
 		Down: func(note allreduce.ClosingNote) {
 			d.box.post(func() {

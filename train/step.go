@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/dlnode/dlnode/allreduce"
 	"github.com/dlnode/dlnode/allreduce/exact"
@@ -34,7 +35,7 @@ func (t *Task) attempt(s *State) *Attempt {
 func (t *Task) header(a *Attempt, c Contribution, w witness, flags byte, nanos uint64) []byte {
 	h := header{
 		Transition: a.Transition, Repeat: uint8(a.Repeat), Kind: kindCodes[a.Kind], Flags: flags,
-		Count: c.Count, IDSum: c.IDSum, Watch: w.watch, Audit: w.audit, Nanos: nanos,
+		Count: c.Count, IDSum: c.IDSum, Watch: w.watch, Audit: w.audit, Nanos: nanos, Sum: c.Ints,
 		GradSeen: nothingSeen(len(t.windows)), ScalarSeen: nothingSeen(len(t.scalars)),
 		Scalars: make([]float64, len(t.scalars)),
 	}
@@ -85,14 +86,15 @@ type verdict struct {
 	leave []int    // ranks that go then
 
 	count   uint64
+	sum     uint64    // of the ranks' integers, before they went into the ring
 	grad    []int16   // seen
 	scalar  []int16   // seen
 	scalars []float64 // totals
 	skip    bool      // a non-finite gradient, and the job says to skip it
 }
 
-// judge checks the headers of an attempt.
-func (t *Task) judge(a *Attempt, v *view.View, s *State, headers [][]byte) *verdict {
+// judge checks the headers of an attempt, and the sum of the ring's totals.
+func (t *Task) judge(a *Attempt, v *view.View, s *State, headers [][]byte, total uint64) *verdict {
 	vd := &verdict{grad: nothingSeen(len(t.windows)), scalar: nothingSeen(len(t.scalars)), scalars: make([]float64, len(t.scalars))}
 	hs := make([]header, len(headers))
 	for rank, b := range headers {
@@ -114,6 +116,7 @@ func (t *Task) judge(a *Attempt, v *view.View, s *State, headers [][]byte) *verd
 		return vd
 	}
 	t.judgeExponents(a, vd)
+	t.judgeSums(a, v, vd, total)
 	return vd
 }
 
@@ -124,6 +127,7 @@ func (vd *verdict) add(rank int, h *header) {
 		vd.leave = append(vd.leave, rank)
 	}
 	vd.count += h.Count
+	vd.sum += h.Sum
 	exact.MergeSeen(vd.grad, h.GradSeen)
 	exact.MergeSeen(vd.scalar, h.ScalarSeen)
 	for i, x := range h.Scalars {
@@ -220,11 +224,33 @@ func (t *Task) judgeExponents(a *Attempt, vd *verdict) {
 	}
 }
 
+// maxDoubts is how often in a row an attempt is repeated because of its sums.
+const maxDoubts = 2
+
+// judgeSums holds the integers that the ranks had against those that the ring
+// has added up (I9): a bit that flipped between, in memory or on the way, would
+// reach all replicas alike. Attempts that are not to be committed are not
+// judged; where something does not fit its grid, the integers are none.
+func (t *Task) judgeSums(a *Attempt, v *view.View, vd *verdict, total uint64) {
+	if a.Kind != Update || vd.again != nil || vd.fatal != nil || vd.skip || vd.sum == total {
+		return
+	}
+	if a.Doubts == maxDoubts {
+		vd.fatal = fmt.Errorf("train: step %d: the ranks' sums and the ring's total differ, %d times in a row: memory, processor or network card of one of %s is at fault",
+			a.Step, a.Doubts+1, strings.Join(v.IDs(), ", "))
+		return
+	}
+	again := *a
+	again.Repeat++
+	again.Doubts++
+	vd.again = &again
+}
+
 // commit moves s over one transition. It cannot fail and touches nothing else;
 // all that it needs has arrived. grads is the mean gradient and is used up.
 func (t *Task) commit(s *State, a *Attempt, vd *verdict, grads []float32) {
 	s.Transition++
-	if a.Repeat > a.Rotation { // a repeat on other hardware is no matter of the state
+	if a.Repeat > a.Rotation+a.Doubts { // a repeat for the hardware's sake is no matter of the state
 		s.Repeats++
 	}
 	switch a.Kind {

@@ -50,8 +50,9 @@ type World interface {
 
 // GroupHandlers is who hears of a group.
 type GroupHandlers struct {
-	// Done gives the result of an op; headers are valid until the next Start.
-	Done func(seq uint64, headers [][]byte)
+	// Done gives the result of an op; headers are valid until the next Start,
+	// total is allreduce.Ring.Total.
+	Done func(seq uint64, headers [][]byte, total uint64)
 	// Down tells, once, that the group has ended and nothing of it is left: the
 	// vectors of an op in progress are the caller's again.
 	Down func(note allreduce.ClosingNote)

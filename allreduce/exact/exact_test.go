@@ -197,6 +197,30 @@ func TestATermIsRoundedByAtMostHalfAUnit(t *testing.T) {
 	})
 }
 
+func TestTheSumOfTheIntegersIsLinear(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawStep(t)
+		exps := slices.Clone(s.exps)
+		Raise(exps, s.attempt(exps, oneRank(len(s.grads))).Seen())
+		var want uint64
+		for mb := range s.grads {
+			want += s.attempt(exps, [][]int{{mb}}).Ints()
+		}
+		total := s.attempt(exps, oneRank(len(s.grads)))
+		if got := total.Ints(); got != want {
+			t.Fatalf("the total's integers add up to %x, those of its terms to %x", got, want)
+		}
+		for i, n := range total.Acc() {
+			bit := rapid.IntRange(0, 63).Draw(t, "bit")
+			total.Acc()[i] = math.Float64frombits(math.Float64bits(n) ^ 1<<bit)
+			if total.Ints() == want {
+				t.Fatalf("bit %d of %v flipped, and the sum stays", bit, n)
+			}
+			total.Acc()[i] = n
+		}
+	})
+}
+
 func TestOneRepeatGivesWhatARightFirstGuessWouldHave(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawStep(t)

@@ -80,6 +80,11 @@ func (s *Sum) Merge(o *Sum) {
 // takes it back.
 func (s *Sum) Acc() []float64 { return s.acc }
 
+// Ints returns the sum of the accumulator's integers mod 2^64. It is linear, so
+// the totals of all ranks have the sum of all ranks' sums: a bit that flips on
+// the way between them shows. Of sums that did not fit their grids it says nothing.
+func (s *Sum) Ints() uint64 { return kernel.SumInts(s.acc) }
+
 // Seen returns the largest exponent seen of each tensor, valid until the next
 // call that changes the sum.
 func (s *Sum) Seen() []int16 { return s.seen }

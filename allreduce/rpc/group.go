@@ -24,8 +24,8 @@ type GroupConfig struct {
 
 	// Done gives the result of an op, in order. It is called by the goroutine that owns the machine:
 	// it must not block, and may call Start and Close, but not Wait. headers are by rank, valid until
-	// the next Start.
-	Done func(seq uint64, headers [][]byte, out []float32)
+	// the next Start; total is the ring's, see allreduce.Ring.Total.
+	Done func(seq uint64, headers [][]byte, total uint64, out []float32)
 
 	// Down is called exactly once, when the group has ended and its goroutines are gone but for the
 	// one that calls, which must not Wait. An op in progress has no result; its vectors
@@ -216,9 +216,9 @@ func (o outlet) Send(f allreduce.Frame) {
 }
 
 // Done passes a result on.
-func (o outlet) Done(seq uint64, headers [][]byte, out []float32) {
+func (o outlet) Done(seq uint64, headers [][]byte, total uint64, out []float32) {
 	o.g.watch.completed()
-	o.g.cfg.Done(seq, headers, out)
+	o.g.cfg.Done(seq, headers, total, out)
 }
 
 // End has all goroutines say goodbye.

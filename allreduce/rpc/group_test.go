@@ -27,6 +27,9 @@ func reduce(t *testing.T, nodes []*node, seq uint64, length int) {
 		if r.seq != seq || len(r.headers) != len(nodes) || len(r.out) != length {
 			t.Fatalf("%s: op %d, %d headers, %d elements", n.id, r.seq, len(r.headers), len(r.out))
 		}
+		if want := len(nodes) * length * (length - 1) / 2; r.total != uint64(want) {
+			t.Fatalf("%s, op %d: the totals' sum is %d, want %d", n.id, seq, r.total, want)
+		}
 		for rank, h := range r.headers {
 			if h != nodes[rank].id {
 				t.Fatalf("%s: header of rank %d is %q", n.id, rank, h)
@@ -63,7 +66,7 @@ func TestADoneCallbackMayStartTheNextOp(t *testing.T) {
 	for rank, n := range nodes {
 		ready := make(chan struct{})
 		n.start(rank, nodes, func(c *GroupConfig) {
-			c.Done = func(seq uint64, _ [][]byte, _ []float32) {
+			c.Done = func(seq uint64, _ [][]byte, _ uint64, _ []float32) {
 				<-ready
 				if seq == ops {
 					last <- seq
@@ -86,7 +89,7 @@ func TestADoneCallbackMayClose(t *testing.T) {
 	nodes := []*node{newNode(t, 0), newNode(t, 1)}
 	for rank, n := range nodes {
 		n.start(rank, nodes, func(c *GroupConfig) {
-			c.Done = func(seq uint64, _ [][]byte, _ []float32) {
+			c.Done = func(seq uint64, _ [][]byte, _ uint64, _ []float32) {
 				n.group.Close(allreduce.Orderly, "", "done")
 				n.group.Start(n.op(seq+1, 10)) // dropped
 				n.group.Start(n.op(seq+1, 10))

@@ -100,6 +100,7 @@ type node struct {
 type result struct {
 	seq     uint64
 	headers []string
+	total   uint64
 	out     []float32
 }
 
@@ -143,8 +144,8 @@ func (n *node) start(rank int, nodes []*node, change func(*GroupConfig)) {
 			Self: n.id, Left: left.id, Right: right.id,
 		},
 		RightAddr: right.listener.addr(),
-		Done: func(seq uint64, headers [][]byte, out []float32) {
-			r := result{seq: seq, out: out}
+		Done: func(seq uint64, headers [][]byte, total uint64, out []float32) {
+			r := result{seq: seq, total: total, out: out}
 			for _, h := range headers {
 				r.headers = append(r.headers, string(h))
 			}

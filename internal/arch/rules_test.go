@@ -21,7 +21,7 @@ var arrows = map[string]string{
 	// The pillars. No arrow leads from one to another.
 	"cluster":                       "cluster/view",
 	"cluster/view":                  "",
-	"allreduce":                     "",
+	"allreduce":                     "internal/kernel",
 	"allreduce/exact":               leaves,
 	"allreduce/rpc":                 "allreduce allreduce/rpc/internal/nodepb",
 	"allreduce/rpc/internal/nodepb": "",

@@ -14,6 +14,7 @@ var generic = variant{
 	product:  productGeneric,
 	add:      addGeneric,
 	addF64:   addF64Generic,
+	sumInts:  sumIntsGeneric,
 	roundAdd: roundAddGeneric,
 	maxBits:  maxBitsGeneric,
 	relu:     reluGeneric,
@@ -175,6 +176,14 @@ func addF64Generic(dst, src []float64) {
 	for i, x := range src {
 		dst[i] = quiet64(dst[i] + x)
 	}
+}
+
+func sumIntsGeneric(x []float64) (sum uint64) {
+	for _, e := range x {
+		n := int64(e)
+		sum += uint64(n) + math.Float64bits(e-float64(n))
+	}
+	return sum
 }
 
 func roundAddGeneric(acc []float64, g []float32, scale float64) {

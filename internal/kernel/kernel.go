@@ -54,6 +54,7 @@ type variant struct {
 	transpose func(dst, src *float32, blocks, dstStride, srcStride int)
 	add       func(dst, src []float32)
 	addF64    func(dst, src []float64)
+	sumInts   func(x []float64) uint64
 	roundAdd  func(acc []float64, g []float32, scale float64)
 	maxBits   func(x []float32) uint32 // maximum of the bits without sign
 	relu      func(dst, x []float32)

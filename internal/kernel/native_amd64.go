@@ -24,6 +24,7 @@ var variantAVX512 = variant{
 	product:   productAVX512,
 	add:       addAVX512,
 	addF64:    addF64AVX512,
+	sumInts:   sumIntsAVX512,
 	roundAdd:  roundAddAVX512,
 	maxBits:   maxBitsAVX512,
 	relu:      reluAVX512,
@@ -41,6 +42,7 @@ var variantAVX2 = variant{
 	product:   productAVX2,
 	add:       addAVX2,
 	addF64:    addF64AVX2,
+	sumInts:   sumIntsAVX2,
 	roundAdd:  roundAddAVX2,
 	maxBits:   maxBitsAVX2,
 	relu:      reluAVX2,
@@ -62,6 +64,9 @@ func addAVX512(dst, src []float32)
 
 //go:noescape
 func addF64AVX512(dst, src []float64)
+
+//go:noescape
+func sumIntsAVX512(x []float64) uint64
 
 //go:noescape
 func roundAddAVX512(acc []float64, g []float32, scale float64)
@@ -95,6 +100,9 @@ func addAVX2(dst, src []float32)
 
 //go:noescape
 func addF64AVX2(dst, src []float64)
+
+//go:noescape
+func sumIntsAVX2(x []float64) uint64
 
 //go:noescape
 func roundAddAVX2(acc []float64, g []float32, scale float64)

@@ -143,6 +143,23 @@ func AddF64(dst, src []float64) {
 	}
 }
 
+// SumInts returns the sum of whole numbers, |x[i]| ≤ 2^53, mod 2^64:
+//
+//	for i := range x {
+//		n := int64(x[i])
+//		sum += uint64(n) + bits(x[i]-float64(n))
+//	}
+//
+// The second term is 0 for them. It is there for what is no whole number, or a
+// -0: a bit that flipped in x changes the sum, whichever bit it was. The sum of
+// anything that is not below 2^63 is some number.
+func SumInts(x []float64) (sum uint64) {
+	for lo, hi := piece(0, len(x)); lo < hi; lo, hi = piece(hi, len(x)) {
+		sum += active.sumInts(x[lo:hi])
+	}
+	return sum
+}
+
 // adamConst holds what Adam's loop derives from its arguments once.
 type adamConst struct {
 	lr, beta1, beta2, eps, c1, c2 float32

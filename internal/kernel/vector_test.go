@@ -173,6 +173,49 @@ func TestRoundAddFromZeroNeverMakesMinusZero(t *testing.T) {
 	})
 }
 
+func TestSumIntsIsItsLoop(t *testing.T) {
+	each(t, func(t *testing.T) {
+		src := source(4)
+		for _, n := range lengths() {
+			x, fractions := make([]float64, n), make([]float64, n)
+			var want uint64
+			for i := range x {
+				u := src.next()
+				whole := int64(u) >> 10 >> (u & 63) // up to 2^53, of all sizes
+				x[i] = float64(whole)
+				want += uint64(whole)
+				fractions[i] = math.Float64frombits(u &^ (1 << 62)) // below 2 in size
+				if i%3 == 0 {
+					fractions[i] = float64(int64(u)) // beyond 2^53
+				}
+			}
+			got, check := fenced(t, x)
+			if s := SumInts(got); s != want {
+				t.Fatalf("the sum of %d whole numbers is %x, want %x", n, s, want)
+			}
+			check()
+			if s := SumInts(fractions); s != sumIntsGeneric(fractions) {
+				t.Fatalf("the sum of %d numbers is %x, by its loop %x", n, s, sumIntsGeneric(fractions))
+			}
+		}
+	})
+}
+
+func TestAnyBitOfAWholeNumberShowsInItsSum(t *testing.T) {
+	each(t, func(t *testing.T) {
+		for _, n := range []float64{0, 1, -1, 2, 3, -4, 7, 1 << 25, 1<<26 - 1, -1 << 26, 1<<27 + 1, 1<<52 + 1, 1<<53 - 1, 1 << 53, -1 << 53} {
+			for bit := range 64 {
+				x := []float64{5, n, -7, 9, 1 << 40}
+				before := SumInts(x)
+				x[1] = math.Float64frombits(math.Float64bits(n) ^ 1<<bit)
+				if SumInts(x) == before {
+					t.Errorf("%v with bit %d flipped is %v, and the sum stays", n, bit, x[1])
+				}
+			}
+		}
+	})
+}
+
 func TestAdamIsItsLoop(t *testing.T) {
 	each(t, func(t *testing.T) {
 		src := source(4)

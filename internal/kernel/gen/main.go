@@ -18,6 +18,7 @@ func main() {
 		product(s)
 		add(s)
 		addF64(s)
+		sumInts(s)
 		roundAdd(s)
 		maxBits(s)
 		relu(s)

@@ -112,6 +112,58 @@ func addF64(s isa) {
 	finish()
 }
 
+func sumInts(s isa) {
+	s.function("sumInts")
+	x := open("x", 8)
+	sum := s.vec()
+	VXORPD(sum, sum, sum)
+	split := s.wholePart()
+	walk("x", s.lanes(8), []stream{x}, s.double, func(k []*mask) {
+		v := s.vec()
+		s.load(x.mem(), v, pick(k, 0), 8)
+		n := split(v)
+		VPADDQ(n, v, v)
+		VPADDQ(v, sum, sum)
+	})
+	r := GP64()
+	VMOVQ(s.fold(sum, 8, func(from, into VecVirtual) { VPADDQ(from, into, into) }), r)
+	Store(r, ReturnIndex(0))
+	finish()
+}
+
+// wholePart returns what writes the instructions that take the whole part from
+// the float64 in v, below 2^63, as an int64. What is left in v is the fraction.
+func (s isa) wholePart() func(v VecVirtual) VecVirtual {
+	if s.wide {
+		return func(v VecVirtual) VecVirtual {
+			n, t := s.vec(), s.vec()
+			VCVTTPD2QQ(v, n)
+			VCVTQQ2PD(n, t)
+			VSUBPD(t, v, v)
+			return n
+		}
+	}
+	// AVX2 converts no int64. A float64 to which 1.5*2^52 is added shows itself as
+	// an integer in the low bits; what is above 2^26 goes the same way, 2^26 up.
+	zero, high, low := s.vec(), all64(s.vec(), 0x1.8p78), all64(s.vec(), 0x1.8p52)
+	VXORPD(zero, zero, zero)
+	return func(v VecVirtual) VecVirtual {
+		t, n, m := s.vec(), s.vec(), s.vec()
+		VROUNDPD(U8(11), v, t)
+		VADDPD(zero, t, t) // an int64 knows no -0
+		VSUBPD(t, v, v)
+		VADDPD(high, t, n)
+		VSUBPD(high, n, m)
+		VSUBPD(m, t, t)
+		VPSUBQ(high, n, n)
+		VPSLLQ(U8(26), n, n)
+		VADDPD(low, t, t)
+		VPSUBQ(low, t, t)
+		VPADDQ(t, n, n)
+		return n
+	}
+}
+
 func roundAdd(s isa) {
 	s.function("roundAdd")
 	acc, g := open("acc", 8), open("g", 4)
@@ -147,23 +199,27 @@ func maxBits(s isa) {
 		VANDPS(abs, v, v)
 		VPMAXUD(v, m, m)
 	})
-	fold := func(from Op, into VecVirtual) { VPMAXUD(from, into, into) }
-	if s.wide {
-		upper := YMM()
-		VEXTRACTI64X4(U8(1), m, upper)
-		fold(upper, m.(Vec).AsY().(VecVirtual))
-	}
-	upper, low := XMM(), m.(Vec).AsX().(VecVirtual)
-	VEXTRACTI128(U8(1), m.(Vec).AsY(), upper)
-	fold(upper, low)
-	for _, order := range []uint8{0x4e, 0xb1} { // swap halves, swap neighbours
-		VPSHUFD(U8(order), low, upper)
-		fold(upper, low)
-	}
 	r := GP32()
-	VMOVD(low, r)
+	VMOVD(s.fold(m, 4, func(from, into VecVirtual) { VPMAXUD(from, into, into) }), r)
 	Store(r, ReturnIndex(0))
 	finish()
+}
+
+// fold joins the lanes of v into its first, for elements of 4 or 8 bytes.
+func (s isa) fold(v VecVirtual, size int, join func(from, into VecVirtual)) VecVirtual {
+	if s.wide {
+		upper := YMM()
+		VEXTRACTI64X4(U8(1), v, upper)
+		join(upper, v.(Vec).AsY().(VecVirtual))
+	}
+	upper, low := XMM(), v.(Vec).AsX().(VecVirtual)
+	VEXTRACTI128(U8(1), v.(Vec).AsY(), upper)
+	join(upper, low)
+	for _, order := range []uint8{0x4e, 0xb1}[:8/size] { // swap halves, swap neighbours
+		VPSHUFD(U8(order), low, upper)
+		join(upper, low)
+	}
+	return low
 }
 
 func relu(s isa) {
