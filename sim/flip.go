@@ -25,9 +25,13 @@ func (f *flip) covers(l *life, transition uint64) bool {
 
 // flipState flips a bit of a node's state.
 func (c *Cluster) flipState(l *life) {
+	c.flipAt(l, c.rnd.IntN(len(l.host.Node().State().Slots())+2))
+}
+
+// flipAt flips a bit of a kind of place: parameters, one of the slots, exponents.
+func (c *Cluster) flipAt(l *life, i int) {
 	s := l.host.Node().State()
 	vectors := append([][]float32{s.Params()}, s.Slots()...)
-	i := c.rnd.IntN(len(vectors) + 1)
 	c.checks.flipped = &flip{who: l, at: s.Transition, want: c.load.Want}
 	if i == len(vectors) {
 		k := c.rnd.IntN(len(s.GradExps))

@@ -46,6 +46,7 @@ type Node struct {
 	spare    *State // memory of the snapshot on its way to disk
 	writing  bool   // spare is with the writer
 	wantSave string // why a snapshot is to be written as soon as that is possible
+	unsaved  error  // why the last state of all is not on disk
 	blob     []byte // the state at blobAt, encoded for those who copy it
 	blobAt   uint64
 
@@ -892,8 +893,8 @@ func (n *Node) Saved(now time.Time, err error) {
 	if n.over {
 		return
 	}
-	if n.parting != nil && err != nil && n.wantSave == "" {
-		n.parting.Err = errors.Join(n.parting.Err, err)
+	if n.unsaved = nil; n.parting != nil || n.spare.Next == Done {
+		n.unsaved = err
 	}
 	n.trySave()
 	n.tryPart()
@@ -911,6 +912,7 @@ func (n *Node) part(e Exit) {
 
 func (n *Node) tryPart() {
 	if n.parting != nil && !n.writing && n.wantSave == "" {
+		n.parting.Err = errors.Join(n.parting.Err, n.unsaved)
 		n.exit(*n.parting)
 	}
 }
