@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -131,7 +132,7 @@ func courseOf(t *testing.T, ch change, victim string) (frames []bool, what []str
 		c.see(func(who *life, e any) {
 			if who == l {
 				_, frame := e.(allreduce.Frame)
-				frames, what = append(frames, frame), append(what, fmt.Sprintf("%T", e))
+				frames, what = append(frames, frame), append(what, wordOf(e))
 			}
 		})
 		ch.strike(c)
@@ -142,9 +143,12 @@ func courseOf(t *testing.T, ch change, victim string) (frames []bool, what []str
 		})
 		c.hook = nil
 	})
-	kinds := []string{"sim.letter", "allreduce.GroupConfig", "allreduce.Op", "allreduce.Frame", "*train.Attempt", "train.Committed"}
+	kinds := []string{"allreduce.GroupConfig", "allreduce.Op", "allreduce.Frame", "*train.Attempt", "train.Committed"}
 	if ch.after == 0 {
 		kinds = []string{"allreduce.Op", "allreduce.Frame", "*train.Attempt", "train.Committed", "*checkpoint.Snapshot"}
+	}
+	if ch.after > 0 && victim != "node-3" { // it coordinates: so it also dies between proposal and start
+		kinds = append(kinds, "Start")
 	}
 	for _, kind := range kinds {
 		if !slices.Contains(what, kind) {
@@ -152,6 +156,15 @@ func courseOf(t *testing.T, ch change, victim string) (frames []bool, what []str
 		}
 	}
 	return frames, what
+}
+
+// wordOf names what crosses a border: a message by what it says, all else by its type.
+func wordOf(e any) string {
+	if m, ok := e.(letter); ok {
+		word, _, _ := strings.Cut(msgText(m.Msg), "(")
+		return word
+	}
+	return fmt.Sprintf("%T", e)
 }
 
 // play is the change with the death in it.

@@ -39,6 +39,10 @@ func msgText(m view.Msg) string {
 	switch {
 	case m.Propose != nil:
 		return "Propose(" + viewText(m.Propose) + ")"
+	case m.Change != nil:
+		return fmt.Sprintf("Change(to view %s, generation %d)", m.Change.View, m.Change.Generation)
+	case m.Ask != nil:
+		return fmt.Sprintf("Ask(view %s)", m.Ask.View)
 	case m.Hold != nil:
 		return fmt.Sprintf("Hold(view %s)", m.Hold.View)
 	case m.Ack != nil:
