@@ -202,6 +202,8 @@ func NewNode(t *Task, s *State, cfg view.Config, policy checkpoint.Policy, now t
 	}
 	if s.Next == Done {
 		n.views.Finished()
+		// Who wrote it may have died before its name was durable: Save sees to that.
+		n.wantSave = policy.Due(checkpoint.Moment{Step: s.Step, Finished: true})
 	}
 	n.drain(now)
 	return n
