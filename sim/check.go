@@ -138,12 +138,6 @@ func (k *checks) opened(l *life, g *group) {
 	}
 }
 
-func (k *checks) down(l *life, g *group) {
-	if l.host == nil || l.computing && l.current() != nil {
-		k.fail("overlap", "%s: a group goes down twice", l.name())
-	}
-}
-
 func (k *checks) computed(l *life, a *train.Attempt, ids []uint64) {
 	if k.work == nil {
 		k.work = map[workKey][]uint64{}
@@ -229,13 +223,15 @@ func (k *checks) exited(l *life, e *train.Exit) {
 	k.ended = append(k.ended, l)
 	k.leftOpen(l, e)
 	s := l.host.Node().State()
-	switch {
-	case e.Err != nil:
+	if e.Err != nil {
 		k.explain(l, e)
-	case e.Finished:
+	}
+	switch {
+	case e.Finished: // with an error too, of its last checkpoint
 		if d := l.host.Node().Digest(); d != k.c.load.Want && k.c.load.Want != ([32]byte{}) {
 			k.fail("hash", "%s finishes with state %x, alone it is %x", l.name(), d[:8], k.c.load.Want[:8])
 		}
+	case e.Err != nil:
 	case strings.HasPrefix(e.Reason, "the run is finished") && l.gen > 0 && !l.expelled:
 		k.fail("left-out", "%s has trained up to transition %d and goes without the final state: %s", l.name(), s.Transition, e.Reason)
 	case l.leaving && e.Reason == "left" && s.Transition > 0 && l.disk.durable < s.Transition:

@@ -26,9 +26,12 @@ func (k *checks) leftOpen(l *life, e *train.Exit) {
 	if e.Err != nil {
 		return
 	}
-	for what, open := range map[string]bool{"a group": len(l.groups) > 0, "a computation": l.computing, "a copy": l.fetching, "a save": l.saving && e.Finished} {
-		if open {
-			k.fail("leak", "%s ends in the middle of %s", l.name(), what)
+	for _, is := range []struct {
+		what string
+		open bool
+	}{{"a group", len(l.groups) > 0}, {"a computation", l.computing}, {"a copy", l.fetching}, {"a save", l.saving && e.Finished}} {
+		if is.open {
+			k.fail("leak", "%s ends in the middle of %s", l.name(), is.what)
 		}
 	}
 }

@@ -303,7 +303,7 @@ func (l *life) Ping(addr string, incarnation uint64, timeout time.Duration, done
 		if g := to.current(); g != nil {
 			sent = g.framesOut
 		}
-		answer(train.AnswerPing(to.host.Pong(), incarnation, to.engine.Done()+sent, sent))
+		answer(train.AnswerPing(to.host.Pong(), incarnation, to.engine.Done(), sent))
 	}, done)
 }
 

@@ -175,7 +175,6 @@ func (g *group) goDown(note allreduce.ClosingNote) {
 	if l.ended = append(l.ended, g); len(l.ended) > 16 {
 		l.ended = l.ended[1:]
 	}
-	l.c.checks.down(l, g)
 	g.h.Down(note)
 }
 
