@@ -234,7 +234,7 @@ func (k *checks) exited(l *life, e *train.Exit) {
 	case e.Err != nil:
 	case strings.HasPrefix(e.Reason, "the run is finished") && l.gen > 0 && !l.expelled:
 		k.fail("left-out", "%s has trained up to transition %d and goes without the final state: %s", l.name(), s.Transition, e.Reason)
-	case l.leaving && e.Reason == "left" && s.Transition > 0 && l.disk.durable < s.Transition:
+	case l.leaving && e.Reason == "left" && s.Transition > 0 && l.parted && l.disk.durable < s.Transition:
 		k.fail("durable", "%s left at transition %d; %d is the last that it wrote", l.name(), s.Transition, l.disk.durable)
 	}
 }

@@ -84,6 +84,9 @@ func (d *disk) rot(c *Cluster) {
 		return
 	}
 	path := files[c.rnd.IntN(len(files))]
+	if c.chance(0.6) { // the newest checkpoint matters most, and tensors are most of it
+		path = files[len(files)-1-c.rnd.IntN(min(2, len(files)))]
+	}
 	b, err := d.ReadFile(path)
 	if err == nil {
 		err = d.FlipBit(path, c.rnd.IntN(8*len(b)))

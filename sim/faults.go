@@ -408,8 +408,14 @@ func (c *Cluster) hurtDisk(hurt func(*disk)) {
 }
 
 func (c *Cluster) rotOne() {
-	if l := c.victim(); l != nil {
-		l.disk.rot(c)
+	l := c.victim()
+	if l == nil {
+		return
+	}
+	l.disk.rot(c)
+	if c.chance(0.5) { // a bit that nobody reads harms nobody
+		l.kill(killed)
+		c.bootLater(l.id)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/dlnode/dlnode/allreduce"
+	"github.com/dlnode/dlnode/checkpoint"
+	"github.com/dlnode/dlnode/train"
 )
 
 // flip is one bit that flips in the memory of a node: the only fault that may
@@ -59,6 +61,27 @@ func (f *flip) verdict(k *checks) {
 		if d := l.host.Node().Digest(); l.exit.Finished && d != f.want {
 			k.fail("flip", "a bit flipped in %s (%s), and %s ends with another model", f.who.name(), f.what, l.name())
 		}
+	}
+	for _, l := range k.ended {
+		f.onDisk(k, l)
+	}
+}
+
+// onDisk: whatever a disk holds is what one node alone has at its transition.
+func (f *flip) onDisk(k *checks, l *life) {
+	if l.disk.rotten || l.store == nil {
+		return
+	}
+	store, err := checkpoint.Open(l.disk.Process(), storeDir)
+	if err != nil {
+		k.fail("flip", "%s: %v", l.name(), err)
+	}
+	s, err := train.LoadState(l.task, store, func(train.Event) {})
+	if err != nil {
+		k.fail("flip", "%s: %v", l.name(), err)
+	}
+	if want, ok := k.c.load.sketches()[s.Transition]; ok && sketch(s) != want {
+		k.fail("flip", "a bit flipped in %s (%s), and the disk of %s has another state at transition %d", f.who.name(), f.what, l.id, s.Transition)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"sync"
+	"time"
 
 	"github.com/dlnode/dlnode/dataset"
 	"github.com/dlnode/dlnode/job"
@@ -20,6 +22,27 @@ type Load struct {
 	Want [32]byte // SHA-256 of the final state; zero where it is not recorded yet
 
 	train, validation []uint64 // ids of all samples
+
+	once sync.Once
+	way  map[uint64]uint64 // see sketches
+}
+
+// sketches returns, by transition, the sketches of the states that one node goes
+// through alone in a perfect world.
+func (l *Load) sketches() map[uint64]uint64 {
+	l.once.Do(func() {
+		l.way = map[uint64]uint64{0: sketch(l.Task.Start())}
+		c := newCluster(Options{Load: l, Nodes: 1, Compute: 2 * time.Millisecond, Faults: Calm()})
+		c.hook = func(alone *life, e any) {
+			if _, is := e.(train.Committed); is {
+				s := alone.host.Node().State()
+				l.way[s.Transition] = sketch(s)
+			}
+		}
+		c.startNodes()
+		c.until(10*time.Minute, func() bool { return len(c.living()) == 0 })
+	})
+	return l.way
 }
 
 // NewLoads makes the loads of the simulator:

@@ -38,8 +38,10 @@ type Node struct {
 
 	grads []float32 // receives the mean gradient
 
-	told   witness // what the last header said of the state
-	agreed uint64  // the transition at which the replicas were last found wholly equal
+	told witness // what the last header said of the state
+
+	agreed   uint64  // the transition at which the replicas were last found wholly equal
+	agreedOn witness // and what all of them said of it
 
 	aroundCopy func(copy func())
 
@@ -793,7 +795,11 @@ func (n *Node) GroupDown(now time.Time, v view.Name, c view.Cause) {
 	}
 	if !g.closing {
 		g.closing, g.cause = true, c
-		if c == (view.Cause{}) && !g.farewell {
+		switch {
+		case c != (view.Cause{}):
+		case g.farewell:
+			n.agree() // the neighbour has compared all headers, ours among them
+		default:
 			g.cause.Reason = "a neighbour ended the group out of turn"
 		}
 		if g.ended.IsZero() {
@@ -859,18 +865,18 @@ func (g *generation) audits() bool {
 // bit has made of it in this node's memory must not outlive the run.
 func (n *Node) agree() {
 	if n.gen.audits() {
-		n.agreed = n.state.Transition
+		n.agreed, n.agreedOn = n.state.Transition, n.told
 		n.trySave()
 	}
 }
 
 func (n *Node) trySave() {
-	if n.wantSave == "" || n.writing || n.agreed != n.state.Transition && n.parting == nil {
+	if n.wantSave == "" || n.writing || n.agreed != n.state.Transition {
 		return
 	}
 	snap, why := n.snapshot(), n.wantSave
 	n.wantSave = ""
-	if n.parting == nil && n.told != n.spare.witness() {
+	if n.agreedOn != n.spare.witness() {
 		n.exit(Exit{Err: fmt.Errorf("train: the state of %s differs from what it was a moment ago, at transition %d: its memory is at fault", n.views.Self().ID, n.state.Transition)})
 		return
 	}
@@ -906,6 +912,9 @@ func (n *Node) Saved(now time.Time, err error) {
 func (n *Node) part(e Exit) {
 	if n.leaving && n.state.Transition > 0 && n.state.Next != Done {
 		n.wantSave = n.policy.Due(checkpoint.Moment{Step: n.state.Step, Stopping: true})
+	}
+	if n.agreed != n.state.Transition {
+		n.wantSave = "" // nobody has compared it since; an older one is on disk, or with others
 	}
 	n.parting = &e
 	n.trySave()
