@@ -2,20 +2,35 @@ package kernel
 
 import "fmt"
 
-// Scratch holds the packing buffer of products. The zero value is ready; it grows
+// Scratch holds the packing buffers of products. The zero value is ready; it grows
 // to what the largest product needs and then stays. One goroutine at a time.
 type Scratch struct {
-	packed []float32
-	panel  panel
+	packed  []float32 // a tile's width of b, kBlock rows
+	packedA []float32 // a block of a
+	panel   panel
+
+	// Of the block of a at hand: where it is, whether tile by tile in packedA, and
+	// how its rows are shared out.
+	a      matrix
+	tiled  bool
+	height heights
 }
 
 // panel is one call of a variant: a column of tiles of c.
 //
-//	for i in 0..rows*tiles, j in 0..cols:
-//		s := +0, or c[i*crs+j] if load != 0
+//	for t in 0..tile, i in 0..rows, j in 0..cols:
+//		s := +0, or c[(t*rows+i)*crs+j] if load != 0
 //		for p in 0..k:
-//			s = fma(a[i*ars+p*acs], b[p*brs+j], s)
-//		c[i*crs+j] = s, or the one NaN
+//			s = fma(a[t*ats+i*ars+p*acs], b[p*brs+j], s)
+//		if bias != nil:
+//			s = s + bias[j]
+//		if relu != 0:
+//			s = s if s > 0, +0 otherwise
+//		c[(t*rows+i)*crs+j] = s, or the one NaN
+//
+// With pack, for one tile, b[p*brs+j] is copied to pack[p*variant.cols+j] as it is
+// read, and what lies beside it there is overwritten: the copy costs a tile that is
+// busy multiplying nothing, and the tiles below read it instead of b.
 //
 // Strides count elements. Assembly reads the fields; after a change, generate it.
 type panel struct {
@@ -24,13 +39,18 @@ type panel struct {
 	c    []float32
 	ars  int // between rows of a
 	acs  int // between columns of a
+	ats  int // between tiles of a
 	brs  int // between rows of b
 	crs  int // between rows of c
 	k    int // > 0
-	rows int // of one tile, 1 to variant.rows
+	rows int // of one tile, 1 to variant.rows, or rowsOne if a tile is half as wide
 	tile int // how many tiles, one below the other, > 0
 	cols int // of each tile, 1 to variant.cols
 	load int // 1 to start from what c holds, 0 to start from +0
+	relu int // 1 to end with relu
+
+	bias []float32
+	pack []float32
 
 	wide [][8]float64 // portable only: b in float64
 }
@@ -38,6 +58,10 @@ type panel struct {
 // kBlock cuts the chains of a product: so many rows of b, one tile wide, stay in
 // the first-level cache while the tiles of a column pass over them.
 const kBlock = 256
+
+// mBlock cuts the rows: so many of a, kBlock wide, stay in the second-level cache
+// while the columns of tiles pass over them.
+const mBlock = 600
 
 // callSteps bounds tiles*k of one call, so that a call in assembly, which can't
 // be preempted, stays far below 100 µs.
@@ -55,21 +79,21 @@ const callSteps = 8192
 // and must not overlap c.
 func GemmNN(s *Scratch, m, n, k int, a, b, c []float32, accumulate bool) {
 	checkGemm(m, n, k, a, b, c)
-	s.gemm(m, n, k, matrix{a, k, 1}, matrix{b, n, 1}, c, accumulate)
+	s.gemm(m, n, k, matrix{a, k, 1}, matrix{b, n, 1}, c, accumulate, epilogue{})
 }
 
 // GemmNT computes c[m,n] = a[m,k]·b[n,k]ᵀ, or adds to c if accumulate: the loop
 // of GemmNN with b[j,p] for b[p,j].
 func GemmNT(s *Scratch, m, n, k int, a, b, c []float32, accumulate bool) {
 	checkGemm(m, n, k, a, b, c)
-	s.gemm(m, n, k, matrix{a, k, 1}, matrix{b, 1, k}, c, accumulate)
+	s.gemm(m, n, k, matrix{a, k, 1}, matrix{b, 1, k}, c, accumulate, epilogue{})
 }
 
 // GemmTN computes c[m,n] = a[k,m]ᵀ·b[k,n], or adds to c if accumulate: the loop
 // of GemmNN with a[p,i] for a[i,p].
 func GemmTN(s *Scratch, m, n, k int, a, b, c []float32, accumulate bool) {
 	checkGemm(m, n, k, a, b, c)
-	s.gemm(m, n, k, matrix{a, 1, m}, matrix{b, n, 1}, c, accumulate)
+	s.gemm(m, n, k, matrix{a, 1, m}, matrix{b, n, 1}, c, accumulate, epilogue{})
 }
 
 func checkGemm(m, n, k int, a, b, c []float32) {
@@ -89,48 +113,92 @@ type matrix struct {
 // from returns the elements from (i, j) on.
 func (m matrix) from(i, j int) []float32 { return m.x[i*m.rs+j*m.cs:] }
 
-// gemm cuts c into columns as wide as a tile and k into blocks, and hands each
-// column down as one or a few calls. The first block of k starts the chains, the
-// others go on from c.
-func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, accumulate bool) {
+// epilogue is what happens to the elements of a product when their chains are
+// complete: the bias of their column is added, if there is one, and relu applied.
+type epilogue struct {
+	bias []float32
+	relu bool
+}
+
+// gemm cuts c into blocks of rows and k into blocks, both about equal, and each
+// block of rows into columns as wide as a tile, which it hands down as a few calls.
+// The first block of k starts the chains, the others go on from c.
+func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, accumulate bool, end epilogue) {
 	if m == 0 || n == 0 {
 		return
 	}
 	if k == 0 {
 		start(c[:m*n], accumulate)
+		end.apply(c[:m*n], n)
 		return
 	}
-	v := active
-	w := &s.panel
-	w.ars, w.acs, w.crs = a.rs, a.cs, n
-	for p := 0; p < k; p += kBlock {
-		w.k = min(kBlock, k-p)
-		w.load = 0
-		if accumulate || p > 0 {
-			w.load = 1
-		}
-		for j := 0; j < n; j += v.cols {
-			w.cols = min(v.cols, n-j)
-			s.chooseB(b, p, j)
-			s.column(v, m, a, p, c[j:])
+	v, w := active, &s.panel
+	tall := v.rows
+	if 2*n <= v.cols {
+		tall = v.rowsOne
+	}
+	mStep, kStep := even(m, mBlock, tall), even(k, kBlock, 8)
+	w.crs = n
+	for i := 0; i < m; i += mStep {
+		rows := min(mStep, m-i)
+		s.height = share(rows, tall)
+		for p := 0; p < k; p += kStep {
+			w.k = min(kStep, k-p)
+			w.load = 0
+			if accumulate || p > 0 {
+				w.load = 1
+			}
+			var at epilogue
+			if p+w.k == k {
+				at = end
+			}
+			s.chooseA(a, i, p, rows, n)
+			for j := 0; j < n; j += v.cols {
+				w.cols = min(v.cols, n-j)
+				at.set(w, j)
+				s.column(v, b, p, j, c[i*n+j:])
+			}
 		}
 	}
-	s.panel = panel{wide: w.wide} // holds on to nothing of the caller's
+	s.panel, s.a = panel{wide: w.wide}, matrix{} // holds on to nothing of the caller's
 }
 
-// chooseB points the panel at block (p, j) of b, packed if its rows aren't
-// contiguous.
-func (s *Scratch) chooseB(b matrix, p, j int) {
+// set has a panel end so, which begins at column j.
+func (e epilogue) set(w *panel, j int) {
+	w.relu, w.bias = 0, nil
+	if e.relu {
+		w.relu = 1
+	}
+	if e.bias != nil {
+		w.bias = e.bias[j:]
+	}
+}
+
+// even returns the size of the blocks into which n is cut: at most most but for
+// rounding up to a multiple of unit, and about equal.
+func even(n, most, unit int) int {
+	blocks := (n + most - 1) / most
+	size := (n + blocks - 1) / blocks
+	if blocks > 1 {
+		size = (size + unit - 1) / unit * unit
+	}
+	return size
+}
+
+// bufferB returns the buffer for a tile's width of b.
+func (s *Scratch) bufferB() []float32 {
+	if len(s.packed) == 0 {
+		s.packed = make([]float32, kBlock*maxCols)
+	}
+	return s.packed
+}
+
+// transposeB points the panel at block (p, j) of b, whose columns are contiguous,
+// transposed into the buffer.
+func (s *Scratch) transposeB(v *variant, b matrix, p, j int) {
 	w := &s.panel
-	if b.cs == 1 {
-		w.b, w.brs = b.from(p, j), b.rs
-		return
-	}
-	if need := kBlock * maxCols; len(s.packed) < need {
-		s.packed = make([]float32, need)
-	}
-	active.pack(s.packed, b.from(p, j), w.k, w.cols, b.cs)
-	w.b, w.brs = s.packed, w.cols
+	w.b, w.brs = s.bufferB(), w.cols
+	v.pack(w.b, b.from(p, j), w.k, w.cols, b.cs)
 }
 
 // maxCols is the widest tile of any variant.
@@ -158,28 +226,74 @@ func (v *variant) pack(dst, src []float32, k, cols, stride int) {
 	}
 }
 
-// column computes one column of tiles. The m rows are shared out evenly, so that
-// no tile is much lower than the others: a low tile has too few chains to keep
-// the multipliers busy.
-func (s *Scratch) column(v *variant, m int, a matrix, p int, c []float32) {
-	tiles := (m + v.rows - 1) / v.rows
-	low := m / tiles // rows of the lower tiles; the first m%tiles have one more
-	high := m % tiles
-	s.stack(v, a, p, c, 0, low+1, high)
-	s.stack(v, a, p, c, high*(low+1), low, tiles-high)
+// heights says how many rows each tile of a column has: the first high tiles one
+// more than low.
+type heights struct{ tiles, low, high int }
+
+// share shares m rows out evenly, so that no tile is much lower than the others:
+// a low tile has too few chains to keep the multipliers busy.
+func share(m, tall int) heights {
+	tiles := (m + tall - 1) / tall
+	return heights{tiles, m / tiles, m % tiles}
+}
+
+// chooseA decides from where block (i, p) of a is read.
+func (s *Scratch) chooseA(a matrix, i, p, rows, n int) {
+	s.a, s.tiled = matrix{a.from(i, p), a.rs, a.cs}, false
+}
+
+// column computes one column of tiles.
+func (s *Scratch) column(v *variant, b matrix, p, j int, c []float32) {
+	w, h := &s.panel, s.height
+	i := 0
+	switch {
+	case b.cs != 1:
+		s.transposeB(v, b, p, j)
+	case v.packs && h.tiles > 2:
+		rows := h.low + min(h.high, 1)
+		w.b, w.brs, w.pack = b.from(p, j), b.rs, s.bufferB()
+		s.stack(c, 0, rows, 1)
+		w.b, w.brs, w.pack = s.packed, v.cols, nil
+		i = rows
+		h.tiles--
+		h.high = max(0, h.high-1)
+	default:
+		w.b, w.brs = b.from(p, j), b.rs
+	}
+	s.stack(c, i, h.low+1, h.high)
+	s.stack(c, i+h.high*(h.low+1), h.low, h.tiles-h.high)
 }
 
 // stack computes tiles of equal height, from row i on, in calls of bounded length.
-func (s *Scratch) stack(v *variant, a matrix, p int, c []float32, i, rows, tiles int) {
+func (s *Scratch) stack(c []float32, i, rows, tiles int) {
 	w := &s.panel
 	w.rows = rows
+	w.ars, w.acs, w.ats = s.a.rs, s.a.cs, rows*s.a.rs
+	if s.tiled {
+		w.ars, w.acs, w.ats = 1, rows, rows*w.k
+	}
 	most := max(1, callSteps/w.k)
 	for tiles > 0 {
 		w.tile = min(tiles, most)
-		w.a, w.c = a.from(i, p), c[i*w.crs:]
-		v.product(w)
+		if s.tiled {
+			w.a = s.packedA[i*w.k:]
+		} else {
+			w.a = s.a.from(i, 0)
+		}
+		w.c = c[i*w.crs:]
+		active.product(w)
 		i += w.tile * rows
 		tiles -= w.tile
+	}
+}
+
+// apply ends a product with k = 0.
+func (e epilogue) apply(c []float32, n int) {
+	if e.bias != nil {
+		AddBias(c, e.bias)
+	}
+	if e.relu {
+		ReLU(c, c)
 	}
 }
 

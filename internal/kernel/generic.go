@@ -10,7 +10,7 @@ import (
 // that runs where there is none.
 var generic = variant{
 	name: "generic",
-	rows: 8, cols: 8,
+	rows: 8, cols: 8, rowsOne: 8,
 	product:  productGeneric,
 	add:      addGeneric,
 	addF64:   addF64Generic,
@@ -32,7 +32,7 @@ func productGeneric(w *panel) {
 		w.widen()
 	}
 	for i := range w.rows * w.tile {
-		a, c := w.a[i*w.ars:], w.c[i*w.crs:][:w.cols]
+		a, c := w.a[i/w.rows*w.ats+i%w.rows*w.ars:], w.c[i*w.crs:][:w.cols]
 		if w.load == 0 {
 			clear(c)
 		}
@@ -41,9 +41,22 @@ func productGeneric(w *panel) {
 		} else {
 			rowN(w, a, c)
 		}
-		for j, x := range c {
-			c[j] = quiet32(x)
+		w.end(c)
+	}
+}
+
+// end finishes a row of c whose chains are complete.
+func (w *panel) end(c []float32) {
+	if w.bias != nil {
+		for j, x := range w.bias[:len(c)] {
+			c[j] += x
 		}
+	}
+	if w.relu != 0 {
+		reluGeneric(c, c)
+	}
+	for j, x := range c {
+		c[j] = quiet32(x)
 	}
 }
 

@@ -48,6 +48,8 @@ type variant struct {
 	name string
 
 	rows, cols int          // largest tile of a product held in registers
+	rowsOne    int          // height of the largest tile of half the width
+	packs      bool         // product knows panel.pack
 	product    func(*panel) // see panel
 	// transpose copies blocks of 8 by 8 elements, side by side in src, one below
 	// the other in dst; nil if there is no fast way.

@@ -5,27 +5,34 @@
 // func productAVX2(w *panel)
 // Requires: AVX, FMA3
 TEXT ·productAVX2(SB), $0-8
-	MOVQ w+0(FP), AX
-	MOVQ 112(AX), CX
-	MOVQ 128(AX), DX
-	CMPQ DX, $0x00000008
-	JG   two
-	CMPQ CX, $0x00000006
-	JE   one6
-	CMPQ CX, $0x00000005
-	JE   one5
-	CMPQ CX, $0x00000004
-	JE   one4
-	CMPQ CX, $0x00000003
-	JE   one3
-	CMPQ CX, $0x00000002
-	JE   one2
-	JMP  one1
+	MOVQ  w+0(FP), AX
+	MOVQ  120(AX), CX
+	MOVQ  136(AX), DX
+	MOVQ  184(AX), BX
+	TESTQ BX, BX
+	JNZ   packing
+	CMPQ  DX, $0x00000008
+	JG    two
+	CMPQ  CX, $0x00000008
+	JE    one8
+	CMPQ  CX, $0x00000007
+	JE    one7
+	CMPQ  CX, $0x00000006
+	JE    one6
+	CMPQ  CX, $0x00000005
+	JE    one5
+	CMPQ  CX, $0x00000004
+	JE    one4
+	CMPQ  CX, $0x00000003
+	JE    one3
+	CMPQ  CX, $0x00000002
+	JE    one2
+	JMP   one1
 
 two:
 	SUBQ $0x00000008, DX
 	CMPQ DX, $0x00000008
-	JE   full
+	JE   whole
 	CMPQ CX, $0x00000006
 	JE   both6
 	CMPQ CX, $0x00000005
@@ -38,18 +45,18 @@ two:
 	JE   both2
 	JMP  both1
 
-full:
+whole:
 	CMPQ CX, $0x00000006
-	JE   twofull6
+	JE   full6
 	CMPQ CX, $0x00000005
-	JE   twofull5
+	JE   full5
 	CMPQ CX, $0x00000004
-	JE   twofull4
+	JE   full4
 	CMPQ CX, $0x00000003
-	JE   twofull3
+	JE   full3
 	CMPQ CX, $0x00000002
-	JE   twofull2
-	JMP  twofull1
+	JE   full2
+	JMP  full1
 
 one1:
 	LEAQ    masks<>+0(SB), CX
@@ -57,158 +64,61 @@ one1:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    120(AX), BX
+	MOVQ    128(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
-	MOVQ    80(AX), DI
+	MOVQ    80(AX), SI
+	SHLQ    $0x02, SI
+	MOVQ    96(AX), DI
 	SHLQ    $0x02, DI
-	MOVQ    88(AX), R8
+	MOVQ    104(AX), R8
 	SHLQ    $0x02, R8
-	MOVQ    96(AX), R9
-	SHLQ    $0x02, R9
 
 one1tile:
-	CMPQ       136(AX), $0x00
+	CMPQ       144(AX), $0x00
 	JE         one1zero
-	MOVQ       DX, R10
-	VMASKMOVPS (R10), Y0, Y1
+	MOVQ       DX, R9
+	VMASKMOVPS (R9), Y0, Y1
 	JMP        one1go
 
 one1zero:
 	VXORPS Y1, Y1, Y1
 
 one1go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 104(AX), R12
+	MOVQ CX, R9
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
 
 one1k:
-	VMASKMOVPS   (R11), Y0, Y2
-	VBROADCASTSS (R10), Y3
+	VMASKMOVPS   (R10), Y0, Y2
+	VBROADCASTSS (R9), Y3
 	VFMADD231PS  Y3, Y2, Y1
+	ADDQ         SI, R9
 	ADDQ         DI, R10
-	ADDQ         R8, R11
-	DECQ         R12
+	DECQ         R11
 	JNZ          one1k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y2
-	VCMPPS       $0x03, Y1, Y1, Y3
-	VBLENDVPS    Y3, Y2, Y1, Y1
+	MOVQ         160(AX), R9
+	TESTQ        R9, R9
+	JZ           one1unbiased
+	VMASKMOVPS   (R9), Y0, Y2
+	VADDPS       Y2, Y1, Y1
+
+one1unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one1linear
+	VXORPS Y2, Y2, Y2
+	VMAXPS Y2, Y1, Y1
+
+one1linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y3
+	VCMPPS       $0x03, Y1, Y1, Y2
+	VBLENDVPS    Y2, Y3, Y1, Y1
 	VMASKMOVPS   Y1, Y0, (DX)
-	ADDQ         R9, DX
-	ADDQ         SI, CX
+	ADDQ         R8, DX
+	MOVQ         88(AX), R9
+	LEAQ         (CX)(R9*4), CX
 	DECQ         BX
 	JNZ          one1tile
-	VZEROUPPER
-	RET
-
-both1:
-	LEAQ    masks<>+0(SB), CX
-	NEGQ    DX
-	VMOVDQU 32(CX)(DX*4), Y0
-	MOVQ    (AX), CX
-	MOVQ    48(AX), DX
-	MOVQ    120(AX), BX
-	MOVQ    72(AX), SI
-	SHLQ    $0x02, SI
-	MOVQ    80(AX), DI
-	SHLQ    $0x02, DI
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    96(AX), R9
-	SHLQ    $0x02, R9
-
-both1tile:
-	CMPQ       136(AX), $0x00
-	JE         both1zero
-	MOVQ       DX, R10
-	VMOVUPS    (R10), Y1
-	VMASKMOVPS 32(R10), Y0, Y2
-	JMP        both1go
-
-both1zero:
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-
-both1go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 104(AX), R12
-
-both1k:
-	VMOVUPS      (R11), Y3
-	VMASKMOVPS   32(R11), Y0, Y4
-	VBROADCASTSS (R10), Y5
-	VFMADD231PS  Y5, Y3, Y1
-	VFMADD231PS  Y5, Y4, Y2
-	ADDQ         DI, R10
-	ADDQ         R8, R11
-	DECQ         R12
-	JNZ          both1k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y3
-	VCMPPS       $0x03, Y1, Y1, Y4
-	VBLENDVPS    Y4, Y3, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y4
-	VBLENDVPS    Y4, Y3, Y2, Y2
-	VMOVUPS      Y1, (DX)
-	VMASKMOVPS   Y2, Y0, 32(DX)
-	ADDQ         R9, DX
-	ADDQ         SI, CX
-	DECQ         BX
-	JNZ          both1tile
-	VZEROUPPER
-	RET
-
-twofull1:
-	MOVQ (AX), CX
-	MOVQ 48(AX), DX
-	MOVQ 120(AX), BX
-	MOVQ 72(AX), SI
-	SHLQ $0x02, SI
-	MOVQ 80(AX), DI
-	SHLQ $0x02, DI
-	MOVQ 88(AX), R8
-	SHLQ $0x02, R8
-	MOVQ 96(AX), R9
-	SHLQ $0x02, R9
-
-twofull1tile:
-	CMPQ    136(AX), $0x00
-	JE      twofull1zero
-	MOVQ    DX, R10
-	VMOVUPS (R10), Y0
-	VMOVUPS 32(R10), Y1
-	JMP     twofull1go
-
-twofull1zero:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-
-twofull1go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 104(AX), R12
-
-twofull1k:
-	VMOVUPS      (R11), Y2
-	VMOVUPS      32(R11), Y3
-	VBROADCASTSS (R10), Y4
-	VFMADD231PS  Y4, Y2, Y0
-	VFMADD231PS  Y4, Y3, Y1
-	ADDQ         DI, R10
-	ADDQ         R8, R11
-	DECQ         R12
-	JNZ          twofull1k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y2
-	VCMPPS       $0x03, Y0, Y0, Y3
-	VBLENDVPS    Y3, Y2, Y0, Y0
-	VCMPPS       $0x03, Y1, Y1, Y3
-	VBLENDVPS    Y3, Y2, Y1, Y1
-	VMOVUPS      Y0, (DX)
-	VMOVUPS      Y1, 32(DX)
-	ADDQ         R9, DX
-	ADDQ         SI, CX
-	DECQ         BX
-	JNZ          twofull1tile
 	VZEROUPPER
 	RET
 
@@ -218,18 +128,18 @@ one2:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    120(AX), BX
+	MOVQ    128(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
 	SHLQ    $0x02, DI
-	MOVQ    88(AX), R8
+	MOVQ    96(AX), R8
 	SHLQ    $0x02, R8
-	MOVQ    96(AX), R9
+	MOVQ    104(AX), R9
 	SHLQ    $0x02, R9
 
 one2tile:
-	CMPQ       136(AX), $0x00
+	CMPQ       144(AX), $0x00
 	JE         one2zero
 	MOVQ       DX, R10
 	VMASKMOVPS (R10), Y0, Y1
@@ -244,7 +154,7 @@ one2zero:
 one2go:
 	MOVQ CX, R10
 	MOVQ 24(AX), R11
-	MOVQ 104(AX), R12
+	MOVQ 112(AX), R12
 
 one2k:
 	VMASKMOVPS   (R11), Y0, Y3
@@ -256,19 +166,800 @@ one2k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          one2k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y3
-	VCMPPS       $0x03, Y1, Y1, Y4
-	VBLENDVPS    Y4, Y3, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y4
-	VBLENDVPS    Y4, Y3, Y2, Y2
+	MOVQ         160(AX), R10
+	TESTQ        R10, R10
+	JZ           one2unbiased
+	VMASKMOVPS   (R10), Y0, Y3
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y3, Y2, Y2
+
+one2unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one2linear
+	VXORPS Y3, Y3, Y3
+	VMAXPS Y3, Y1, Y1
+	VMAXPS Y3, Y2, Y2
+
+one2linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y4
+	VCMPPS       $0x03, Y1, Y1, Y3
+	VBLENDVPS    Y3, Y4, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y3
+	VBLENDVPS    Y3, Y4, Y2, Y2
 	VMASKMOVPS   Y1, Y0, (DX)
 	ADDQ         R9, DX
 	VMASKMOVPS   Y2, Y0, (DX)
 	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
+	MOVQ         88(AX), R10
+	LEAQ         (CX)(R10*4), CX
 	DECQ         BX
 	JNZ          one2tile
+	VZEROUPPER
+	RET
+
+one3:
+	LEAQ    masks<>+0(SB), CX
+	NEGQ    DX
+	VMOVDQU 32(CX)(DX*4), Y0
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    128(AX), BX
+	MOVQ    72(AX), SI
+	SHLQ    $0x02, SI
+	MOVQ    80(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    96(AX), R8
+	SHLQ    $0x02, R8
+	MOVQ    104(AX), R9
+	SHLQ    $0x02, R9
+
+one3tile:
+	CMPQ       144(AX), $0x00
+	JE         one3zero
+	MOVQ       DX, R10
+	VMASKMOVPS (R10), Y0, Y1
+	ADDQ       R9, R10
+	VMASKMOVPS (R10), Y0, Y2
+	ADDQ       R9, R10
+	VMASKMOVPS (R10), Y0, Y3
+	JMP        one3go
+
+one3zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+one3go:
+	MOVQ CX, R10
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
+
+one3k:
+	VMASKMOVPS   (R11), Y0, Y4
+	VBROADCASTSS (R10), Y5
+	VFMADD231PS  Y5, Y4, Y1
+	VBROADCASTSS (R10)(SI*1), Y5
+	VFMADD231PS  Y5, Y4, Y2
+	VBROADCASTSS (R10)(SI*2), Y5
+	VFMADD231PS  Y5, Y4, Y3
+	ADDQ         DI, R10
+	ADDQ         R8, R11
+	DECQ         R12
+	JNZ          one3k
+	MOVQ         160(AX), R10
+	TESTQ        R10, R10
+	JZ           one3unbiased
+	VMASKMOVPS   (R10), Y0, Y4
+	VADDPS       Y4, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	VADDPS       Y4, Y3, Y3
+
+one3unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one3linear
+	VXORPS Y4, Y4, Y4
+	VMAXPS Y4, Y1, Y1
+	VMAXPS Y4, Y2, Y2
+	VMAXPS Y4, Y3, Y3
+
+one3linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y5
+	VCMPPS       $0x03, Y1, Y1, Y4
+	VBLENDVPS    Y4, Y5, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y4
+	VBLENDVPS    Y4, Y5, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y4
+	VBLENDVPS    Y4, Y5, Y3, Y3
+	VMASKMOVPS   Y1, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y2, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y3, Y0, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R10
+	LEAQ         (CX)(R10*4), CX
+	DECQ         BX
+	JNZ          one3tile
+	VZEROUPPER
+	RET
+
+one4:
+	LEAQ    masks<>+0(SB), CX
+	NEGQ    DX
+	VMOVDQU 32(CX)(DX*4), Y0
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    128(AX), BX
+	MOVQ    72(AX), SI
+	SHLQ    $0x02, SI
+	MOVQ    80(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    96(AX), R8
+	SHLQ    $0x02, R8
+	MOVQ    104(AX), R9
+	SHLQ    $0x02, R9
+	LEAQ    (SI)(SI*2), R10
+
+one4tile:
+	CMPQ       144(AX), $0x00
+	JE         one4zero
+	MOVQ       DX, R11
+	VMASKMOVPS (R11), Y0, Y1
+	ADDQ       R9, R11
+	VMASKMOVPS (R11), Y0, Y2
+	ADDQ       R9, R11
+	VMASKMOVPS (R11), Y0, Y3
+	ADDQ       R9, R11
+	VMASKMOVPS (R11), Y0, Y4
+	JMP        one4go
+
+one4zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+
+one4go:
+	MOVQ CX, R11
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+one4k:
+	VMASKMOVPS   (R12), Y0, Y5
+	VBROADCASTSS (R11), Y6
+	VFMADD231PS  Y6, Y5, Y1
+	VBROADCASTSS (R11)(SI*1), Y6
+	VFMADD231PS  Y6, Y5, Y2
+	VBROADCASTSS (R11)(SI*2), Y6
+	VFMADD231PS  Y6, Y5, Y3
+	VBROADCASTSS (R11)(R10*1), Y6
+	VFMADD231PS  Y6, Y5, Y4
+	ADDQ         DI, R11
+	ADDQ         R8, R12
+	DECQ         R13
+	JNZ          one4k
+	MOVQ         160(AX), R11
+	TESTQ        R11, R11
+	JZ           one4unbiased
+	VMASKMOVPS   (R11), Y0, Y5
+	VADDPS       Y5, Y1, Y1
+	VADDPS       Y5, Y2, Y2
+	VADDPS       Y5, Y3, Y3
+	VADDPS       Y5, Y4, Y4
+
+one4unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one4linear
+	VXORPS Y5, Y5, Y5
+	VMAXPS Y5, Y1, Y1
+	VMAXPS Y5, Y2, Y2
+	VMAXPS Y5, Y3, Y3
+	VMAXPS Y5, Y4, Y4
+
+one4linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y6
+	VCMPPS       $0x03, Y1, Y1, Y5
+	VBLENDVPS    Y5, Y6, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y5
+	VBLENDVPS    Y5, Y6, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y5
+	VBLENDVPS    Y5, Y6, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y5
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMASKMOVPS   Y1, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y2, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y3, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y4, Y0, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R11
+	LEAQ         (CX)(R11*4), CX
+	DECQ         BX
+	JNZ          one4tile
+	VZEROUPPER
+	RET
+
+one5:
+	LEAQ    masks<>+0(SB), CX
+	NEGQ    DX
+	VMOVDQU 32(CX)(DX*4), Y0
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    128(AX), BX
+	MOVQ    72(AX), SI
+	SHLQ    $0x02, SI
+	MOVQ    80(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    96(AX), R8
+	SHLQ    $0x02, R8
+	MOVQ    104(AX), R9
+	SHLQ    $0x02, R9
+	LEAQ    (SI)(SI*2), R10
+
+one5tile:
+	CMPQ       144(AX), $0x00
+	JE         one5zero
+	MOVQ       DX, R11
+	VMASKMOVPS (R11), Y0, Y1
+	ADDQ       R9, R11
+	VMASKMOVPS (R11), Y0, Y2
+	ADDQ       R9, R11
+	VMASKMOVPS (R11), Y0, Y3
+	ADDQ       R9, R11
+	VMASKMOVPS (R11), Y0, Y4
+	ADDQ       R9, R11
+	VMASKMOVPS (R11), Y0, Y5
+	JMP        one5go
+
+one5zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+
+one5go:
+	MOVQ CX, R11
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+one5k:
+	VMASKMOVPS   (R12), Y0, Y6
+	VBROADCASTSS (R11), Y7
+	VFMADD231PS  Y7, Y6, Y1
+	VBROADCASTSS (R11)(SI*1), Y7
+	VFMADD231PS  Y7, Y6, Y2
+	VBROADCASTSS (R11)(SI*2), Y7
+	VFMADD231PS  Y7, Y6, Y3
+	VBROADCASTSS (R11)(R10*1), Y7
+	VFMADD231PS  Y7, Y6, Y4
+	VBROADCASTSS (R11)(SI*4), Y7
+	VFMADD231PS  Y7, Y6, Y5
+	ADDQ         DI, R11
+	ADDQ         R8, R12
+	DECQ         R13
+	JNZ          one5k
+	MOVQ         160(AX), R11
+	TESTQ        R11, R11
+	JZ           one5unbiased
+	VMASKMOVPS   (R11), Y0, Y6
+	VADDPS       Y6, Y1, Y1
+	VADDPS       Y6, Y2, Y2
+	VADDPS       Y6, Y3, Y3
+	VADDPS       Y6, Y4, Y4
+	VADDPS       Y6, Y5, Y5
+
+one5unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one5linear
+	VXORPS Y6, Y6, Y6
+	VMAXPS Y6, Y1, Y1
+	VMAXPS Y6, Y2, Y2
+	VMAXPS Y6, Y3, Y3
+	VMAXPS Y6, Y4, Y4
+	VMAXPS Y6, Y5, Y5
+
+one5linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y7
+	VCMPPS       $0x03, Y1, Y1, Y6
+	VBLENDVPS    Y6, Y7, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y6
+	VBLENDVPS    Y6, Y7, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y6
+	VBLENDVPS    Y6, Y7, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y6
+	VBLENDVPS    Y6, Y7, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y6
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMASKMOVPS   Y1, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y2, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y3, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y4, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y5, Y0, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R11
+	LEAQ         (CX)(R11*4), CX
+	DECQ         BX
+	JNZ          one5tile
+	VZEROUPPER
+	RET
+
+one6:
+	LEAQ    masks<>+0(SB), CX
+	NEGQ    DX
+	VMOVDQU 32(CX)(DX*4), Y0
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    128(AX), BX
+	MOVQ    72(AX), SI
+	SHLQ    $0x02, SI
+	MOVQ    80(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    96(AX), R8
+	SHLQ    $0x02, R8
+	MOVQ    104(AX), R9
+	SHLQ    $0x02, R9
+	LEAQ    (SI)(SI*2), R10
+	LEAQ    (SI)(SI*4), R11
+
+one6tile:
+	CMPQ       144(AX), $0x00
+	JE         one6zero
+	MOVQ       DX, R12
+	VMASKMOVPS (R12), Y0, Y1
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y2
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y3
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y4
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y5
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y6
+	JMP        one6go
+
+one6zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+
+one6go:
+	MOVQ CX, R12
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+one6k:
+	VMASKMOVPS   (R13), Y0, Y7
+	VBROADCASTSS (R12), Y8
+	VFMADD231PS  Y8, Y7, Y1
+	VBROADCASTSS (R12)(SI*1), Y8
+	VFMADD231PS  Y8, Y7, Y2
+	VBROADCASTSS (R12)(SI*2), Y8
+	VFMADD231PS  Y8, Y7, Y3
+	VBROADCASTSS (R12)(R10*1), Y8
+	VFMADD231PS  Y8, Y7, Y4
+	VBROADCASTSS (R12)(SI*4), Y8
+	VFMADD231PS  Y8, Y7, Y5
+	VBROADCASTSS (R12)(R11*1), Y8
+	VFMADD231PS  Y8, Y7, Y6
+	ADDQ         DI, R12
+	ADDQ         R8, R13
+	DECQ         R14
+	JNZ          one6k
+	MOVQ         160(AX), R12
+	TESTQ        R12, R12
+	JZ           one6unbiased
+	VMASKMOVPS   (R12), Y0, Y7
+	VADDPS       Y7, Y1, Y1
+	VADDPS       Y7, Y2, Y2
+	VADDPS       Y7, Y3, Y3
+	VADDPS       Y7, Y4, Y4
+	VADDPS       Y7, Y5, Y5
+	VADDPS       Y7, Y6, Y6
+
+one6unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one6linear
+	VXORPS Y7, Y7, Y7
+	VMAXPS Y7, Y1, Y1
+	VMAXPS Y7, Y2, Y2
+	VMAXPS Y7, Y3, Y3
+	VMAXPS Y7, Y4, Y4
+	VMAXPS Y7, Y5, Y5
+	VMAXPS Y7, Y6, Y6
+
+one6linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y8
+	VCMPPS       $0x03, Y1, Y1, Y7
+	VBLENDVPS    Y7, Y8, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y7
+	VBLENDVPS    Y7, Y8, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y7
+	VBLENDVPS    Y7, Y8, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y7
+	VBLENDVPS    Y7, Y8, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y7
+	VBLENDVPS    Y7, Y8, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y7
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VMASKMOVPS   Y1, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y2, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y3, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y4, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y5, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y6, Y0, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          one6tile
+	VZEROUPPER
+	RET
+
+one7:
+	LEAQ    masks<>+0(SB), CX
+	NEGQ    DX
+	VMOVDQU 32(CX)(DX*4), Y0
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    128(AX), BX
+	MOVQ    72(AX), SI
+	SHLQ    $0x02, SI
+	MOVQ    80(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    96(AX), R8
+	SHLQ    $0x02, R8
+	MOVQ    104(AX), R9
+	SHLQ    $0x02, R9
+	LEAQ    (SI)(SI*2), R10
+	LEAQ    (SI)(SI*4), R11
+
+one7tile:
+	CMPQ       144(AX), $0x00
+	JE         one7zero
+	MOVQ       DX, R12
+	VMASKMOVPS (R12), Y0, Y1
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y2
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y3
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y4
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y5
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y6
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y7
+	JMP        one7go
+
+one7zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+one7go:
+	MOVQ CX, R12
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+one7k:
+	VMASKMOVPS   (R13), Y0, Y8
+	VBROADCASTSS (R12), Y9
+	VFMADD231PS  Y9, Y8, Y1
+	VBROADCASTSS (R12)(SI*1), Y9
+	VFMADD231PS  Y9, Y8, Y2
+	VBROADCASTSS (R12)(SI*2), Y9
+	VFMADD231PS  Y9, Y8, Y3
+	VBROADCASTSS (R12)(R10*1), Y9
+	VFMADD231PS  Y9, Y8, Y4
+	VBROADCASTSS (R12)(SI*4), Y9
+	VFMADD231PS  Y9, Y8, Y5
+	VBROADCASTSS (R12)(R11*1), Y9
+	VFMADD231PS  Y9, Y8, Y6
+	VBROADCASTSS (R12)(R10*2), Y9
+	VFMADD231PS  Y9, Y8, Y7
+	ADDQ         DI, R12
+	ADDQ         R8, R13
+	DECQ         R14
+	JNZ          one7k
+	MOVQ         160(AX), R12
+	TESTQ        R12, R12
+	JZ           one7unbiased
+	VMASKMOVPS   (R12), Y0, Y8
+	VADDPS       Y8, Y1, Y1
+	VADDPS       Y8, Y2, Y2
+	VADDPS       Y8, Y3, Y3
+	VADDPS       Y8, Y4, Y4
+	VADDPS       Y8, Y5, Y5
+	VADDPS       Y8, Y6, Y6
+	VADDPS       Y8, Y7, Y7
+
+one7unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one7linear
+	VXORPS Y8, Y8, Y8
+	VMAXPS Y8, Y1, Y1
+	VMAXPS Y8, Y2, Y2
+	VMAXPS Y8, Y3, Y3
+	VMAXPS Y8, Y4, Y4
+	VMAXPS Y8, Y5, Y5
+	VMAXPS Y8, Y6, Y6
+	VMAXPS Y8, Y7, Y7
+
+one7linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y9
+	VCMPPS       $0x03, Y1, Y1, Y8
+	VBLENDVPS    Y8, Y9, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y8
+	VBLENDVPS    Y8, Y9, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y8
+	VBLENDVPS    Y8, Y9, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y8
+	VBLENDVPS    Y8, Y9, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y8
+	VBLENDVPS    Y8, Y9, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y8
+	VBLENDVPS    Y8, Y9, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y8
+	VBLENDVPS    Y8, Y9, Y7, Y7
+	VMASKMOVPS   Y1, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y2, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y3, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y4, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y5, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y6, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y7, Y0, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          one7tile
+	VZEROUPPER
+	RET
+
+one8:
+	LEAQ    masks<>+0(SB), CX
+	NEGQ    DX
+	VMOVDQU 32(CX)(DX*4), Y0
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    128(AX), BX
+	MOVQ    72(AX), SI
+	SHLQ    $0x02, SI
+	MOVQ    80(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    96(AX), R8
+	SHLQ    $0x02, R8
+	MOVQ    104(AX), R9
+	SHLQ    $0x02, R9
+	LEAQ    (SI)(SI*2), R10
+	LEAQ    (SI)(SI*4), R11
+
+one8tile:
+	CMPQ       144(AX), $0x00
+	JE         one8zero
+	MOVQ       DX, R12
+	VMASKMOVPS (R12), Y0, Y1
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y2
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y3
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y4
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y5
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y6
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y7
+	ADDQ       R9, R12
+	VMASKMOVPS (R12), Y0, Y8
+	JMP        one8go
+
+one8zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+
+one8go:
+	MOVQ CX, R12
+	LEAQ (R12)(R10*2), R15
+	ADDQ SI, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+one8k:
+	VMASKMOVPS   (R13), Y0, Y9
+	VBROADCASTSS (R12), Y10
+	VFMADD231PS  Y10, Y9, Y1
+	VBROADCASTSS (R12)(SI*1), Y10
+	VFMADD231PS  Y10, Y9, Y2
+	VBROADCASTSS (R12)(SI*2), Y10
+	VFMADD231PS  Y10, Y9, Y3
+	VBROADCASTSS (R12)(R10*1), Y10
+	VFMADD231PS  Y10, Y9, Y4
+	VBROADCASTSS (R12)(SI*4), Y10
+	VFMADD231PS  Y10, Y9, Y5
+	VBROADCASTSS (R12)(R11*1), Y10
+	VFMADD231PS  Y10, Y9, Y6
+	VBROADCASTSS (R12)(R10*2), Y10
+	VFMADD231PS  Y10, Y9, Y7
+	VBROADCASTSS (R15), Y10
+	VFMADD231PS  Y10, Y9, Y8
+	ADDQ         DI, R12
+	ADDQ         DI, R15
+	ADDQ         R8, R13
+	DECQ         R14
+	JNZ          one8k
+	MOVQ         160(AX), R12
+	TESTQ        R12, R12
+	JZ           one8unbiased
+	VMASKMOVPS   (R12), Y0, Y9
+	VADDPS       Y9, Y1, Y1
+	VADDPS       Y9, Y2, Y2
+	VADDPS       Y9, Y3, Y3
+	VADDPS       Y9, Y4, Y4
+	VADDPS       Y9, Y5, Y5
+	VADDPS       Y9, Y6, Y6
+	VADDPS       Y9, Y7, Y7
+	VADDPS       Y9, Y8, Y8
+
+one8unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one8linear
+	VXORPS Y9, Y9, Y9
+	VMAXPS Y9, Y1, Y1
+	VMAXPS Y9, Y2, Y2
+	VMAXPS Y9, Y3, Y3
+	VMAXPS Y9, Y4, Y4
+	VMAXPS Y9, Y5, Y5
+	VMAXPS Y9, Y6, Y6
+	VMAXPS Y9, Y7, Y7
+	VMAXPS Y9, Y8, Y8
+
+one8linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y10
+	VCMPPS       $0x03, Y1, Y1, Y9
+	VBLENDVPS    Y9, Y10, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y9
+	VBLENDVPS    Y9, Y10, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y9
+	VBLENDVPS    Y9, Y10, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y9
+	VBLENDVPS    Y9, Y10, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y9
+	VBLENDVPS    Y9, Y10, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y9
+	VBLENDVPS    Y9, Y10, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y9
+	VBLENDVPS    Y9, Y10, Y7, Y7
+	VCMPPS       $0x03, Y8, Y8, Y9
+	VBLENDVPS    Y9, Y10, Y8, Y8
+	VMASKMOVPS   Y1, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y2, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y3, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y4, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y5, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y6, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y7, Y0, (DX)
+	ADDQ         R9, DX
+	VMASKMOVPS   Y8, Y0, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          one8tile
+	VZEROUPPER
+	RET
+
+both1:
+	LEAQ    masks<>+0(SB), CX
+	NEGQ    DX
+	VMOVDQU 32(CX)(DX*4), Y0
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    128(AX), BX
+	MOVQ    72(AX), SI
+	SHLQ    $0x02, SI
+	MOVQ    80(AX), SI
+	SHLQ    $0x02, SI
+	MOVQ    96(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    104(AX), R8
+	SHLQ    $0x02, R8
+
+both1tile:
+	CMPQ       144(AX), $0x00
+	JE         both1zero
+	MOVQ       DX, R9
+	VMOVUPS    (R9), Y1
+	VMASKMOVPS 32(R9), Y0, Y2
+	JMP        both1go
+
+both1zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+
+both1go:
+	MOVQ CX, R9
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
+
+both1k:
+	VMOVUPS      (R10), Y3
+	VMASKMOVPS   32(R10), Y0, Y4
+	VBROADCASTSS (R9), Y5
+	VFMADD231PS  Y5, Y3, Y1
+	VFMADD231PS  Y5, Y4, Y2
+	ADDQ         SI, R9
+	ADDQ         DI, R10
+	DECQ         R11
+	JNZ          both1k
+	MOVQ         160(AX), R9
+	TESTQ        R9, R9
+	JZ           both1unbiased
+	VMOVUPS      (R9), Y3
+	VADDPS       Y3, Y1, Y1
+	VMASKMOVPS   32(R9), Y0, Y3
+	VADDPS       Y3, Y2, Y2
+
+both1unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both1linear
+	VXORPS Y3, Y3, Y3
+	VMAXPS Y3, Y1, Y1
+	VMAXPS Y3, Y2, Y2
+
+both1linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y4
+	VCMPPS       $0x03, Y1, Y1, Y3
+	VBLENDVPS    Y3, Y4, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y3
+	VBLENDVPS    Y3, Y4, Y2, Y2
+	VMOVUPS      Y1, (DX)
+	VMASKMOVPS   Y2, Y0, 32(DX)
+	ADDQ         R8, DX
+	MOVQ         88(AX), R9
+	LEAQ         (CX)(R9*4), CX
+	DECQ         BX
+	JNZ          both1tile
 	VZEROUPPER
 	RET
 
@@ -278,18 +969,18 @@ both2:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    120(AX), BX
+	MOVQ    128(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
 	SHLQ    $0x02, DI
-	MOVQ    88(AX), R8
+	MOVQ    96(AX), R8
 	SHLQ    $0x02, R8
-	MOVQ    96(AX), R9
+	MOVQ    104(AX), R9
 	SHLQ    $0x02, R9
 
 both2tile:
-	CMPQ       136(AX), $0x00
+	CMPQ       144(AX), $0x00
 	JE         both2zero
 	MOVQ       DX, R10
 	VMOVUPS    (R10), Y1
@@ -308,7 +999,7 @@ both2zero:
 both2go:
 	MOVQ CX, R10
 	MOVQ 24(AX), R11
-	MOVQ 104(AX), R12
+	MOVQ 112(AX), R12
 
 both2k:
 	VMOVUPS      (R11), Y5
@@ -323,165 +1014,45 @@ both2k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          both2k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y5
-	VCMPPS       $0x03, Y1, Y1, Y6
-	VBLENDVPS    Y6, Y5, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y6
-	VBLENDVPS    Y6, Y5, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y6
-	VBLENDVPS    Y6, Y5, Y3, Y3
-	VCMPPS       $0x03, Y4, Y4, Y6
-	VBLENDVPS    Y6, Y5, Y4, Y4
+	MOVQ         160(AX), R10
+	TESTQ        R10, R10
+	JZ           both2unbiased
+	VMOVUPS      (R10), Y5
+	VADDPS       Y5, Y1, Y1
+	VADDPS       Y5, Y3, Y3
+	VMASKMOVPS   32(R10), Y0, Y5
+	VADDPS       Y5, Y2, Y2
+	VADDPS       Y5, Y4, Y4
+
+both2unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both2linear
+	VXORPS Y5, Y5, Y5
+	VMAXPS Y5, Y1, Y1
+	VMAXPS Y5, Y2, Y2
+	VMAXPS Y5, Y3, Y3
+	VMAXPS Y5, Y4, Y4
+
+both2linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y6
+	VCMPPS       $0x03, Y1, Y1, Y5
+	VBLENDVPS    Y5, Y6, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y5
+	VBLENDVPS    Y5, Y6, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y5
+	VBLENDVPS    Y5, Y6, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y5
+	VBLENDVPS    Y5, Y6, Y4, Y4
 	VMOVUPS      Y1, (DX)
 	VMASKMOVPS   Y2, Y0, 32(DX)
 	ADDQ         R9, DX
 	VMOVUPS      Y3, (DX)
 	VMASKMOVPS   Y4, Y0, 32(DX)
 	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
+	MOVQ         88(AX), R10
+	LEAQ         (CX)(R10*4), CX
 	DECQ         BX
 	JNZ          both2tile
-	VZEROUPPER
-	RET
-
-twofull2:
-	MOVQ (AX), CX
-	MOVQ 48(AX), DX
-	MOVQ 120(AX), BX
-	MOVQ 72(AX), SI
-	SHLQ $0x02, SI
-	MOVQ 80(AX), DI
-	SHLQ $0x02, DI
-	MOVQ 88(AX), R8
-	SHLQ $0x02, R8
-	MOVQ 96(AX), R9
-	SHLQ $0x02, R9
-
-twofull2tile:
-	CMPQ    136(AX), $0x00
-	JE      twofull2zero
-	MOVQ    DX, R10
-	VMOVUPS (R10), Y0
-	VMOVUPS 32(R10), Y1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Y2
-	VMOVUPS 32(R10), Y3
-	JMP     twofull2go
-
-twofull2zero:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-
-twofull2go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 104(AX), R12
-
-twofull2k:
-	VMOVUPS      (R11), Y4
-	VMOVUPS      32(R11), Y5
-	VBROADCASTSS (R10), Y6
-	VFMADD231PS  Y6, Y4, Y0
-	VFMADD231PS  Y6, Y5, Y1
-	VBROADCASTSS (R10)(SI*1), Y6
-	VFMADD231PS  Y6, Y4, Y2
-	VFMADD231PS  Y6, Y5, Y3
-	ADDQ         DI, R10
-	ADDQ         R8, R11
-	DECQ         R12
-	JNZ          twofull2k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y4
-	VCMPPS       $0x03, Y0, Y0, Y5
-	VBLENDVPS    Y5, Y4, Y0, Y0
-	VCMPPS       $0x03, Y1, Y1, Y5
-	VBLENDVPS    Y5, Y4, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y5
-	VBLENDVPS    Y5, Y4, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y5
-	VBLENDVPS    Y5, Y4, Y3, Y3
-	VMOVUPS      Y0, (DX)
-	VMOVUPS      Y1, 32(DX)
-	ADDQ         R9, DX
-	VMOVUPS      Y2, (DX)
-	VMOVUPS      Y3, 32(DX)
-	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	DECQ         BX
-	JNZ          twofull2tile
-	VZEROUPPER
-	RET
-
-one3:
-	LEAQ    masks<>+0(SB), CX
-	NEGQ    DX
-	VMOVDQU 32(CX)(DX*4), Y0
-	MOVQ    (AX), CX
-	MOVQ    48(AX), DX
-	MOVQ    120(AX), BX
-	MOVQ    72(AX), SI
-	SHLQ    $0x02, SI
-	MOVQ    80(AX), DI
-	SHLQ    $0x02, DI
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    96(AX), R9
-	SHLQ    $0x02, R9
-
-one3tile:
-	CMPQ       136(AX), $0x00
-	JE         one3zero
-	MOVQ       DX, R10
-	VMASKMOVPS (R10), Y0, Y1
-	ADDQ       R9, R10
-	VMASKMOVPS (R10), Y0, Y2
-	ADDQ       R9, R10
-	VMASKMOVPS (R10), Y0, Y3
-	JMP        one3go
-
-one3zero:
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-
-one3go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 104(AX), R12
-
-one3k:
-	VMASKMOVPS   (R11), Y0, Y4
-	VBROADCASTSS (R10), Y5
-	VFMADD231PS  Y5, Y4, Y1
-	VBROADCASTSS (R10)(SI*1), Y5
-	VFMADD231PS  Y5, Y4, Y2
-	VBROADCASTSS (R10)(SI*2), Y5
-	VFMADD231PS  Y5, Y4, Y3
-	ADDQ         DI, R10
-	ADDQ         R8, R11
-	DECQ         R12
-	JNZ          one3k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y4
-	VCMPPS       $0x03, Y1, Y1, Y5
-	VBLENDVPS    Y5, Y4, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y5
-	VBLENDVPS    Y5, Y4, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y5
-	VBLENDVPS    Y5, Y4, Y3, Y3
-	VMASKMOVPS   Y1, Y0, (DX)
-	ADDQ         R9, DX
-	VMASKMOVPS   Y2, Y0, (DX)
-	ADDQ         R9, DX
-	VMASKMOVPS   Y3, Y0, (DX)
-	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	DECQ         BX
-	JNZ          one3tile
 	VZEROUPPER
 	RET
 
@@ -491,18 +1062,18 @@ both3:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    120(AX), BX
+	MOVQ    128(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
 	SHLQ    $0x02, DI
-	MOVQ    88(AX), R8
+	MOVQ    96(AX), R8
 	SHLQ    $0x02, R8
-	MOVQ    96(AX), R9
+	MOVQ    104(AX), R9
 	SHLQ    $0x02, R9
 
 both3tile:
-	CMPQ       136(AX), $0x00
+	CMPQ       144(AX), $0x00
 	JE         both3zero
 	MOVQ       DX, R10
 	VMOVUPS    (R10), Y1
@@ -526,7 +1097,7 @@ both3zero:
 both3go:
 	MOVQ CX, R10
 	MOVQ 24(AX), R11
-	MOVQ 104(AX), R12
+	MOVQ 112(AX), R12
 
 both3k:
 	VMOVUPS      (R11), Y7
@@ -544,19 +1115,43 @@ both3k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          both3k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y7
-	VCMPPS       $0x03, Y1, Y1, Y8
-	VBLENDVPS    Y8, Y7, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y8
-	VBLENDVPS    Y8, Y7, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y8
-	VBLENDVPS    Y8, Y7, Y3, Y3
-	VCMPPS       $0x03, Y4, Y4, Y8
-	VBLENDVPS    Y8, Y7, Y4, Y4
-	VCMPPS       $0x03, Y5, Y5, Y8
-	VBLENDVPS    Y8, Y7, Y5, Y5
-	VCMPPS       $0x03, Y6, Y6, Y8
-	VBLENDVPS    Y8, Y7, Y6, Y6
+	MOVQ         160(AX), R10
+	TESTQ        R10, R10
+	JZ           both3unbiased
+	VMOVUPS      (R10), Y7
+	VADDPS       Y7, Y1, Y1
+	VADDPS       Y7, Y3, Y3
+	VADDPS       Y7, Y5, Y5
+	VMASKMOVPS   32(R10), Y0, Y7
+	VADDPS       Y7, Y2, Y2
+	VADDPS       Y7, Y4, Y4
+	VADDPS       Y7, Y6, Y6
+
+both3unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both3linear
+	VXORPS Y7, Y7, Y7
+	VMAXPS Y7, Y1, Y1
+	VMAXPS Y7, Y2, Y2
+	VMAXPS Y7, Y3, Y3
+	VMAXPS Y7, Y4, Y4
+	VMAXPS Y7, Y5, Y5
+	VMAXPS Y7, Y6, Y6
+
+both3linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y8
+	VCMPPS       $0x03, Y1, Y1, Y7
+	VBLENDVPS    Y7, Y8, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y7
+	VBLENDVPS    Y7, Y8, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y7
+	VBLENDVPS    Y7, Y8, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y7
+	VBLENDVPS    Y7, Y8, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y7
+	VBLENDVPS    Y7, Y8, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y7
+	VBLENDVPS    Y7, Y8, Y6, Y6
 	VMOVUPS      Y1, (DX)
 	VMASKMOVPS   Y2, Y0, 32(DX)
 	ADDQ         R9, DX
@@ -566,178 +1161,10 @@ both3k:
 	VMOVUPS      Y5, (DX)
 	VMASKMOVPS   Y6, Y0, 32(DX)
 	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
+	MOVQ         88(AX), R10
+	LEAQ         (CX)(R10*4), CX
 	DECQ         BX
 	JNZ          both3tile
-	VZEROUPPER
-	RET
-
-twofull3:
-	MOVQ (AX), CX
-	MOVQ 48(AX), DX
-	MOVQ 120(AX), BX
-	MOVQ 72(AX), SI
-	SHLQ $0x02, SI
-	MOVQ 80(AX), DI
-	SHLQ $0x02, DI
-	MOVQ 88(AX), R8
-	SHLQ $0x02, R8
-	MOVQ 96(AX), R9
-	SHLQ $0x02, R9
-
-twofull3tile:
-	CMPQ    136(AX), $0x00
-	JE      twofull3zero
-	MOVQ    DX, R10
-	VMOVUPS (R10), Y0
-	VMOVUPS 32(R10), Y1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Y2
-	VMOVUPS 32(R10), Y3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Y4
-	VMOVUPS 32(R10), Y5
-	JMP     twofull3go
-
-twofull3zero:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-
-twofull3go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 104(AX), R12
-
-twofull3k:
-	VMOVUPS      (R11), Y6
-	VMOVUPS      32(R11), Y7
-	VBROADCASTSS (R10), Y8
-	VFMADD231PS  Y8, Y6, Y0
-	VFMADD231PS  Y8, Y7, Y1
-	VBROADCASTSS (R10)(SI*1), Y8
-	VFMADD231PS  Y8, Y6, Y2
-	VFMADD231PS  Y8, Y7, Y3
-	VBROADCASTSS (R10)(SI*2), Y8
-	VFMADD231PS  Y8, Y6, Y4
-	VFMADD231PS  Y8, Y7, Y5
-	ADDQ         DI, R10
-	ADDQ         R8, R11
-	DECQ         R12
-	JNZ          twofull3k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y6
-	VCMPPS       $0x03, Y0, Y0, Y7
-	VBLENDVPS    Y7, Y6, Y0, Y0
-	VCMPPS       $0x03, Y1, Y1, Y7
-	VBLENDVPS    Y7, Y6, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y7
-	VBLENDVPS    Y7, Y6, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y7
-	VBLENDVPS    Y7, Y6, Y3, Y3
-	VCMPPS       $0x03, Y4, Y4, Y7
-	VBLENDVPS    Y7, Y6, Y4, Y4
-	VCMPPS       $0x03, Y5, Y5, Y7
-	VBLENDVPS    Y7, Y6, Y5, Y5
-	VMOVUPS      Y0, (DX)
-	VMOVUPS      Y1, 32(DX)
-	ADDQ         R9, DX
-	VMOVUPS      Y2, (DX)
-	VMOVUPS      Y3, 32(DX)
-	ADDQ         R9, DX
-	VMOVUPS      Y4, (DX)
-	VMOVUPS      Y5, 32(DX)
-	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	DECQ         BX
-	JNZ          twofull3tile
-	VZEROUPPER
-	RET
-
-one4:
-	LEAQ    masks<>+0(SB), CX
-	NEGQ    DX
-	VMOVDQU 32(CX)(DX*4), Y0
-	MOVQ    (AX), CX
-	MOVQ    48(AX), DX
-	MOVQ    120(AX), BX
-	MOVQ    72(AX), SI
-	SHLQ    $0x02, SI
-	MOVQ    80(AX), DI
-	SHLQ    $0x02, DI
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    96(AX), R9
-	SHLQ    $0x02, R9
-	LEAQ    (SI)(SI*2), R10
-
-one4tile:
-	CMPQ       136(AX), $0x00
-	JE         one4zero
-	MOVQ       DX, R11
-	VMASKMOVPS (R11), Y0, Y1
-	ADDQ       R9, R11
-	VMASKMOVPS (R11), Y0, Y2
-	ADDQ       R9, R11
-	VMASKMOVPS (R11), Y0, Y3
-	ADDQ       R9, R11
-	VMASKMOVPS (R11), Y0, Y4
-	JMP        one4go
-
-one4zero:
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-
-one4go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 104(AX), R13
-
-one4k:
-	VMASKMOVPS   (R12), Y0, Y5
-	VBROADCASTSS (R11), Y6
-	VFMADD231PS  Y6, Y5, Y1
-	VBROADCASTSS (R11)(SI*1), Y6
-	VFMADD231PS  Y6, Y5, Y2
-	VBROADCASTSS (R11)(SI*2), Y6
-	VFMADD231PS  Y6, Y5, Y3
-	VBROADCASTSS (R11)(R10*1), Y6
-	VFMADD231PS  Y6, Y5, Y4
-	ADDQ         DI, R11
-	ADDQ         R8, R12
-	DECQ         R13
-	JNZ          one4k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y5
-	VCMPPS       $0x03, Y1, Y1, Y6
-	VBLENDVPS    Y6, Y5, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y6
-	VBLENDVPS    Y6, Y5, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y6
-	VBLENDVPS    Y6, Y5, Y3, Y3
-	VCMPPS       $0x03, Y4, Y4, Y6
-	VBLENDVPS    Y6, Y5, Y4, Y4
-	VMASKMOVPS   Y1, Y0, (DX)
-	ADDQ         R9, DX
-	VMASKMOVPS   Y2, Y0, (DX)
-	ADDQ         R9, DX
-	VMASKMOVPS   Y3, Y0, (DX)
-	ADDQ         R9, DX
-	VMASKMOVPS   Y4, Y0, (DX)
-	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	DECQ         BX
-	JNZ          one4tile
 	VZEROUPPER
 	RET
 
@@ -747,19 +1174,19 @@ both4:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    120(AX), BX
+	MOVQ    128(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
 	SHLQ    $0x02, DI
-	MOVQ    88(AX), R8
+	MOVQ    96(AX), R8
 	SHLQ    $0x02, R8
-	MOVQ    96(AX), R9
+	MOVQ    104(AX), R9
 	SHLQ    $0x02, R9
 	LEAQ    (SI)(SI*2), R10
 
 both4tile:
-	CMPQ       136(AX), $0x00
+	CMPQ       144(AX), $0x00
 	JE         both4zero
 	MOVQ       DX, R11
 	VMOVUPS    (R11), Y1
@@ -788,7 +1215,7 @@ both4zero:
 both4go:
 	MOVQ CX, R11
 	MOVQ 24(AX), R12
-	MOVQ 104(AX), R13
+	MOVQ 112(AX), R13
 
 both4k:
 	VMOVUPS      (R12), Y9
@@ -809,23 +1236,51 @@ both4k:
 	ADDQ         R8, R12
 	DECQ         R13
 	JNZ          both4k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y9
-	VCMPPS       $0x03, Y1, Y1, Y10
-	VBLENDVPS    Y10, Y9, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y10
-	VBLENDVPS    Y10, Y9, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y10
-	VBLENDVPS    Y10, Y9, Y3, Y3
-	VCMPPS       $0x03, Y4, Y4, Y10
-	VBLENDVPS    Y10, Y9, Y4, Y4
-	VCMPPS       $0x03, Y5, Y5, Y10
-	VBLENDVPS    Y10, Y9, Y5, Y5
-	VCMPPS       $0x03, Y6, Y6, Y10
-	VBLENDVPS    Y10, Y9, Y6, Y6
-	VCMPPS       $0x03, Y7, Y7, Y10
-	VBLENDVPS    Y10, Y9, Y7, Y7
-	VCMPPS       $0x03, Y8, Y8, Y10
-	VBLENDVPS    Y10, Y9, Y8, Y8
+	MOVQ         160(AX), R11
+	TESTQ        R11, R11
+	JZ           both4unbiased
+	VMOVUPS      (R11), Y9
+	VADDPS       Y9, Y1, Y1
+	VADDPS       Y9, Y3, Y3
+	VADDPS       Y9, Y5, Y5
+	VADDPS       Y9, Y7, Y7
+	VMASKMOVPS   32(R11), Y0, Y9
+	VADDPS       Y9, Y2, Y2
+	VADDPS       Y9, Y4, Y4
+	VADDPS       Y9, Y6, Y6
+	VADDPS       Y9, Y8, Y8
+
+both4unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both4linear
+	VXORPS Y9, Y9, Y9
+	VMAXPS Y9, Y1, Y1
+	VMAXPS Y9, Y2, Y2
+	VMAXPS Y9, Y3, Y3
+	VMAXPS Y9, Y4, Y4
+	VMAXPS Y9, Y5, Y5
+	VMAXPS Y9, Y6, Y6
+	VMAXPS Y9, Y7, Y7
+	VMAXPS Y9, Y8, Y8
+
+both4linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y10
+	VCMPPS       $0x03, Y1, Y1, Y9
+	VBLENDVPS    Y9, Y10, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y9
+	VBLENDVPS    Y9, Y10, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y9
+	VBLENDVPS    Y9, Y10, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y9
+	VBLENDVPS    Y9, Y10, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y9
+	VBLENDVPS    Y9, Y10, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y9
+	VBLENDVPS    Y9, Y10, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y9
+	VBLENDVPS    Y9, Y10, Y7, Y7
+	VCMPPS       $0x03, Y8, Y8, Y9
+	VBLENDVPS    Y9, Y10, Y8, Y8
 	VMOVUPS      Y1, (DX)
 	VMASKMOVPS   Y2, Y0, 32(DX)
 	ADDQ         R9, DX
@@ -838,206 +1293,10 @@ both4k:
 	VMOVUPS      Y7, (DX)
 	VMASKMOVPS   Y8, Y0, 32(DX)
 	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
+	MOVQ         88(AX), R11
+	LEAQ         (CX)(R11*4), CX
 	DECQ         BX
 	JNZ          both4tile
-	VZEROUPPER
-	RET
-
-twofull4:
-	MOVQ (AX), CX
-	MOVQ 48(AX), DX
-	MOVQ 120(AX), BX
-	MOVQ 72(AX), SI
-	SHLQ $0x02, SI
-	MOVQ 80(AX), DI
-	SHLQ $0x02, DI
-	MOVQ 88(AX), R8
-	SHLQ $0x02, R8
-	MOVQ 96(AX), R9
-	SHLQ $0x02, R9
-	LEAQ (SI)(SI*2), R10
-
-twofull4tile:
-	CMPQ    136(AX), $0x00
-	JE      twofull4zero
-	MOVQ    DX, R11
-	VMOVUPS (R11), Y0
-	VMOVUPS 32(R11), Y1
-	ADDQ    R9, R11
-	VMOVUPS (R11), Y2
-	VMOVUPS 32(R11), Y3
-	ADDQ    R9, R11
-	VMOVUPS (R11), Y4
-	VMOVUPS 32(R11), Y5
-	ADDQ    R9, R11
-	VMOVUPS (R11), Y6
-	VMOVUPS 32(R11), Y7
-	JMP     twofull4go
-
-twofull4zero:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-
-twofull4go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 104(AX), R13
-
-twofull4k:
-	VMOVUPS      (R12), Y8
-	VMOVUPS      32(R12), Y9
-	VBROADCASTSS (R11), Y10
-	VFMADD231PS  Y10, Y8, Y0
-	VFMADD231PS  Y10, Y9, Y1
-	VBROADCASTSS (R11)(SI*1), Y10
-	VFMADD231PS  Y10, Y8, Y2
-	VFMADD231PS  Y10, Y9, Y3
-	VBROADCASTSS (R11)(SI*2), Y10
-	VFMADD231PS  Y10, Y8, Y4
-	VFMADD231PS  Y10, Y9, Y5
-	VBROADCASTSS (R11)(R10*1), Y10
-	VFMADD231PS  Y10, Y8, Y6
-	VFMADD231PS  Y10, Y9, Y7
-	ADDQ         DI, R11
-	ADDQ         R8, R12
-	DECQ         R13
-	JNZ          twofull4k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y8
-	VCMPPS       $0x03, Y0, Y0, Y9
-	VBLENDVPS    Y9, Y8, Y0, Y0
-	VCMPPS       $0x03, Y1, Y1, Y9
-	VBLENDVPS    Y9, Y8, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y9
-	VBLENDVPS    Y9, Y8, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y9
-	VBLENDVPS    Y9, Y8, Y3, Y3
-	VCMPPS       $0x03, Y4, Y4, Y9
-	VBLENDVPS    Y9, Y8, Y4, Y4
-	VCMPPS       $0x03, Y5, Y5, Y9
-	VBLENDVPS    Y9, Y8, Y5, Y5
-	VCMPPS       $0x03, Y6, Y6, Y9
-	VBLENDVPS    Y9, Y8, Y6, Y6
-	VCMPPS       $0x03, Y7, Y7, Y9
-	VBLENDVPS    Y9, Y8, Y7, Y7
-	VMOVUPS      Y0, (DX)
-	VMOVUPS      Y1, 32(DX)
-	ADDQ         R9, DX
-	VMOVUPS      Y2, (DX)
-	VMOVUPS      Y3, 32(DX)
-	ADDQ         R9, DX
-	VMOVUPS      Y4, (DX)
-	VMOVUPS      Y5, 32(DX)
-	ADDQ         R9, DX
-	VMOVUPS      Y6, (DX)
-	VMOVUPS      Y7, 32(DX)
-	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	DECQ         BX
-	JNZ          twofull4tile
-	VZEROUPPER
-	RET
-
-one5:
-	LEAQ    masks<>+0(SB), CX
-	NEGQ    DX
-	VMOVDQU 32(CX)(DX*4), Y0
-	MOVQ    (AX), CX
-	MOVQ    48(AX), DX
-	MOVQ    120(AX), BX
-	MOVQ    72(AX), SI
-	SHLQ    $0x02, SI
-	MOVQ    80(AX), DI
-	SHLQ    $0x02, DI
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    96(AX), R9
-	SHLQ    $0x02, R9
-	LEAQ    (SI)(SI*2), R10
-
-one5tile:
-	CMPQ       136(AX), $0x00
-	JE         one5zero
-	MOVQ       DX, R11
-	VMASKMOVPS (R11), Y0, Y1
-	ADDQ       R9, R11
-	VMASKMOVPS (R11), Y0, Y2
-	ADDQ       R9, R11
-	VMASKMOVPS (R11), Y0, Y3
-	ADDQ       R9, R11
-	VMASKMOVPS (R11), Y0, Y4
-	ADDQ       R9, R11
-	VMASKMOVPS (R11), Y0, Y5
-	JMP        one5go
-
-one5zero:
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-
-one5go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 104(AX), R13
-
-one5k:
-	VMASKMOVPS   (R12), Y0, Y6
-	VBROADCASTSS (R11), Y7
-	VFMADD231PS  Y7, Y6, Y1
-	VBROADCASTSS (R11)(SI*1), Y7
-	VFMADD231PS  Y7, Y6, Y2
-	VBROADCASTSS (R11)(SI*2), Y7
-	VFMADD231PS  Y7, Y6, Y3
-	VBROADCASTSS (R11)(R10*1), Y7
-	VFMADD231PS  Y7, Y6, Y4
-	VBROADCASTSS (R11)(SI*4), Y7
-	VFMADD231PS  Y7, Y6, Y5
-	ADDQ         DI, R11
-	ADDQ         R8, R12
-	DECQ         R13
-	JNZ          one5k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y6
-	VCMPPS       $0x03, Y1, Y1, Y7
-	VBLENDVPS    Y7, Y6, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y7
-	VBLENDVPS    Y7, Y6, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y7
-	VBLENDVPS    Y7, Y6, Y3, Y3
-	VCMPPS       $0x03, Y4, Y4, Y7
-	VBLENDVPS    Y7, Y6, Y4, Y4
-	VCMPPS       $0x03, Y5, Y5, Y7
-	VBLENDVPS    Y7, Y6, Y5, Y5
-	VMASKMOVPS   Y1, Y0, (DX)
-	ADDQ         R9, DX
-	VMASKMOVPS   Y2, Y0, (DX)
-	ADDQ         R9, DX
-	VMASKMOVPS   Y3, Y0, (DX)
-	ADDQ         R9, DX
-	VMASKMOVPS   Y4, Y0, (DX)
-	ADDQ         R9, DX
-	VMASKMOVPS   Y5, Y0, (DX)
-	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	DECQ         BX
-	JNZ          one5tile
 	VZEROUPPER
 	RET
 
@@ -1047,19 +1306,19 @@ both5:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    120(AX), BX
+	MOVQ    128(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
 	SHLQ    $0x02, DI
-	MOVQ    88(AX), R8
+	MOVQ    96(AX), R8
 	SHLQ    $0x02, R8
-	MOVQ    96(AX), R9
+	MOVQ    104(AX), R9
 	SHLQ    $0x02, R9
 	LEAQ    (SI)(SI*2), R10
 
 both5tile:
-	CMPQ       136(AX), $0x00
+	CMPQ       144(AX), $0x00
 	JE         both5zero
 	MOVQ       DX, R11
 	VMOVUPS    (R11), Y1
@@ -1093,7 +1352,7 @@ both5zero:
 both5go:
 	MOVQ CX, R11
 	MOVQ 24(AX), R12
-	MOVQ 104(AX), R13
+	MOVQ 112(AX), R13
 
 both5k:
 	VMOVUPS      (R12), Y11
@@ -1117,27 +1376,59 @@ both5k:
 	ADDQ         R8, R12
 	DECQ         R13
 	JNZ          both5k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y11
-	VCMPPS       $0x03, Y1, Y1, Y12
-	VBLENDVPS    Y12, Y11, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y12
-	VBLENDVPS    Y12, Y11, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y12
-	VBLENDVPS    Y12, Y11, Y3, Y3
-	VCMPPS       $0x03, Y4, Y4, Y12
-	VBLENDVPS    Y12, Y11, Y4, Y4
-	VCMPPS       $0x03, Y5, Y5, Y12
-	VBLENDVPS    Y12, Y11, Y5, Y5
-	VCMPPS       $0x03, Y6, Y6, Y12
-	VBLENDVPS    Y12, Y11, Y6, Y6
-	VCMPPS       $0x03, Y7, Y7, Y12
-	VBLENDVPS    Y12, Y11, Y7, Y7
-	VCMPPS       $0x03, Y8, Y8, Y12
-	VBLENDVPS    Y12, Y11, Y8, Y8
-	VCMPPS       $0x03, Y9, Y9, Y12
-	VBLENDVPS    Y12, Y11, Y9, Y9
-	VCMPPS       $0x03, Y10, Y10, Y12
-	VBLENDVPS    Y12, Y11, Y10, Y10
+	MOVQ         160(AX), R11
+	TESTQ        R11, R11
+	JZ           both5unbiased
+	VMOVUPS      (R11), Y11
+	VADDPS       Y11, Y1, Y1
+	VADDPS       Y11, Y3, Y3
+	VADDPS       Y11, Y5, Y5
+	VADDPS       Y11, Y7, Y7
+	VADDPS       Y11, Y9, Y9
+	VMASKMOVPS   32(R11), Y0, Y11
+	VADDPS       Y11, Y2, Y2
+	VADDPS       Y11, Y4, Y4
+	VADDPS       Y11, Y6, Y6
+	VADDPS       Y11, Y8, Y8
+	VADDPS       Y11, Y10, Y10
+
+both5unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both5linear
+	VXORPS Y11, Y11, Y11
+	VMAXPS Y11, Y1, Y1
+	VMAXPS Y11, Y2, Y2
+	VMAXPS Y11, Y3, Y3
+	VMAXPS Y11, Y4, Y4
+	VMAXPS Y11, Y5, Y5
+	VMAXPS Y11, Y6, Y6
+	VMAXPS Y11, Y7, Y7
+	VMAXPS Y11, Y8, Y8
+	VMAXPS Y11, Y9, Y9
+	VMAXPS Y11, Y10, Y10
+
+both5linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y12
+	VCMPPS       $0x03, Y1, Y1, Y11
+	VBLENDVPS    Y11, Y12, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y11
+	VBLENDVPS    Y11, Y12, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y11
+	VBLENDVPS    Y11, Y12, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y11
+	VBLENDVPS    Y11, Y12, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y11
+	VBLENDVPS    Y11, Y12, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y11
+	VBLENDVPS    Y11, Y12, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y11
+	VBLENDVPS    Y11, Y12, Y7, Y7
+	VCMPPS       $0x03, Y8, Y8, Y11
+	VBLENDVPS    Y11, Y12, Y8, Y8
+	VCMPPS       $0x03, Y9, Y9, Y11
+	VBLENDVPS    Y11, Y12, Y9, Y9
+	VCMPPS       $0x03, Y10, Y10, Y11
+	VBLENDVPS    Y11, Y12, Y10, Y10
 	VMOVUPS      Y1, (DX)
 	VMASKMOVPS   Y2, Y0, 32(DX)
 	ADDQ         R9, DX
@@ -1153,234 +1444,10 @@ both5k:
 	VMOVUPS      Y9, (DX)
 	VMASKMOVPS   Y10, Y0, 32(DX)
 	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
+	MOVQ         88(AX), R11
+	LEAQ         (CX)(R11*4), CX
 	DECQ         BX
 	JNZ          both5tile
-	VZEROUPPER
-	RET
-
-twofull5:
-	MOVQ (AX), CX
-	MOVQ 48(AX), DX
-	MOVQ 120(AX), BX
-	MOVQ 72(AX), SI
-	SHLQ $0x02, SI
-	MOVQ 80(AX), DI
-	SHLQ $0x02, DI
-	MOVQ 88(AX), R8
-	SHLQ $0x02, R8
-	MOVQ 96(AX), R9
-	SHLQ $0x02, R9
-	LEAQ (SI)(SI*2), R10
-
-twofull5tile:
-	CMPQ    136(AX), $0x00
-	JE      twofull5zero
-	MOVQ    DX, R11
-	VMOVUPS (R11), Y0
-	VMOVUPS 32(R11), Y1
-	ADDQ    R9, R11
-	VMOVUPS (R11), Y2
-	VMOVUPS 32(R11), Y3
-	ADDQ    R9, R11
-	VMOVUPS (R11), Y4
-	VMOVUPS 32(R11), Y5
-	ADDQ    R9, R11
-	VMOVUPS (R11), Y6
-	VMOVUPS 32(R11), Y7
-	ADDQ    R9, R11
-	VMOVUPS (R11), Y8
-	VMOVUPS 32(R11), Y9
-	JMP     twofull5go
-
-twofull5zero:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	VXORPS Y8, Y8, Y8
-	VXORPS Y9, Y9, Y9
-
-twofull5go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 104(AX), R13
-
-twofull5k:
-	VMOVUPS      (R12), Y10
-	VMOVUPS      32(R12), Y11
-	VBROADCASTSS (R11), Y12
-	VFMADD231PS  Y12, Y10, Y0
-	VFMADD231PS  Y12, Y11, Y1
-	VBROADCASTSS (R11)(SI*1), Y12
-	VFMADD231PS  Y12, Y10, Y2
-	VFMADD231PS  Y12, Y11, Y3
-	VBROADCASTSS (R11)(SI*2), Y12
-	VFMADD231PS  Y12, Y10, Y4
-	VFMADD231PS  Y12, Y11, Y5
-	VBROADCASTSS (R11)(R10*1), Y12
-	VFMADD231PS  Y12, Y10, Y6
-	VFMADD231PS  Y12, Y11, Y7
-	VBROADCASTSS (R11)(SI*4), Y12
-	VFMADD231PS  Y12, Y10, Y8
-	VFMADD231PS  Y12, Y11, Y9
-	ADDQ         DI, R11
-	ADDQ         R8, R12
-	DECQ         R13
-	JNZ          twofull5k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y10
-	VCMPPS       $0x03, Y0, Y0, Y11
-	VBLENDVPS    Y11, Y10, Y0, Y0
-	VCMPPS       $0x03, Y1, Y1, Y11
-	VBLENDVPS    Y11, Y10, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y11
-	VBLENDVPS    Y11, Y10, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y11
-	VBLENDVPS    Y11, Y10, Y3, Y3
-	VCMPPS       $0x03, Y4, Y4, Y11
-	VBLENDVPS    Y11, Y10, Y4, Y4
-	VCMPPS       $0x03, Y5, Y5, Y11
-	VBLENDVPS    Y11, Y10, Y5, Y5
-	VCMPPS       $0x03, Y6, Y6, Y11
-	VBLENDVPS    Y11, Y10, Y6, Y6
-	VCMPPS       $0x03, Y7, Y7, Y11
-	VBLENDVPS    Y11, Y10, Y7, Y7
-	VCMPPS       $0x03, Y8, Y8, Y11
-	VBLENDVPS    Y11, Y10, Y8, Y8
-	VCMPPS       $0x03, Y9, Y9, Y11
-	VBLENDVPS    Y11, Y10, Y9, Y9
-	VMOVUPS      Y0, (DX)
-	VMOVUPS      Y1, 32(DX)
-	ADDQ         R9, DX
-	VMOVUPS      Y2, (DX)
-	VMOVUPS      Y3, 32(DX)
-	ADDQ         R9, DX
-	VMOVUPS      Y4, (DX)
-	VMOVUPS      Y5, 32(DX)
-	ADDQ         R9, DX
-	VMOVUPS      Y6, (DX)
-	VMOVUPS      Y7, 32(DX)
-	ADDQ         R9, DX
-	VMOVUPS      Y8, (DX)
-	VMOVUPS      Y9, 32(DX)
-	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	DECQ         BX
-	JNZ          twofull5tile
-	VZEROUPPER
-	RET
-
-one6:
-	LEAQ    masks<>+0(SB), CX
-	NEGQ    DX
-	VMOVDQU 32(CX)(DX*4), Y0
-	MOVQ    (AX), CX
-	MOVQ    48(AX), DX
-	MOVQ    120(AX), BX
-	MOVQ    72(AX), SI
-	SHLQ    $0x02, SI
-	MOVQ    80(AX), DI
-	SHLQ    $0x02, DI
-	MOVQ    88(AX), R8
-	SHLQ    $0x02, R8
-	MOVQ    96(AX), R9
-	SHLQ    $0x02, R9
-	LEAQ    (SI)(SI*2), R10
-	LEAQ    (SI)(SI*4), R11
-
-one6tile:
-	CMPQ       136(AX), $0x00
-	JE         one6zero
-	MOVQ       DX, R12
-	VMASKMOVPS (R12), Y0, Y1
-	ADDQ       R9, R12
-	VMASKMOVPS (R12), Y0, Y2
-	ADDQ       R9, R12
-	VMASKMOVPS (R12), Y0, Y3
-	ADDQ       R9, R12
-	VMASKMOVPS (R12), Y0, Y4
-	ADDQ       R9, R12
-	VMASKMOVPS (R12), Y0, Y5
-	ADDQ       R9, R12
-	VMASKMOVPS (R12), Y0, Y6
-	JMP        one6go
-
-one6zero:
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-
-one6go:
-	MOVQ CX, R12
-	MOVQ 24(AX), R13
-	MOVQ 104(AX), R14
-
-one6k:
-	VMASKMOVPS   (R13), Y0, Y7
-	VBROADCASTSS (R12), Y8
-	VFMADD231PS  Y8, Y7, Y1
-	VBROADCASTSS (R12)(SI*1), Y8
-	VFMADD231PS  Y8, Y7, Y2
-	VBROADCASTSS (R12)(SI*2), Y8
-	VFMADD231PS  Y8, Y7, Y3
-	VBROADCASTSS (R12)(R10*1), Y8
-	VFMADD231PS  Y8, Y7, Y4
-	VBROADCASTSS (R12)(SI*4), Y8
-	VFMADD231PS  Y8, Y7, Y5
-	VBROADCASTSS (R12)(R11*1), Y8
-	VFMADD231PS  Y8, Y7, Y6
-	ADDQ         DI, R12
-	ADDQ         R8, R13
-	DECQ         R14
-	JNZ          one6k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y7
-	VCMPPS       $0x03, Y1, Y1, Y8
-	VBLENDVPS    Y8, Y7, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y8
-	VBLENDVPS    Y8, Y7, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y8
-	VBLENDVPS    Y8, Y7, Y3, Y3
-	VCMPPS       $0x03, Y4, Y4, Y8
-	VBLENDVPS    Y8, Y7, Y4, Y4
-	VCMPPS       $0x03, Y5, Y5, Y8
-	VBLENDVPS    Y8, Y7, Y5, Y5
-	VCMPPS       $0x03, Y6, Y6, Y8
-	VBLENDVPS    Y8, Y7, Y6, Y6
-	VMASKMOVPS   Y1, Y0, (DX)
-	ADDQ         R9, DX
-	VMASKMOVPS   Y2, Y0, (DX)
-	ADDQ         R9, DX
-	VMASKMOVPS   Y3, Y0, (DX)
-	ADDQ         R9, DX
-	VMASKMOVPS   Y4, Y0, (DX)
-	ADDQ         R9, DX
-	VMASKMOVPS   Y5, Y0, (DX)
-	ADDQ         R9, DX
-	VMASKMOVPS   Y6, Y0, (DX)
-	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	DECQ         BX
-	JNZ          one6tile
 	VZEROUPPER
 	RET
 
@@ -1390,20 +1457,20 @@ both6:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    120(AX), BX
+	MOVQ    128(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
 	SHLQ    $0x02, DI
-	MOVQ    88(AX), R8
+	MOVQ    96(AX), R8
 	SHLQ    $0x02, R8
-	MOVQ    96(AX), R9
+	MOVQ    104(AX), R9
 	SHLQ    $0x02, R9
 	LEAQ    (SI)(SI*2), R10
 	LEAQ    (SI)(SI*4), R11
 
 both6tile:
-	CMPQ       136(AX), $0x00
+	CMPQ       144(AX), $0x00
 	JE         both6zero
 	MOVQ       DX, R12
 	VMOVUPS    (R12), Y1
@@ -1442,7 +1509,7 @@ both6zero:
 both6go:
 	MOVQ CX, R12
 	MOVQ 24(AX), R13
-	MOVQ 104(AX), R14
+	MOVQ 112(AX), R14
 
 both6k:
 	VMOVUPS      (R13), Y13
@@ -1469,31 +1536,67 @@ both6k:
 	ADDQ         R8, R13
 	DECQ         R14
 	JNZ          both6k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y13
-	VCMPPS       $0x03, Y1, Y1, Y14
-	VBLENDVPS    Y14, Y13, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y14
-	VBLENDVPS    Y14, Y13, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y14
-	VBLENDVPS    Y14, Y13, Y3, Y3
-	VCMPPS       $0x03, Y4, Y4, Y14
-	VBLENDVPS    Y14, Y13, Y4, Y4
-	VCMPPS       $0x03, Y5, Y5, Y14
-	VBLENDVPS    Y14, Y13, Y5, Y5
-	VCMPPS       $0x03, Y6, Y6, Y14
-	VBLENDVPS    Y14, Y13, Y6, Y6
-	VCMPPS       $0x03, Y7, Y7, Y14
-	VBLENDVPS    Y14, Y13, Y7, Y7
-	VCMPPS       $0x03, Y8, Y8, Y14
-	VBLENDVPS    Y14, Y13, Y8, Y8
-	VCMPPS       $0x03, Y9, Y9, Y14
-	VBLENDVPS    Y14, Y13, Y9, Y9
-	VCMPPS       $0x03, Y10, Y10, Y14
-	VBLENDVPS    Y14, Y13, Y10, Y10
-	VCMPPS       $0x03, Y11, Y11, Y14
-	VBLENDVPS    Y14, Y13, Y11, Y11
-	VCMPPS       $0x03, Y12, Y12, Y14
-	VBLENDVPS    Y14, Y13, Y12, Y12
+	MOVQ         160(AX), R12
+	TESTQ        R12, R12
+	JZ           both6unbiased
+	VMOVUPS      (R12), Y13
+	VADDPS       Y13, Y1, Y1
+	VADDPS       Y13, Y3, Y3
+	VADDPS       Y13, Y5, Y5
+	VADDPS       Y13, Y7, Y7
+	VADDPS       Y13, Y9, Y9
+	VADDPS       Y13, Y11, Y11
+	VMASKMOVPS   32(R12), Y0, Y13
+	VADDPS       Y13, Y2, Y2
+	VADDPS       Y13, Y4, Y4
+	VADDPS       Y13, Y6, Y6
+	VADDPS       Y13, Y8, Y8
+	VADDPS       Y13, Y10, Y10
+	VADDPS       Y13, Y12, Y12
+
+both6unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both6linear
+	VXORPS Y13, Y13, Y13
+	VMAXPS Y13, Y1, Y1
+	VMAXPS Y13, Y2, Y2
+	VMAXPS Y13, Y3, Y3
+	VMAXPS Y13, Y4, Y4
+	VMAXPS Y13, Y5, Y5
+	VMAXPS Y13, Y6, Y6
+	VMAXPS Y13, Y7, Y7
+	VMAXPS Y13, Y8, Y8
+	VMAXPS Y13, Y9, Y9
+	VMAXPS Y13, Y10, Y10
+	VMAXPS Y13, Y11, Y11
+	VMAXPS Y13, Y12, Y12
+
+both6linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y14
+	VCMPPS       $0x03, Y1, Y1, Y13
+	VBLENDVPS    Y13, Y14, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y13
+	VBLENDVPS    Y13, Y14, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y13
+	VBLENDVPS    Y13, Y14, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y13
+	VBLENDVPS    Y13, Y14, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y13
+	VBLENDVPS    Y13, Y14, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y13
+	VBLENDVPS    Y13, Y14, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y13
+	VBLENDVPS    Y13, Y14, Y7, Y7
+	VCMPPS       $0x03, Y8, Y8, Y13
+	VBLENDVPS    Y13, Y14, Y8, Y8
+	VCMPPS       $0x03, Y9, Y9, Y13
+	VBLENDVPS    Y13, Y14, Y9, Y9
+	VCMPPS       $0x03, Y10, Y10, Y13
+	VBLENDVPS    Y13, Y14, Y10, Y10
+	VCMPPS       $0x03, Y11, Y11, Y13
+	VBLENDVPS    Y13, Y14, Y11, Y11
+	VCMPPS       $0x03, Y12, Y12, Y13
+	VBLENDVPS    Y13, Y14, Y12, Y12
 	VMOVUPS      Y1, (DX)
 	VMASKMOVPS   Y2, Y0, 32(DX)
 	ADDQ         R9, DX
@@ -1512,35 +1615,578 @@ both6k:
 	VMOVUPS      Y11, (DX)
 	VMASKMOVPS   Y12, Y0, 32(DX)
 	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
 	DECQ         BX
 	JNZ          both6tile
 	VZEROUPPER
 	RET
 
-twofull6:
+full1:
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 120(AX), BX
+	MOVQ 128(AX), BX
+	MOVQ 72(AX), SI
+	SHLQ $0x02, SI
+	MOVQ 80(AX), SI
+	SHLQ $0x02, SI
+	MOVQ 96(AX), DI
+	SHLQ $0x02, DI
+	MOVQ 104(AX), R8
+	SHLQ $0x02, R8
+
+full1tile:
+	CMPQ    144(AX), $0x00
+	JE      full1zero
+	MOVQ    DX, R9
+	VMOVUPS (R9), Y0
+	VMOVUPS 32(R9), Y1
+	JMP     full1go
+
+full1zero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+
+full1go:
+	MOVQ CX, R9
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
+
+full1k:
+	VMOVUPS      (R10), Y2
+	VMOVUPS      32(R10), Y3
+	VBROADCASTSS (R9), Y4
+	VFMADD231PS  Y4, Y2, Y0
+	VFMADD231PS  Y4, Y3, Y1
+	ADDQ         SI, R9
+	ADDQ         DI, R10
+	DECQ         R11
+	JNZ          full1k
+	MOVQ         160(AX), R9
+	TESTQ        R9, R9
+	JZ           full1unbiased
+	VMOVUPS      (R9), Y2
+	VADDPS       Y2, Y0, Y0
+	VMOVUPS      32(R9), Y2
+	VADDPS       Y2, Y1, Y1
+
+full1unbiased:
+	CMPQ   152(AX), $0x00
+	JE     full1linear
+	VXORPS Y2, Y2, Y2
+	VMAXPS Y2, Y0, Y0
+	VMAXPS Y2, Y1, Y1
+
+full1linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y3
+	VCMPPS       $0x03, Y0, Y0, Y2
+	VBLENDVPS    Y2, Y3, Y0, Y0
+	VCMPPS       $0x03, Y1, Y1, Y2
+	VBLENDVPS    Y2, Y3, Y1, Y1
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         R8, DX
+	MOVQ         88(AX), R9
+	LEAQ         (CX)(R9*4), CX
+	DECQ         BX
+	JNZ          full1tile
+	VZEROUPPER
+	RET
+
+full2:
+	MOVQ (AX), CX
+	MOVQ 48(AX), DX
+	MOVQ 128(AX), BX
 	MOVQ 72(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 80(AX), DI
 	SHLQ $0x02, DI
-	MOVQ 88(AX), R8
+	MOVQ 96(AX), R8
 	SHLQ $0x02, R8
-	MOVQ 96(AX), R9
+	MOVQ 104(AX), R9
+	SHLQ $0x02, R9
+
+full2tile:
+	CMPQ    144(AX), $0x00
+	JE      full2zero
+	MOVQ    DX, R10
+	VMOVUPS (R10), Y0
+	VMOVUPS 32(R10), Y1
+	ADDQ    R9, R10
+	VMOVUPS (R10), Y2
+	VMOVUPS 32(R10), Y3
+	JMP     full2go
+
+full2zero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+full2go:
+	MOVQ CX, R10
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
+
+full2k:
+	VMOVUPS      (R11), Y4
+	VMOVUPS      32(R11), Y5
+	VBROADCASTSS (R10), Y6
+	VFMADD231PS  Y6, Y4, Y0
+	VFMADD231PS  Y6, Y5, Y1
+	VBROADCASTSS (R10)(SI*1), Y6
+	VFMADD231PS  Y6, Y4, Y2
+	VFMADD231PS  Y6, Y5, Y3
+	ADDQ         DI, R10
+	ADDQ         R8, R11
+	DECQ         R12
+	JNZ          full2k
+	MOVQ         160(AX), R10
+	TESTQ        R10, R10
+	JZ           full2unbiased
+	VMOVUPS      (R10), Y4
+	VADDPS       Y4, Y0, Y0
+	VADDPS       Y4, Y2, Y2
+	VMOVUPS      32(R10), Y4
+	VADDPS       Y4, Y1, Y1
+	VADDPS       Y4, Y3, Y3
+
+full2unbiased:
+	CMPQ   152(AX), $0x00
+	JE     full2linear
+	VXORPS Y4, Y4, Y4
+	VMAXPS Y4, Y0, Y0
+	VMAXPS Y4, Y1, Y1
+	VMAXPS Y4, Y2, Y2
+	VMAXPS Y4, Y3, Y3
+
+full2linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y5
+	VCMPPS       $0x03, Y0, Y0, Y4
+	VBLENDVPS    Y4, Y5, Y0, Y0
+	VCMPPS       $0x03, Y1, Y1, Y4
+	VBLENDVPS    Y4, Y5, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y4
+	VBLENDVPS    Y4, Y5, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y4
+	VBLENDVPS    Y4, Y5, Y3, Y3
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Y2, (DX)
+	VMOVUPS      Y3, 32(DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R10
+	LEAQ         (CX)(R10*4), CX
+	DECQ         BX
+	JNZ          full2tile
+	VZEROUPPER
+	RET
+
+full3:
+	MOVQ (AX), CX
+	MOVQ 48(AX), DX
+	MOVQ 128(AX), BX
+	MOVQ 72(AX), SI
+	SHLQ $0x02, SI
+	MOVQ 80(AX), DI
+	SHLQ $0x02, DI
+	MOVQ 96(AX), R8
+	SHLQ $0x02, R8
+	MOVQ 104(AX), R9
+	SHLQ $0x02, R9
+
+full3tile:
+	CMPQ    144(AX), $0x00
+	JE      full3zero
+	MOVQ    DX, R10
+	VMOVUPS (R10), Y0
+	VMOVUPS 32(R10), Y1
+	ADDQ    R9, R10
+	VMOVUPS (R10), Y2
+	VMOVUPS 32(R10), Y3
+	ADDQ    R9, R10
+	VMOVUPS (R10), Y4
+	VMOVUPS 32(R10), Y5
+	JMP     full3go
+
+full3zero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+
+full3go:
+	MOVQ CX, R10
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
+
+full3k:
+	VMOVUPS      (R11), Y6
+	VMOVUPS      32(R11), Y7
+	VBROADCASTSS (R10), Y8
+	VFMADD231PS  Y8, Y6, Y0
+	VFMADD231PS  Y8, Y7, Y1
+	VBROADCASTSS (R10)(SI*1), Y8
+	VFMADD231PS  Y8, Y6, Y2
+	VFMADD231PS  Y8, Y7, Y3
+	VBROADCASTSS (R10)(SI*2), Y8
+	VFMADD231PS  Y8, Y6, Y4
+	VFMADD231PS  Y8, Y7, Y5
+	ADDQ         DI, R10
+	ADDQ         R8, R11
+	DECQ         R12
+	JNZ          full3k
+	MOVQ         160(AX), R10
+	TESTQ        R10, R10
+	JZ           full3unbiased
+	VMOVUPS      (R10), Y6
+	VADDPS       Y6, Y0, Y0
+	VADDPS       Y6, Y2, Y2
+	VADDPS       Y6, Y4, Y4
+	VMOVUPS      32(R10), Y6
+	VADDPS       Y6, Y1, Y1
+	VADDPS       Y6, Y3, Y3
+	VADDPS       Y6, Y5, Y5
+
+full3unbiased:
+	CMPQ   152(AX), $0x00
+	JE     full3linear
+	VXORPS Y6, Y6, Y6
+	VMAXPS Y6, Y0, Y0
+	VMAXPS Y6, Y1, Y1
+	VMAXPS Y6, Y2, Y2
+	VMAXPS Y6, Y3, Y3
+	VMAXPS Y6, Y4, Y4
+	VMAXPS Y6, Y5, Y5
+
+full3linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y7
+	VCMPPS       $0x03, Y0, Y0, Y6
+	VBLENDVPS    Y6, Y7, Y0, Y0
+	VCMPPS       $0x03, Y1, Y1, Y6
+	VBLENDVPS    Y6, Y7, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y6
+	VBLENDVPS    Y6, Y7, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y6
+	VBLENDVPS    Y6, Y7, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y6
+	VBLENDVPS    Y6, Y7, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y6
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Y2, (DX)
+	VMOVUPS      Y3, 32(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Y4, (DX)
+	VMOVUPS      Y5, 32(DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R10
+	LEAQ         (CX)(R10*4), CX
+	DECQ         BX
+	JNZ          full3tile
+	VZEROUPPER
+	RET
+
+full4:
+	MOVQ (AX), CX
+	MOVQ 48(AX), DX
+	MOVQ 128(AX), BX
+	MOVQ 72(AX), SI
+	SHLQ $0x02, SI
+	MOVQ 80(AX), DI
+	SHLQ $0x02, DI
+	MOVQ 96(AX), R8
+	SHLQ $0x02, R8
+	MOVQ 104(AX), R9
+	SHLQ $0x02, R9
+	LEAQ (SI)(SI*2), R10
+
+full4tile:
+	CMPQ    144(AX), $0x00
+	JE      full4zero
+	MOVQ    DX, R11
+	VMOVUPS (R11), Y0
+	VMOVUPS 32(R11), Y1
+	ADDQ    R9, R11
+	VMOVUPS (R11), Y2
+	VMOVUPS 32(R11), Y3
+	ADDQ    R9, R11
+	VMOVUPS (R11), Y4
+	VMOVUPS 32(R11), Y5
+	ADDQ    R9, R11
+	VMOVUPS (R11), Y6
+	VMOVUPS 32(R11), Y7
+	JMP     full4go
+
+full4zero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+full4go:
+	MOVQ CX, R11
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+full4k:
+	VMOVUPS      (R12), Y8
+	VMOVUPS      32(R12), Y9
+	VBROADCASTSS (R11), Y10
+	VFMADD231PS  Y10, Y8, Y0
+	VFMADD231PS  Y10, Y9, Y1
+	VBROADCASTSS (R11)(SI*1), Y10
+	VFMADD231PS  Y10, Y8, Y2
+	VFMADD231PS  Y10, Y9, Y3
+	VBROADCASTSS (R11)(SI*2), Y10
+	VFMADD231PS  Y10, Y8, Y4
+	VFMADD231PS  Y10, Y9, Y5
+	VBROADCASTSS (R11)(R10*1), Y10
+	VFMADD231PS  Y10, Y8, Y6
+	VFMADD231PS  Y10, Y9, Y7
+	ADDQ         DI, R11
+	ADDQ         R8, R12
+	DECQ         R13
+	JNZ          full4k
+	MOVQ         160(AX), R11
+	TESTQ        R11, R11
+	JZ           full4unbiased
+	VMOVUPS      (R11), Y8
+	VADDPS       Y8, Y0, Y0
+	VADDPS       Y8, Y2, Y2
+	VADDPS       Y8, Y4, Y4
+	VADDPS       Y8, Y6, Y6
+	VMOVUPS      32(R11), Y8
+	VADDPS       Y8, Y1, Y1
+	VADDPS       Y8, Y3, Y3
+	VADDPS       Y8, Y5, Y5
+	VADDPS       Y8, Y7, Y7
+
+full4unbiased:
+	CMPQ   152(AX), $0x00
+	JE     full4linear
+	VXORPS Y8, Y8, Y8
+	VMAXPS Y8, Y0, Y0
+	VMAXPS Y8, Y1, Y1
+	VMAXPS Y8, Y2, Y2
+	VMAXPS Y8, Y3, Y3
+	VMAXPS Y8, Y4, Y4
+	VMAXPS Y8, Y5, Y5
+	VMAXPS Y8, Y6, Y6
+	VMAXPS Y8, Y7, Y7
+
+full4linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y9
+	VCMPPS       $0x03, Y0, Y0, Y8
+	VBLENDVPS    Y8, Y9, Y0, Y0
+	VCMPPS       $0x03, Y1, Y1, Y8
+	VBLENDVPS    Y8, Y9, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y8
+	VBLENDVPS    Y8, Y9, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y8
+	VBLENDVPS    Y8, Y9, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y8
+	VBLENDVPS    Y8, Y9, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y8
+	VBLENDVPS    Y8, Y9, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y8
+	VBLENDVPS    Y8, Y9, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y8
+	VBLENDVPS    Y8, Y9, Y7, Y7
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Y2, (DX)
+	VMOVUPS      Y3, 32(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Y4, (DX)
+	VMOVUPS      Y5, 32(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Y6, (DX)
+	VMOVUPS      Y7, 32(DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R11
+	LEAQ         (CX)(R11*4), CX
+	DECQ         BX
+	JNZ          full4tile
+	VZEROUPPER
+	RET
+
+full5:
+	MOVQ (AX), CX
+	MOVQ 48(AX), DX
+	MOVQ 128(AX), BX
+	MOVQ 72(AX), SI
+	SHLQ $0x02, SI
+	MOVQ 80(AX), DI
+	SHLQ $0x02, DI
+	MOVQ 96(AX), R8
+	SHLQ $0x02, R8
+	MOVQ 104(AX), R9
+	SHLQ $0x02, R9
+	LEAQ (SI)(SI*2), R10
+
+full5tile:
+	CMPQ    144(AX), $0x00
+	JE      full5zero
+	MOVQ    DX, R11
+	VMOVUPS (R11), Y0
+	VMOVUPS 32(R11), Y1
+	ADDQ    R9, R11
+	VMOVUPS (R11), Y2
+	VMOVUPS 32(R11), Y3
+	ADDQ    R9, R11
+	VMOVUPS (R11), Y4
+	VMOVUPS 32(R11), Y5
+	ADDQ    R9, R11
+	VMOVUPS (R11), Y6
+	VMOVUPS 32(R11), Y7
+	ADDQ    R9, R11
+	VMOVUPS (R11), Y8
+	VMOVUPS 32(R11), Y9
+	JMP     full5go
+
+full5zero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+
+full5go:
+	MOVQ CX, R11
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+full5k:
+	VMOVUPS      (R12), Y10
+	VMOVUPS      32(R12), Y11
+	VBROADCASTSS (R11), Y12
+	VFMADD231PS  Y12, Y10, Y0
+	VFMADD231PS  Y12, Y11, Y1
+	VBROADCASTSS (R11)(SI*1), Y12
+	VFMADD231PS  Y12, Y10, Y2
+	VFMADD231PS  Y12, Y11, Y3
+	VBROADCASTSS (R11)(SI*2), Y12
+	VFMADD231PS  Y12, Y10, Y4
+	VFMADD231PS  Y12, Y11, Y5
+	VBROADCASTSS (R11)(R10*1), Y12
+	VFMADD231PS  Y12, Y10, Y6
+	VFMADD231PS  Y12, Y11, Y7
+	VBROADCASTSS (R11)(SI*4), Y12
+	VFMADD231PS  Y12, Y10, Y8
+	VFMADD231PS  Y12, Y11, Y9
+	ADDQ         DI, R11
+	ADDQ         R8, R12
+	DECQ         R13
+	JNZ          full5k
+	MOVQ         160(AX), R11
+	TESTQ        R11, R11
+	JZ           full5unbiased
+	VMOVUPS      (R11), Y10
+	VADDPS       Y10, Y0, Y0
+	VADDPS       Y10, Y2, Y2
+	VADDPS       Y10, Y4, Y4
+	VADDPS       Y10, Y6, Y6
+	VADDPS       Y10, Y8, Y8
+	VMOVUPS      32(R11), Y10
+	VADDPS       Y10, Y1, Y1
+	VADDPS       Y10, Y3, Y3
+	VADDPS       Y10, Y5, Y5
+	VADDPS       Y10, Y7, Y7
+	VADDPS       Y10, Y9, Y9
+
+full5unbiased:
+	CMPQ   152(AX), $0x00
+	JE     full5linear
+	VXORPS Y10, Y10, Y10
+	VMAXPS Y10, Y0, Y0
+	VMAXPS Y10, Y1, Y1
+	VMAXPS Y10, Y2, Y2
+	VMAXPS Y10, Y3, Y3
+	VMAXPS Y10, Y4, Y4
+	VMAXPS Y10, Y5, Y5
+	VMAXPS Y10, Y6, Y6
+	VMAXPS Y10, Y7, Y7
+	VMAXPS Y10, Y8, Y8
+	VMAXPS Y10, Y9, Y9
+
+full5linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y11
+	VCMPPS       $0x03, Y0, Y0, Y10
+	VBLENDVPS    Y10, Y11, Y0, Y0
+	VCMPPS       $0x03, Y1, Y1, Y10
+	VBLENDVPS    Y10, Y11, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y10
+	VBLENDVPS    Y10, Y11, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y10
+	VBLENDVPS    Y10, Y11, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y10
+	VBLENDVPS    Y10, Y11, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y10
+	VBLENDVPS    Y10, Y11, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y10
+	VBLENDVPS    Y10, Y11, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y10
+	VBLENDVPS    Y10, Y11, Y7, Y7
+	VCMPPS       $0x03, Y8, Y8, Y10
+	VBLENDVPS    Y10, Y11, Y8, Y8
+	VCMPPS       $0x03, Y9, Y9, Y10
+	VBLENDVPS    Y10, Y11, Y9, Y9
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Y2, (DX)
+	VMOVUPS      Y3, 32(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Y4, (DX)
+	VMOVUPS      Y5, 32(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Y6, (DX)
+	VMOVUPS      Y7, 32(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Y8, (DX)
+	VMOVUPS      Y9, 32(DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R11
+	LEAQ         (CX)(R11*4), CX
+	DECQ         BX
+	JNZ          full5tile
+	VZEROUPPER
+	RET
+
+full6:
+	MOVQ (AX), CX
+	MOVQ 48(AX), DX
+	MOVQ 128(AX), BX
+	MOVQ 72(AX), SI
+	SHLQ $0x02, SI
+	MOVQ 80(AX), DI
+	SHLQ $0x02, DI
+	MOVQ 96(AX), R8
+	SHLQ $0x02, R8
+	MOVQ 104(AX), R9
 	SHLQ $0x02, R9
 	LEAQ (SI)(SI*2), R10
 	LEAQ (SI)(SI*4), R11
 
-twofull6tile:
-	CMPQ    136(AX), $0x00
-	JE      twofull6zero
+full6tile:
+	CMPQ    144(AX), $0x00
+	JE      full6zero
 	MOVQ    DX, R12
 	VMOVUPS (R12), Y0
 	VMOVUPS 32(R12), Y1
@@ -1559,9 +2205,9 @@ twofull6tile:
 	ADDQ    R9, R12
 	VMOVUPS (R12), Y10
 	VMOVUPS 32(R12), Y11
-	JMP     twofull6go
+	JMP     full6go
 
-twofull6zero:
+full6zero:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -1575,12 +2221,12 @@ twofull6zero:
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
 
-twofull6go:
+full6go:
 	MOVQ CX, R12
 	MOVQ 24(AX), R13
-	MOVQ 104(AX), R14
+	MOVQ 112(AX), R14
 
-twofull6k:
+full6k:
 	VMOVUPS      (R13), Y12
 	VMOVUPS      32(R13), Y13
 	VBROADCASTSS (R12), Y14
@@ -1604,32 +2250,68 @@ twofull6k:
 	ADDQ         DI, R12
 	ADDQ         R8, R13
 	DECQ         R14
-	JNZ          twofull6k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y12
-	VCMPPS       $0x03, Y0, Y0, Y13
-	VBLENDVPS    Y13, Y12, Y0, Y0
-	VCMPPS       $0x03, Y1, Y1, Y13
-	VBLENDVPS    Y13, Y12, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y13
-	VBLENDVPS    Y13, Y12, Y2, Y2
-	VCMPPS       $0x03, Y3, Y3, Y13
-	VBLENDVPS    Y13, Y12, Y3, Y3
-	VCMPPS       $0x03, Y4, Y4, Y13
-	VBLENDVPS    Y13, Y12, Y4, Y4
-	VCMPPS       $0x03, Y5, Y5, Y13
-	VBLENDVPS    Y13, Y12, Y5, Y5
-	VCMPPS       $0x03, Y6, Y6, Y13
-	VBLENDVPS    Y13, Y12, Y6, Y6
-	VCMPPS       $0x03, Y7, Y7, Y13
-	VBLENDVPS    Y13, Y12, Y7, Y7
-	VCMPPS       $0x03, Y8, Y8, Y13
-	VBLENDVPS    Y13, Y12, Y8, Y8
-	VCMPPS       $0x03, Y9, Y9, Y13
-	VBLENDVPS    Y13, Y12, Y9, Y9
-	VCMPPS       $0x03, Y10, Y10, Y13
-	VBLENDVPS    Y13, Y12, Y10, Y10
-	VCMPPS       $0x03, Y11, Y11, Y13
-	VBLENDVPS    Y13, Y12, Y11, Y11
+	JNZ          full6k
+	MOVQ         160(AX), R12
+	TESTQ        R12, R12
+	JZ           full6unbiased
+	VMOVUPS      (R12), Y12
+	VADDPS       Y12, Y0, Y0
+	VADDPS       Y12, Y2, Y2
+	VADDPS       Y12, Y4, Y4
+	VADDPS       Y12, Y6, Y6
+	VADDPS       Y12, Y8, Y8
+	VADDPS       Y12, Y10, Y10
+	VMOVUPS      32(R12), Y12
+	VADDPS       Y12, Y1, Y1
+	VADDPS       Y12, Y3, Y3
+	VADDPS       Y12, Y5, Y5
+	VADDPS       Y12, Y7, Y7
+	VADDPS       Y12, Y9, Y9
+	VADDPS       Y12, Y11, Y11
+
+full6unbiased:
+	CMPQ   152(AX), $0x00
+	JE     full6linear
+	VXORPS Y12, Y12, Y12
+	VMAXPS Y12, Y0, Y0
+	VMAXPS Y12, Y1, Y1
+	VMAXPS Y12, Y2, Y2
+	VMAXPS Y12, Y3, Y3
+	VMAXPS Y12, Y4, Y4
+	VMAXPS Y12, Y5, Y5
+	VMAXPS Y12, Y6, Y6
+	VMAXPS Y12, Y7, Y7
+	VMAXPS Y12, Y8, Y8
+	VMAXPS Y12, Y9, Y9
+	VMAXPS Y12, Y10, Y10
+	VMAXPS Y12, Y11, Y11
+
+full6linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y13
+	VCMPPS       $0x03, Y0, Y0, Y12
+	VBLENDVPS    Y12, Y13, Y0, Y0
+	VCMPPS       $0x03, Y1, Y1, Y12
+	VBLENDVPS    Y12, Y13, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y12
+	VBLENDVPS    Y12, Y13, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y12
+	VBLENDVPS    Y12, Y13, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y12
+	VBLENDVPS    Y12, Y13, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y12
+	VBLENDVPS    Y12, Y13, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y12
+	VBLENDVPS    Y12, Y13, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y12
+	VBLENDVPS    Y12, Y13, Y7, Y7
+	VCMPPS       $0x03, Y8, Y8, Y12
+	VBLENDVPS    Y12, Y13, Y8, Y8
+	VCMPPS       $0x03, Y9, Y9, Y12
+	VBLENDVPS    Y12, Y13, Y9, Y9
+	VCMPPS       $0x03, Y10, Y10, Y12
+	VBLENDVPS    Y12, Y13, Y10, Y10
+	VCMPPS       $0x03, Y11, Y11, Y12
+	VBLENDVPS    Y12, Y13, Y11, Y11
 	VMOVUPS      Y0, (DX)
 	VMOVUPS      Y1, 32(DX)
 	ADDQ         R9, DX
@@ -1648,14 +2330,2249 @@ twofull6k:
 	VMOVUPS      Y10, (DX)
 	VMOVUPS      Y11, 32(DX)
 	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
 	DECQ         BX
-	JNZ          twofull6tile
+	JNZ          full6tile
+	VZEROUPPER
+	RET
+
+packing:
+	CMPQ DX, $0x00000008
+	JG   packtwo
+	CMPQ CX, $0x00000008
+	JE   packone8
+	CMPQ CX, $0x00000007
+	JE   packone7
+	CMPQ CX, $0x00000006
+	JE   packone6
+	CMPQ CX, $0x00000005
+	JE   packone5
+	CMPQ CX, $0x00000004
+	JE   packone4
+	CMPQ CX, $0x00000003
+	JE   packone3
+	CMPQ CX, $0x00000002
+	JE   packone2
+	JMP  packone1
+
+packtwo:
+	SUBQ $0x00000008, DX
+	CMPQ DX, $0x00000008
+	JE   packwhole
+	CMPQ CX, $0x00000006
+	JE   packboth6
+	CMPQ CX, $0x00000005
+	JE   packboth5
+	CMPQ CX, $0x00000004
+	JE   packboth4
+	CMPQ CX, $0x00000003
+	JE   packboth3
+	CMPQ CX, $0x00000002
+	JE   packboth2
+	JMP  packboth1
+
+packwhole:
+	CMPQ CX, $0x00000006
+	JE   packfull6
+	CMPQ CX, $0x00000005
+	JE   packfull5
+	CMPQ CX, $0x00000004
+	JE   packfull4
+	CMPQ CX, $0x00000003
+	JE   packfull3
+	CMPQ CX, $0x00000002
+	JE   packfull2
+	JMP  packfull1
+
+packone1:
+	LEAQ       masks<>+0(SB), CX
+	NEGQ       DX
+	VMOVDQU    32(CX)(DX*4), Y0
+	MOVQ       (AX), CX
+	MOVQ       48(AX), DX
+	MOVQ       72(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       80(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       96(AX), SI
+	SHLQ       $0x02, SI
+	MOVQ       104(AX), DI
+	SHLQ       $0x02, DI
+	CMPQ       144(AX), $0x00
+	JE         packone1zero
+	MOVQ       DX, R8
+	VMASKMOVPS (R8), Y0, Y1
+	JMP        packone1go
+
+packone1zero:
+	VXORPS Y1, Y1, Y1
+
+packone1go:
+	MOVQ 184(AX), R8
+	MOVQ 24(AX), R9
+	MOVQ 112(AX), R10
+
+packone1k:
+	VMASKMOVPS   (R9), Y0, Y2
+	VMOVUPS      Y2, (R8)
+	VBROADCASTSS (CX), Y3
+	VFMADD231PS  Y3, Y2, Y1
+	ADDQ         BX, CX
+	ADDQ         SI, R9
+	ADDQ         $0x00000040, R8
+	DECQ         R10
+	JNZ          packone1k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packone1unbiased
+	VMASKMOVPS   (CX), Y0, Y2
+	VADDPS       Y2, Y1, Y1
+
+packone1unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone1linear
+	VXORPS Y2, Y2, Y2
+	VMAXPS Y2, Y1, Y1
+
+packone1linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y3
+	VCMPPS       $0x03, Y1, Y1, Y2
+	VBLENDVPS    Y2, Y3, Y1, Y1
+	VMASKMOVPS   Y1, Y0, (DX)
+	ADDQ         DI, DX
+	VZEROUPPER
+	RET
+
+packone2:
+	LEAQ       masks<>+0(SB), CX
+	NEGQ       DX
+	VMOVDQU    32(CX)(DX*4), Y0
+	MOVQ       (AX), CX
+	MOVQ       48(AX), DX
+	MOVQ       72(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       80(AX), SI
+	SHLQ       $0x02, SI
+	MOVQ       96(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       104(AX), R8
+	SHLQ       $0x02, R8
+	CMPQ       144(AX), $0x00
+	JE         packone2zero
+	MOVQ       DX, R9
+	VMASKMOVPS (R9), Y0, Y1
+	ADDQ       R8, R9
+	VMASKMOVPS (R9), Y0, Y2
+	JMP        packone2go
+
+packone2zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+
+packone2go:
+	MOVQ 184(AX), R9
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
+
+packone2k:
+	VMASKMOVPS   (R10), Y0, Y3
+	VMOVUPS      Y3, (R9)
+	VBROADCASTSS (CX), Y4
+	VFMADD231PS  Y4, Y3, Y1
+	VBROADCASTSS (CX)(BX*1), Y4
+	VFMADD231PS  Y4, Y3, Y2
+	ADDQ         SI, CX
+	ADDQ         DI, R10
+	ADDQ         $0x00000040, R9
+	DECQ         R11
+	JNZ          packone2k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packone2unbiased
+	VMASKMOVPS   (CX), Y0, Y3
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y3, Y2, Y2
+
+packone2unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone2linear
+	VXORPS Y3, Y3, Y3
+	VMAXPS Y3, Y1, Y1
+	VMAXPS Y3, Y2, Y2
+
+packone2linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y4
+	VCMPPS       $0x03, Y1, Y1, Y3
+	VBLENDVPS    Y3, Y4, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y3
+	VBLENDVPS    Y3, Y4, Y2, Y2
+	VMASKMOVPS   Y1, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y2, Y0, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone3:
+	LEAQ       masks<>+0(SB), CX
+	NEGQ       DX
+	VMOVDQU    32(CX)(DX*4), Y0
+	MOVQ       (AX), CX
+	MOVQ       48(AX), DX
+	MOVQ       72(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       80(AX), SI
+	SHLQ       $0x02, SI
+	MOVQ       96(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       104(AX), R8
+	SHLQ       $0x02, R8
+	CMPQ       144(AX), $0x00
+	JE         packone3zero
+	MOVQ       DX, R9
+	VMASKMOVPS (R9), Y0, Y1
+	ADDQ       R8, R9
+	VMASKMOVPS (R9), Y0, Y2
+	ADDQ       R8, R9
+	VMASKMOVPS (R9), Y0, Y3
+	JMP        packone3go
+
+packone3zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+packone3go:
+	MOVQ 184(AX), R9
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
+
+packone3k:
+	VMASKMOVPS   (R10), Y0, Y4
+	VMOVUPS      Y4, (R9)
+	VBROADCASTSS (CX), Y5
+	VFMADD231PS  Y5, Y4, Y1
+	VBROADCASTSS (CX)(BX*1), Y5
+	VFMADD231PS  Y5, Y4, Y2
+	VBROADCASTSS (CX)(BX*2), Y5
+	VFMADD231PS  Y5, Y4, Y3
+	ADDQ         SI, CX
+	ADDQ         DI, R10
+	ADDQ         $0x00000040, R9
+	DECQ         R11
+	JNZ          packone3k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packone3unbiased
+	VMASKMOVPS   (CX), Y0, Y4
+	VADDPS       Y4, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	VADDPS       Y4, Y3, Y3
+
+packone3unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone3linear
+	VXORPS Y4, Y4, Y4
+	VMAXPS Y4, Y1, Y1
+	VMAXPS Y4, Y2, Y2
+	VMAXPS Y4, Y3, Y3
+
+packone3linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y5
+	VCMPPS       $0x03, Y1, Y1, Y4
+	VBLENDVPS    Y4, Y5, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y4
+	VBLENDVPS    Y4, Y5, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y4
+	VBLENDVPS    Y4, Y5, Y3, Y3
+	VMASKMOVPS   Y1, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y2, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y3, Y0, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone4:
+	LEAQ       masks<>+0(SB), CX
+	NEGQ       DX
+	VMOVDQU    32(CX)(DX*4), Y0
+	MOVQ       (AX), CX
+	MOVQ       48(AX), DX
+	MOVQ       72(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       80(AX), SI
+	SHLQ       $0x02, SI
+	MOVQ       96(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       104(AX), R8
+	SHLQ       $0x02, R8
+	LEAQ       (BX)(BX*2), R9
+	CMPQ       144(AX), $0x00
+	JE         packone4zero
+	MOVQ       DX, R10
+	VMASKMOVPS (R10), Y0, Y1
+	ADDQ       R8, R10
+	VMASKMOVPS (R10), Y0, Y2
+	ADDQ       R8, R10
+	VMASKMOVPS (R10), Y0, Y3
+	ADDQ       R8, R10
+	VMASKMOVPS (R10), Y0, Y4
+	JMP        packone4go
+
+packone4zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+
+packone4go:
+	MOVQ 184(AX), R10
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
+
+packone4k:
+	VMASKMOVPS   (R11), Y0, Y5
+	VMOVUPS      Y5, (R10)
+	VBROADCASTSS (CX), Y6
+	VFMADD231PS  Y6, Y5, Y1
+	VBROADCASTSS (CX)(BX*1), Y6
+	VFMADD231PS  Y6, Y5, Y2
+	VBROADCASTSS (CX)(BX*2), Y6
+	VFMADD231PS  Y6, Y5, Y3
+	VBROADCASTSS (CX)(R9*1), Y6
+	VFMADD231PS  Y6, Y5, Y4
+	ADDQ         SI, CX
+	ADDQ         DI, R11
+	ADDQ         $0x00000040, R10
+	DECQ         R12
+	JNZ          packone4k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packone4unbiased
+	VMASKMOVPS   (CX), Y0, Y5
+	VADDPS       Y5, Y1, Y1
+	VADDPS       Y5, Y2, Y2
+	VADDPS       Y5, Y3, Y3
+	VADDPS       Y5, Y4, Y4
+
+packone4unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone4linear
+	VXORPS Y5, Y5, Y5
+	VMAXPS Y5, Y1, Y1
+	VMAXPS Y5, Y2, Y2
+	VMAXPS Y5, Y3, Y3
+	VMAXPS Y5, Y4, Y4
+
+packone4linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y6
+	VCMPPS       $0x03, Y1, Y1, Y5
+	VBLENDVPS    Y5, Y6, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y5
+	VBLENDVPS    Y5, Y6, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y5
+	VBLENDVPS    Y5, Y6, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y5
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMASKMOVPS   Y1, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y2, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y3, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y4, Y0, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone5:
+	LEAQ       masks<>+0(SB), CX
+	NEGQ       DX
+	VMOVDQU    32(CX)(DX*4), Y0
+	MOVQ       (AX), CX
+	MOVQ       48(AX), DX
+	MOVQ       72(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       80(AX), SI
+	SHLQ       $0x02, SI
+	MOVQ       96(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       104(AX), R8
+	SHLQ       $0x02, R8
+	LEAQ       (BX)(BX*2), R9
+	CMPQ       144(AX), $0x00
+	JE         packone5zero
+	MOVQ       DX, R10
+	VMASKMOVPS (R10), Y0, Y1
+	ADDQ       R8, R10
+	VMASKMOVPS (R10), Y0, Y2
+	ADDQ       R8, R10
+	VMASKMOVPS (R10), Y0, Y3
+	ADDQ       R8, R10
+	VMASKMOVPS (R10), Y0, Y4
+	ADDQ       R8, R10
+	VMASKMOVPS (R10), Y0, Y5
+	JMP        packone5go
+
+packone5zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+
+packone5go:
+	MOVQ 184(AX), R10
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
+
+packone5k:
+	VMASKMOVPS   (R11), Y0, Y6
+	VMOVUPS      Y6, (R10)
+	VBROADCASTSS (CX), Y7
+	VFMADD231PS  Y7, Y6, Y1
+	VBROADCASTSS (CX)(BX*1), Y7
+	VFMADD231PS  Y7, Y6, Y2
+	VBROADCASTSS (CX)(BX*2), Y7
+	VFMADD231PS  Y7, Y6, Y3
+	VBROADCASTSS (CX)(R9*1), Y7
+	VFMADD231PS  Y7, Y6, Y4
+	VBROADCASTSS (CX)(BX*4), Y7
+	VFMADD231PS  Y7, Y6, Y5
+	ADDQ         SI, CX
+	ADDQ         DI, R11
+	ADDQ         $0x00000040, R10
+	DECQ         R12
+	JNZ          packone5k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packone5unbiased
+	VMASKMOVPS   (CX), Y0, Y6
+	VADDPS       Y6, Y1, Y1
+	VADDPS       Y6, Y2, Y2
+	VADDPS       Y6, Y3, Y3
+	VADDPS       Y6, Y4, Y4
+	VADDPS       Y6, Y5, Y5
+
+packone5unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone5linear
+	VXORPS Y6, Y6, Y6
+	VMAXPS Y6, Y1, Y1
+	VMAXPS Y6, Y2, Y2
+	VMAXPS Y6, Y3, Y3
+	VMAXPS Y6, Y4, Y4
+	VMAXPS Y6, Y5, Y5
+
+packone5linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y7
+	VCMPPS       $0x03, Y1, Y1, Y6
+	VBLENDVPS    Y6, Y7, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y6
+	VBLENDVPS    Y6, Y7, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y6
+	VBLENDVPS    Y6, Y7, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y6
+	VBLENDVPS    Y6, Y7, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y6
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMASKMOVPS   Y1, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y2, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y3, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y4, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y5, Y0, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone6:
+	LEAQ       masks<>+0(SB), CX
+	NEGQ       DX
+	VMOVDQU    32(CX)(DX*4), Y0
+	MOVQ       (AX), CX
+	MOVQ       48(AX), DX
+	MOVQ       72(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       80(AX), SI
+	SHLQ       $0x02, SI
+	MOVQ       96(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       104(AX), R8
+	SHLQ       $0x02, R8
+	LEAQ       (BX)(BX*2), R9
+	LEAQ       (BX)(BX*4), R10
+	CMPQ       144(AX), $0x00
+	JE         packone6zero
+	MOVQ       DX, R11
+	VMASKMOVPS (R11), Y0, Y1
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y2
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y3
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y4
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y5
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y6
+	JMP        packone6go
+
+packone6zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+
+packone6go:
+	MOVQ 184(AX), R11
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packone6k:
+	VMASKMOVPS   (R12), Y0, Y7
+	VMOVUPS      Y7, (R11)
+	VBROADCASTSS (CX), Y8
+	VFMADD231PS  Y8, Y7, Y1
+	VBROADCASTSS (CX)(BX*1), Y8
+	VFMADD231PS  Y8, Y7, Y2
+	VBROADCASTSS (CX)(BX*2), Y8
+	VFMADD231PS  Y8, Y7, Y3
+	VBROADCASTSS (CX)(R9*1), Y8
+	VFMADD231PS  Y8, Y7, Y4
+	VBROADCASTSS (CX)(BX*4), Y8
+	VFMADD231PS  Y8, Y7, Y5
+	VBROADCASTSS (CX)(R10*1), Y8
+	VFMADD231PS  Y8, Y7, Y6
+	ADDQ         SI, CX
+	ADDQ         DI, R12
+	ADDQ         $0x00000040, R11
+	DECQ         R13
+	JNZ          packone6k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packone6unbiased
+	VMASKMOVPS   (CX), Y0, Y7
+	VADDPS       Y7, Y1, Y1
+	VADDPS       Y7, Y2, Y2
+	VADDPS       Y7, Y3, Y3
+	VADDPS       Y7, Y4, Y4
+	VADDPS       Y7, Y5, Y5
+	VADDPS       Y7, Y6, Y6
+
+packone6unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone6linear
+	VXORPS Y7, Y7, Y7
+	VMAXPS Y7, Y1, Y1
+	VMAXPS Y7, Y2, Y2
+	VMAXPS Y7, Y3, Y3
+	VMAXPS Y7, Y4, Y4
+	VMAXPS Y7, Y5, Y5
+	VMAXPS Y7, Y6, Y6
+
+packone6linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y8
+	VCMPPS       $0x03, Y1, Y1, Y7
+	VBLENDVPS    Y7, Y8, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y7
+	VBLENDVPS    Y7, Y8, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y7
+	VBLENDVPS    Y7, Y8, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y7
+	VBLENDVPS    Y7, Y8, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y7
+	VBLENDVPS    Y7, Y8, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y7
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VMASKMOVPS   Y1, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y2, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y3, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y4, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y5, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y6, Y0, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone7:
+	LEAQ       masks<>+0(SB), CX
+	NEGQ       DX
+	VMOVDQU    32(CX)(DX*4), Y0
+	MOVQ       (AX), CX
+	MOVQ       48(AX), DX
+	MOVQ       72(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       80(AX), SI
+	SHLQ       $0x02, SI
+	MOVQ       96(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       104(AX), R8
+	SHLQ       $0x02, R8
+	LEAQ       (BX)(BX*2), R9
+	LEAQ       (BX)(BX*4), R10
+	CMPQ       144(AX), $0x00
+	JE         packone7zero
+	MOVQ       DX, R11
+	VMASKMOVPS (R11), Y0, Y1
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y2
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y3
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y4
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y5
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y6
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y7
+	JMP        packone7go
+
+packone7zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+packone7go:
+	MOVQ 184(AX), R11
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packone7k:
+	VMASKMOVPS   (R12), Y0, Y8
+	VMOVUPS      Y8, (R11)
+	VBROADCASTSS (CX), Y9
+	VFMADD231PS  Y9, Y8, Y1
+	VBROADCASTSS (CX)(BX*1), Y9
+	VFMADD231PS  Y9, Y8, Y2
+	VBROADCASTSS (CX)(BX*2), Y9
+	VFMADD231PS  Y9, Y8, Y3
+	VBROADCASTSS (CX)(R9*1), Y9
+	VFMADD231PS  Y9, Y8, Y4
+	VBROADCASTSS (CX)(BX*4), Y9
+	VFMADD231PS  Y9, Y8, Y5
+	VBROADCASTSS (CX)(R10*1), Y9
+	VFMADD231PS  Y9, Y8, Y6
+	VBROADCASTSS (CX)(R9*2), Y9
+	VFMADD231PS  Y9, Y8, Y7
+	ADDQ         SI, CX
+	ADDQ         DI, R12
+	ADDQ         $0x00000040, R11
+	DECQ         R13
+	JNZ          packone7k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packone7unbiased
+	VMASKMOVPS   (CX), Y0, Y8
+	VADDPS       Y8, Y1, Y1
+	VADDPS       Y8, Y2, Y2
+	VADDPS       Y8, Y3, Y3
+	VADDPS       Y8, Y4, Y4
+	VADDPS       Y8, Y5, Y5
+	VADDPS       Y8, Y6, Y6
+	VADDPS       Y8, Y7, Y7
+
+packone7unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone7linear
+	VXORPS Y8, Y8, Y8
+	VMAXPS Y8, Y1, Y1
+	VMAXPS Y8, Y2, Y2
+	VMAXPS Y8, Y3, Y3
+	VMAXPS Y8, Y4, Y4
+	VMAXPS Y8, Y5, Y5
+	VMAXPS Y8, Y6, Y6
+	VMAXPS Y8, Y7, Y7
+
+packone7linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y9
+	VCMPPS       $0x03, Y1, Y1, Y8
+	VBLENDVPS    Y8, Y9, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y8
+	VBLENDVPS    Y8, Y9, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y8
+	VBLENDVPS    Y8, Y9, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y8
+	VBLENDVPS    Y8, Y9, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y8
+	VBLENDVPS    Y8, Y9, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y8
+	VBLENDVPS    Y8, Y9, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y8
+	VBLENDVPS    Y8, Y9, Y7, Y7
+	VMASKMOVPS   Y1, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y2, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y3, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y4, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y5, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y6, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y7, Y0, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone8:
+	LEAQ       masks<>+0(SB), CX
+	NEGQ       DX
+	VMOVDQU    32(CX)(DX*4), Y0
+	MOVQ       (AX), CX
+	MOVQ       48(AX), DX
+	MOVQ       72(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       80(AX), SI
+	SHLQ       $0x02, SI
+	MOVQ       96(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       104(AX), R8
+	SHLQ       $0x02, R8
+	LEAQ       (BX)(BX*2), R9
+	LEAQ       (BX)(BX*4), R10
+	CMPQ       144(AX), $0x00
+	JE         packone8zero
+	MOVQ       DX, R11
+	VMASKMOVPS (R11), Y0, Y1
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y2
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y3
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y4
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y5
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y6
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y7
+	ADDQ       R8, R11
+	VMASKMOVPS (R11), Y0, Y8
+	JMP        packone8go
+
+packone8zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+
+packone8go:
+	MOVQ 184(AX), R11
+	LEAQ (CX)(R9*2), R14
+	ADDQ BX, R14
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packone8k:
+	VMASKMOVPS   (R12), Y0, Y9
+	VMOVUPS      Y9, (R11)
+	VBROADCASTSS (CX), Y10
+	VFMADD231PS  Y10, Y9, Y1
+	VBROADCASTSS (CX)(BX*1), Y10
+	VFMADD231PS  Y10, Y9, Y2
+	VBROADCASTSS (CX)(BX*2), Y10
+	VFMADD231PS  Y10, Y9, Y3
+	VBROADCASTSS (CX)(R9*1), Y10
+	VFMADD231PS  Y10, Y9, Y4
+	VBROADCASTSS (CX)(BX*4), Y10
+	VFMADD231PS  Y10, Y9, Y5
+	VBROADCASTSS (CX)(R10*1), Y10
+	VFMADD231PS  Y10, Y9, Y6
+	VBROADCASTSS (CX)(R9*2), Y10
+	VFMADD231PS  Y10, Y9, Y7
+	VBROADCASTSS (R14), Y10
+	VFMADD231PS  Y10, Y9, Y8
+	ADDQ         SI, CX
+	ADDQ         SI, R14
+	ADDQ         DI, R12
+	ADDQ         $0x00000040, R11
+	DECQ         R13
+	JNZ          packone8k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packone8unbiased
+	VMASKMOVPS   (CX), Y0, Y9
+	VADDPS       Y9, Y1, Y1
+	VADDPS       Y9, Y2, Y2
+	VADDPS       Y9, Y3, Y3
+	VADDPS       Y9, Y4, Y4
+	VADDPS       Y9, Y5, Y5
+	VADDPS       Y9, Y6, Y6
+	VADDPS       Y9, Y7, Y7
+	VADDPS       Y9, Y8, Y8
+
+packone8unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone8linear
+	VXORPS Y9, Y9, Y9
+	VMAXPS Y9, Y1, Y1
+	VMAXPS Y9, Y2, Y2
+	VMAXPS Y9, Y3, Y3
+	VMAXPS Y9, Y4, Y4
+	VMAXPS Y9, Y5, Y5
+	VMAXPS Y9, Y6, Y6
+	VMAXPS Y9, Y7, Y7
+	VMAXPS Y9, Y8, Y8
+
+packone8linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y10
+	VCMPPS       $0x03, Y1, Y1, Y9
+	VBLENDVPS    Y9, Y10, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y9
+	VBLENDVPS    Y9, Y10, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y9
+	VBLENDVPS    Y9, Y10, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y9
+	VBLENDVPS    Y9, Y10, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y9
+	VBLENDVPS    Y9, Y10, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y9
+	VBLENDVPS    Y9, Y10, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y9
+	VBLENDVPS    Y9, Y10, Y7, Y7
+	VCMPPS       $0x03, Y8, Y8, Y9
+	VBLENDVPS    Y9, Y10, Y8, Y8
+	VMASKMOVPS   Y1, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y2, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y3, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y4, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y5, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y6, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y7, Y0, (DX)
+	ADDQ         R8, DX
+	VMASKMOVPS   Y8, Y0, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth1:
+	LEAQ       masks<>+0(SB), CX
+	NEGQ       DX
+	VMOVDQU    32(CX)(DX*4), Y0
+	MOVQ       (AX), CX
+	MOVQ       48(AX), DX
+	MOVQ       72(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       80(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       96(AX), SI
+	SHLQ       $0x02, SI
+	MOVQ       104(AX), DI
+	SHLQ       $0x02, DI
+	CMPQ       144(AX), $0x00
+	JE         packboth1zero
+	MOVQ       DX, R8
+	VMOVUPS    (R8), Y1
+	VMASKMOVPS 32(R8), Y0, Y2
+	JMP        packboth1go
+
+packboth1zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+
+packboth1go:
+	MOVQ 184(AX), R8
+	MOVQ 24(AX), R9
+	MOVQ 112(AX), R10
+
+packboth1k:
+	VMOVUPS      (R9), Y3
+	VMOVUPS      Y3, (R8)
+	VMASKMOVPS   32(R9), Y0, Y4
+	VMOVUPS      Y4, 32(R8)
+	VBROADCASTSS (CX), Y5
+	VFMADD231PS  Y5, Y3, Y1
+	VFMADD231PS  Y5, Y4, Y2
+	ADDQ         BX, CX
+	ADDQ         SI, R9
+	ADDQ         $0x00000040, R8
+	DECQ         R10
+	JNZ          packboth1k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth1unbiased
+	VMOVUPS      (CX), Y3
+	VADDPS       Y3, Y1, Y1
+	VMASKMOVPS   32(CX), Y0, Y3
+	VADDPS       Y3, Y2, Y2
+
+packboth1unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth1linear
+	VXORPS Y3, Y3, Y3
+	VMAXPS Y3, Y1, Y1
+	VMAXPS Y3, Y2, Y2
+
+packboth1linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y4
+	VCMPPS       $0x03, Y1, Y1, Y3
+	VBLENDVPS    Y3, Y4, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y3
+	VBLENDVPS    Y3, Y4, Y2, Y2
+	VMOVUPS      Y1, (DX)
+	VMASKMOVPS   Y2, Y0, 32(DX)
+	ADDQ         DI, DX
+	VZEROUPPER
+	RET
+
+packboth2:
+	LEAQ       masks<>+0(SB), CX
+	NEGQ       DX
+	VMOVDQU    32(CX)(DX*4), Y0
+	MOVQ       (AX), CX
+	MOVQ       48(AX), DX
+	MOVQ       72(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       80(AX), SI
+	SHLQ       $0x02, SI
+	MOVQ       96(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       104(AX), R8
+	SHLQ       $0x02, R8
+	CMPQ       144(AX), $0x00
+	JE         packboth2zero
+	MOVQ       DX, R9
+	VMOVUPS    (R9), Y1
+	VMASKMOVPS 32(R9), Y0, Y2
+	ADDQ       R8, R9
+	VMOVUPS    (R9), Y3
+	VMASKMOVPS 32(R9), Y0, Y4
+	JMP        packboth2go
+
+packboth2zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+
+packboth2go:
+	MOVQ 184(AX), R9
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
+
+packboth2k:
+	VMOVUPS      (R10), Y5
+	VMOVUPS      Y5, (R9)
+	VMASKMOVPS   32(R10), Y0, Y6
+	VMOVUPS      Y6, 32(R9)
+	VBROADCASTSS (CX), Y7
+	VFMADD231PS  Y7, Y5, Y1
+	VFMADD231PS  Y7, Y6, Y2
+	VBROADCASTSS (CX)(BX*1), Y7
+	VFMADD231PS  Y7, Y5, Y3
+	VFMADD231PS  Y7, Y6, Y4
+	ADDQ         SI, CX
+	ADDQ         DI, R10
+	ADDQ         $0x00000040, R9
+	DECQ         R11
+	JNZ          packboth2k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth2unbiased
+	VMOVUPS      (CX), Y5
+	VADDPS       Y5, Y1, Y1
+	VADDPS       Y5, Y3, Y3
+	VMASKMOVPS   32(CX), Y0, Y5
+	VADDPS       Y5, Y2, Y2
+	VADDPS       Y5, Y4, Y4
+
+packboth2unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth2linear
+	VXORPS Y5, Y5, Y5
+	VMAXPS Y5, Y1, Y1
+	VMAXPS Y5, Y2, Y2
+	VMAXPS Y5, Y3, Y3
+	VMAXPS Y5, Y4, Y4
+
+packboth2linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y6
+	VCMPPS       $0x03, Y1, Y1, Y5
+	VBLENDVPS    Y5, Y6, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y5
+	VBLENDVPS    Y5, Y6, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y5
+	VBLENDVPS    Y5, Y6, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y5
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMOVUPS      Y1, (DX)
+	VMASKMOVPS   Y2, Y0, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y3, (DX)
+	VMASKMOVPS   Y4, Y0, 32(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth3:
+	LEAQ       masks<>+0(SB), CX
+	NEGQ       DX
+	VMOVDQU    32(CX)(DX*4), Y0
+	MOVQ       (AX), CX
+	MOVQ       48(AX), DX
+	MOVQ       72(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       80(AX), SI
+	SHLQ       $0x02, SI
+	MOVQ       96(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       104(AX), R8
+	SHLQ       $0x02, R8
+	CMPQ       144(AX), $0x00
+	JE         packboth3zero
+	MOVQ       DX, R9
+	VMOVUPS    (R9), Y1
+	VMASKMOVPS 32(R9), Y0, Y2
+	ADDQ       R8, R9
+	VMOVUPS    (R9), Y3
+	VMASKMOVPS 32(R9), Y0, Y4
+	ADDQ       R8, R9
+	VMOVUPS    (R9), Y5
+	VMASKMOVPS 32(R9), Y0, Y6
+	JMP        packboth3go
+
+packboth3zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+
+packboth3go:
+	MOVQ 184(AX), R9
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
+
+packboth3k:
+	VMOVUPS      (R10), Y7
+	VMOVUPS      Y7, (R9)
+	VMASKMOVPS   32(R10), Y0, Y8
+	VMOVUPS      Y8, 32(R9)
+	VBROADCASTSS (CX), Y9
+	VFMADD231PS  Y9, Y7, Y1
+	VFMADD231PS  Y9, Y8, Y2
+	VBROADCASTSS (CX)(BX*1), Y9
+	VFMADD231PS  Y9, Y7, Y3
+	VFMADD231PS  Y9, Y8, Y4
+	VBROADCASTSS (CX)(BX*2), Y9
+	VFMADD231PS  Y9, Y7, Y5
+	VFMADD231PS  Y9, Y8, Y6
+	ADDQ         SI, CX
+	ADDQ         DI, R10
+	ADDQ         $0x00000040, R9
+	DECQ         R11
+	JNZ          packboth3k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth3unbiased
+	VMOVUPS      (CX), Y7
+	VADDPS       Y7, Y1, Y1
+	VADDPS       Y7, Y3, Y3
+	VADDPS       Y7, Y5, Y5
+	VMASKMOVPS   32(CX), Y0, Y7
+	VADDPS       Y7, Y2, Y2
+	VADDPS       Y7, Y4, Y4
+	VADDPS       Y7, Y6, Y6
+
+packboth3unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth3linear
+	VXORPS Y7, Y7, Y7
+	VMAXPS Y7, Y1, Y1
+	VMAXPS Y7, Y2, Y2
+	VMAXPS Y7, Y3, Y3
+	VMAXPS Y7, Y4, Y4
+	VMAXPS Y7, Y5, Y5
+	VMAXPS Y7, Y6, Y6
+
+packboth3linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y8
+	VCMPPS       $0x03, Y1, Y1, Y7
+	VBLENDVPS    Y7, Y8, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y7
+	VBLENDVPS    Y7, Y8, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y7
+	VBLENDVPS    Y7, Y8, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y7
+	VBLENDVPS    Y7, Y8, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y7
+	VBLENDVPS    Y7, Y8, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y7
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VMOVUPS      Y1, (DX)
+	VMASKMOVPS   Y2, Y0, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y3, (DX)
+	VMASKMOVPS   Y4, Y0, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y5, (DX)
+	VMASKMOVPS   Y6, Y0, 32(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth4:
+	LEAQ       masks<>+0(SB), CX
+	NEGQ       DX
+	VMOVDQU    32(CX)(DX*4), Y0
+	MOVQ       (AX), CX
+	MOVQ       48(AX), DX
+	MOVQ       72(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       80(AX), SI
+	SHLQ       $0x02, SI
+	MOVQ       96(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       104(AX), R8
+	SHLQ       $0x02, R8
+	LEAQ       (BX)(BX*2), R9
+	CMPQ       144(AX), $0x00
+	JE         packboth4zero
+	MOVQ       DX, R10
+	VMOVUPS    (R10), Y1
+	VMASKMOVPS 32(R10), Y0, Y2
+	ADDQ       R8, R10
+	VMOVUPS    (R10), Y3
+	VMASKMOVPS 32(R10), Y0, Y4
+	ADDQ       R8, R10
+	VMOVUPS    (R10), Y5
+	VMASKMOVPS 32(R10), Y0, Y6
+	ADDQ       R8, R10
+	VMOVUPS    (R10), Y7
+	VMASKMOVPS 32(R10), Y0, Y8
+	JMP        packboth4go
+
+packboth4zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+
+packboth4go:
+	MOVQ 184(AX), R10
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
+
+packboth4k:
+	VMOVUPS      (R11), Y9
+	VMOVUPS      Y9, (R10)
+	VMASKMOVPS   32(R11), Y0, Y10
+	VMOVUPS      Y10, 32(R10)
+	VBROADCASTSS (CX), Y11
+	VFMADD231PS  Y11, Y9, Y1
+	VFMADD231PS  Y11, Y10, Y2
+	VBROADCASTSS (CX)(BX*1), Y11
+	VFMADD231PS  Y11, Y9, Y3
+	VFMADD231PS  Y11, Y10, Y4
+	VBROADCASTSS (CX)(BX*2), Y11
+	VFMADD231PS  Y11, Y9, Y5
+	VFMADD231PS  Y11, Y10, Y6
+	VBROADCASTSS (CX)(R9*1), Y11
+	VFMADD231PS  Y11, Y9, Y7
+	VFMADD231PS  Y11, Y10, Y8
+	ADDQ         SI, CX
+	ADDQ         DI, R11
+	ADDQ         $0x00000040, R10
+	DECQ         R12
+	JNZ          packboth4k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth4unbiased
+	VMOVUPS      (CX), Y9
+	VADDPS       Y9, Y1, Y1
+	VADDPS       Y9, Y3, Y3
+	VADDPS       Y9, Y5, Y5
+	VADDPS       Y9, Y7, Y7
+	VMASKMOVPS   32(CX), Y0, Y9
+	VADDPS       Y9, Y2, Y2
+	VADDPS       Y9, Y4, Y4
+	VADDPS       Y9, Y6, Y6
+	VADDPS       Y9, Y8, Y8
+
+packboth4unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth4linear
+	VXORPS Y9, Y9, Y9
+	VMAXPS Y9, Y1, Y1
+	VMAXPS Y9, Y2, Y2
+	VMAXPS Y9, Y3, Y3
+	VMAXPS Y9, Y4, Y4
+	VMAXPS Y9, Y5, Y5
+	VMAXPS Y9, Y6, Y6
+	VMAXPS Y9, Y7, Y7
+	VMAXPS Y9, Y8, Y8
+
+packboth4linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y10
+	VCMPPS       $0x03, Y1, Y1, Y9
+	VBLENDVPS    Y9, Y10, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y9
+	VBLENDVPS    Y9, Y10, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y9
+	VBLENDVPS    Y9, Y10, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y9
+	VBLENDVPS    Y9, Y10, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y9
+	VBLENDVPS    Y9, Y10, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y9
+	VBLENDVPS    Y9, Y10, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y9
+	VBLENDVPS    Y9, Y10, Y7, Y7
+	VCMPPS       $0x03, Y8, Y8, Y9
+	VBLENDVPS    Y9, Y10, Y8, Y8
+	VMOVUPS      Y1, (DX)
+	VMASKMOVPS   Y2, Y0, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y3, (DX)
+	VMASKMOVPS   Y4, Y0, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y5, (DX)
+	VMASKMOVPS   Y6, Y0, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y7, (DX)
+	VMASKMOVPS   Y8, Y0, 32(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth5:
+	LEAQ       masks<>+0(SB), CX
+	NEGQ       DX
+	VMOVDQU    32(CX)(DX*4), Y0
+	MOVQ       (AX), CX
+	MOVQ       48(AX), DX
+	MOVQ       72(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       80(AX), SI
+	SHLQ       $0x02, SI
+	MOVQ       96(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       104(AX), R8
+	SHLQ       $0x02, R8
+	LEAQ       (BX)(BX*2), R9
+	CMPQ       144(AX), $0x00
+	JE         packboth5zero
+	MOVQ       DX, R10
+	VMOVUPS    (R10), Y1
+	VMASKMOVPS 32(R10), Y0, Y2
+	ADDQ       R8, R10
+	VMOVUPS    (R10), Y3
+	VMASKMOVPS 32(R10), Y0, Y4
+	ADDQ       R8, R10
+	VMOVUPS    (R10), Y5
+	VMASKMOVPS 32(R10), Y0, Y6
+	ADDQ       R8, R10
+	VMOVUPS    (R10), Y7
+	VMASKMOVPS 32(R10), Y0, Y8
+	ADDQ       R8, R10
+	VMOVUPS    (R10), Y9
+	VMASKMOVPS 32(R10), Y0, Y10
+	JMP        packboth5go
+
+packboth5zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+
+packboth5go:
+	MOVQ 184(AX), R10
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
+
+packboth5k:
+	VMOVUPS      (R11), Y11
+	VMOVUPS      Y11, (R10)
+	VMASKMOVPS   32(R11), Y0, Y12
+	VMOVUPS      Y12, 32(R10)
+	VBROADCASTSS (CX), Y13
+	VFMADD231PS  Y13, Y11, Y1
+	VFMADD231PS  Y13, Y12, Y2
+	VBROADCASTSS (CX)(BX*1), Y13
+	VFMADD231PS  Y13, Y11, Y3
+	VFMADD231PS  Y13, Y12, Y4
+	VBROADCASTSS (CX)(BX*2), Y13
+	VFMADD231PS  Y13, Y11, Y5
+	VFMADD231PS  Y13, Y12, Y6
+	VBROADCASTSS (CX)(R9*1), Y13
+	VFMADD231PS  Y13, Y11, Y7
+	VFMADD231PS  Y13, Y12, Y8
+	VBROADCASTSS (CX)(BX*4), Y13
+	VFMADD231PS  Y13, Y11, Y9
+	VFMADD231PS  Y13, Y12, Y10
+	ADDQ         SI, CX
+	ADDQ         DI, R11
+	ADDQ         $0x00000040, R10
+	DECQ         R12
+	JNZ          packboth5k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth5unbiased
+	VMOVUPS      (CX), Y11
+	VADDPS       Y11, Y1, Y1
+	VADDPS       Y11, Y3, Y3
+	VADDPS       Y11, Y5, Y5
+	VADDPS       Y11, Y7, Y7
+	VADDPS       Y11, Y9, Y9
+	VMASKMOVPS   32(CX), Y0, Y11
+	VADDPS       Y11, Y2, Y2
+	VADDPS       Y11, Y4, Y4
+	VADDPS       Y11, Y6, Y6
+	VADDPS       Y11, Y8, Y8
+	VADDPS       Y11, Y10, Y10
+
+packboth5unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth5linear
+	VXORPS Y11, Y11, Y11
+	VMAXPS Y11, Y1, Y1
+	VMAXPS Y11, Y2, Y2
+	VMAXPS Y11, Y3, Y3
+	VMAXPS Y11, Y4, Y4
+	VMAXPS Y11, Y5, Y5
+	VMAXPS Y11, Y6, Y6
+	VMAXPS Y11, Y7, Y7
+	VMAXPS Y11, Y8, Y8
+	VMAXPS Y11, Y9, Y9
+	VMAXPS Y11, Y10, Y10
+
+packboth5linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y12
+	VCMPPS       $0x03, Y1, Y1, Y11
+	VBLENDVPS    Y11, Y12, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y11
+	VBLENDVPS    Y11, Y12, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y11
+	VBLENDVPS    Y11, Y12, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y11
+	VBLENDVPS    Y11, Y12, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y11
+	VBLENDVPS    Y11, Y12, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y11
+	VBLENDVPS    Y11, Y12, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y11
+	VBLENDVPS    Y11, Y12, Y7, Y7
+	VCMPPS       $0x03, Y8, Y8, Y11
+	VBLENDVPS    Y11, Y12, Y8, Y8
+	VCMPPS       $0x03, Y9, Y9, Y11
+	VBLENDVPS    Y11, Y12, Y9, Y9
+	VCMPPS       $0x03, Y10, Y10, Y11
+	VBLENDVPS    Y11, Y12, Y10, Y10
+	VMOVUPS      Y1, (DX)
+	VMASKMOVPS   Y2, Y0, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y3, (DX)
+	VMASKMOVPS   Y4, Y0, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y5, (DX)
+	VMASKMOVPS   Y6, Y0, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y7, (DX)
+	VMASKMOVPS   Y8, Y0, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y9, (DX)
+	VMASKMOVPS   Y10, Y0, 32(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth6:
+	LEAQ       masks<>+0(SB), CX
+	NEGQ       DX
+	VMOVDQU    32(CX)(DX*4), Y0
+	MOVQ       (AX), CX
+	MOVQ       48(AX), DX
+	MOVQ       72(AX), BX
+	SHLQ       $0x02, BX
+	MOVQ       80(AX), SI
+	SHLQ       $0x02, SI
+	MOVQ       96(AX), DI
+	SHLQ       $0x02, DI
+	MOVQ       104(AX), R8
+	SHLQ       $0x02, R8
+	LEAQ       (BX)(BX*2), R9
+	LEAQ       (BX)(BX*4), R10
+	CMPQ       144(AX), $0x00
+	JE         packboth6zero
+	MOVQ       DX, R11
+	VMOVUPS    (R11), Y1
+	VMASKMOVPS 32(R11), Y0, Y2
+	ADDQ       R8, R11
+	VMOVUPS    (R11), Y3
+	VMASKMOVPS 32(R11), Y0, Y4
+	ADDQ       R8, R11
+	VMOVUPS    (R11), Y5
+	VMASKMOVPS 32(R11), Y0, Y6
+	ADDQ       R8, R11
+	VMOVUPS    (R11), Y7
+	VMASKMOVPS 32(R11), Y0, Y8
+	ADDQ       R8, R11
+	VMOVUPS    (R11), Y9
+	VMASKMOVPS 32(R11), Y0, Y10
+	ADDQ       R8, R11
+	VMOVUPS    (R11), Y11
+	VMASKMOVPS 32(R11), Y0, Y12
+	JMP        packboth6go
+
+packboth6zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	VXORPS Y12, Y12, Y12
+
+packboth6go:
+	MOVQ 184(AX), R11
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packboth6k:
+	VMOVUPS      (R12), Y13
+	VMOVUPS      Y13, (R11)
+	VMASKMOVPS   32(R12), Y0, Y14
+	VMOVUPS      Y14, 32(R11)
+	VBROADCASTSS (CX), Y15
+	VFMADD231PS  Y15, Y13, Y1
+	VFMADD231PS  Y15, Y14, Y2
+	VBROADCASTSS (CX)(BX*1), Y15
+	VFMADD231PS  Y15, Y13, Y3
+	VFMADD231PS  Y15, Y14, Y4
+	VBROADCASTSS (CX)(BX*2), Y15
+	VFMADD231PS  Y15, Y13, Y5
+	VFMADD231PS  Y15, Y14, Y6
+	VBROADCASTSS (CX)(R9*1), Y15
+	VFMADD231PS  Y15, Y13, Y7
+	VFMADD231PS  Y15, Y14, Y8
+	VBROADCASTSS (CX)(BX*4), Y15
+	VFMADD231PS  Y15, Y13, Y9
+	VFMADD231PS  Y15, Y14, Y10
+	VBROADCASTSS (CX)(R10*1), Y15
+	VFMADD231PS  Y15, Y13, Y11
+	VFMADD231PS  Y15, Y14, Y12
+	ADDQ         SI, CX
+	ADDQ         DI, R12
+	ADDQ         $0x00000040, R11
+	DECQ         R13
+	JNZ          packboth6k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth6unbiased
+	VMOVUPS      (CX), Y13
+	VADDPS       Y13, Y1, Y1
+	VADDPS       Y13, Y3, Y3
+	VADDPS       Y13, Y5, Y5
+	VADDPS       Y13, Y7, Y7
+	VADDPS       Y13, Y9, Y9
+	VADDPS       Y13, Y11, Y11
+	VMASKMOVPS   32(CX), Y0, Y13
+	VADDPS       Y13, Y2, Y2
+	VADDPS       Y13, Y4, Y4
+	VADDPS       Y13, Y6, Y6
+	VADDPS       Y13, Y8, Y8
+	VADDPS       Y13, Y10, Y10
+	VADDPS       Y13, Y12, Y12
+
+packboth6unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth6linear
+	VXORPS Y13, Y13, Y13
+	VMAXPS Y13, Y1, Y1
+	VMAXPS Y13, Y2, Y2
+	VMAXPS Y13, Y3, Y3
+	VMAXPS Y13, Y4, Y4
+	VMAXPS Y13, Y5, Y5
+	VMAXPS Y13, Y6, Y6
+	VMAXPS Y13, Y7, Y7
+	VMAXPS Y13, Y8, Y8
+	VMAXPS Y13, Y9, Y9
+	VMAXPS Y13, Y10, Y10
+	VMAXPS Y13, Y11, Y11
+	VMAXPS Y13, Y12, Y12
+
+packboth6linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y14
+	VCMPPS       $0x03, Y1, Y1, Y13
+	VBLENDVPS    Y13, Y14, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y13
+	VBLENDVPS    Y13, Y14, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y13
+	VBLENDVPS    Y13, Y14, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y13
+	VBLENDVPS    Y13, Y14, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y13
+	VBLENDVPS    Y13, Y14, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y13
+	VBLENDVPS    Y13, Y14, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y13
+	VBLENDVPS    Y13, Y14, Y7, Y7
+	VCMPPS       $0x03, Y8, Y8, Y13
+	VBLENDVPS    Y13, Y14, Y8, Y8
+	VCMPPS       $0x03, Y9, Y9, Y13
+	VBLENDVPS    Y13, Y14, Y9, Y9
+	VCMPPS       $0x03, Y10, Y10, Y13
+	VBLENDVPS    Y13, Y14, Y10, Y10
+	VCMPPS       $0x03, Y11, Y11, Y13
+	VBLENDVPS    Y13, Y14, Y11, Y11
+	VCMPPS       $0x03, Y12, Y12, Y13
+	VBLENDVPS    Y13, Y14, Y12, Y12
+	VMOVUPS      Y1, (DX)
+	VMASKMOVPS   Y2, Y0, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y3, (DX)
+	VMASKMOVPS   Y4, Y0, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y5, (DX)
+	VMASKMOVPS   Y6, Y0, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y7, (DX)
+	VMASKMOVPS   Y8, Y0, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y9, (DX)
+	VMASKMOVPS   Y10, Y0, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y11, (DX)
+	VMASKMOVPS   Y12, Y0, 32(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packfull1:
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    72(AX), BX
+	SHLQ    $0x02, BX
+	MOVQ    80(AX), BX
+	SHLQ    $0x02, BX
+	MOVQ    96(AX), SI
+	SHLQ    $0x02, SI
+	MOVQ    104(AX), DI
+	SHLQ    $0x02, DI
+	CMPQ    144(AX), $0x00
+	JE      packfull1zero
+	MOVQ    DX, R8
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	JMP     packfull1go
+
+packfull1zero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+
+packfull1go:
+	MOVQ 184(AX), R8
+	MOVQ 24(AX), R9
+	MOVQ 112(AX), R10
+
+packfull1k:
+	VMOVUPS      (R9), Y2
+	VMOVUPS      Y2, (R8)
+	VMOVUPS      32(R9), Y3
+	VMOVUPS      Y3, 32(R8)
+	VBROADCASTSS (CX), Y4
+	VFMADD231PS  Y4, Y2, Y0
+	VFMADD231PS  Y4, Y3, Y1
+	ADDQ         BX, CX
+	ADDQ         SI, R9
+	ADDQ         $0x00000040, R8
+	DECQ         R10
+	JNZ          packfull1k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packfull1unbiased
+	VMOVUPS      (CX), Y2
+	VADDPS       Y2, Y0, Y0
+	VMOVUPS      32(CX), Y2
+	VADDPS       Y2, Y1, Y1
+
+packfull1unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packfull1linear
+	VXORPS Y2, Y2, Y2
+	VMAXPS Y2, Y0, Y0
+	VMAXPS Y2, Y1, Y1
+
+packfull1linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y3
+	VCMPPS       $0x03, Y0, Y0, Y2
+	VBLENDVPS    Y2, Y3, Y0, Y0
+	VCMPPS       $0x03, Y1, Y1, Y2
+	VBLENDVPS    Y2, Y3, Y1, Y1
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         DI, DX
+	VZEROUPPER
+	RET
+
+packfull2:
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    72(AX), BX
+	SHLQ    $0x02, BX
+	MOVQ    80(AX), SI
+	SHLQ    $0x02, SI
+	MOVQ    96(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    104(AX), R8
+	SHLQ    $0x02, R8
+	CMPQ    144(AX), $0x00
+	JE      packfull2zero
+	MOVQ    DX, R9
+	VMOVUPS (R9), Y0
+	VMOVUPS 32(R9), Y1
+	ADDQ    R8, R9
+	VMOVUPS (R9), Y2
+	VMOVUPS 32(R9), Y3
+	JMP     packfull2go
+
+packfull2zero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+packfull2go:
+	MOVQ 184(AX), R9
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
+
+packfull2k:
+	VMOVUPS      (R10), Y4
+	VMOVUPS      Y4, (R9)
+	VMOVUPS      32(R10), Y5
+	VMOVUPS      Y5, 32(R9)
+	VBROADCASTSS (CX), Y6
+	VFMADD231PS  Y6, Y4, Y0
+	VFMADD231PS  Y6, Y5, Y1
+	VBROADCASTSS (CX)(BX*1), Y6
+	VFMADD231PS  Y6, Y4, Y2
+	VFMADD231PS  Y6, Y5, Y3
+	ADDQ         SI, CX
+	ADDQ         DI, R10
+	ADDQ         $0x00000040, R9
+	DECQ         R11
+	JNZ          packfull2k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packfull2unbiased
+	VMOVUPS      (CX), Y4
+	VADDPS       Y4, Y0, Y0
+	VADDPS       Y4, Y2, Y2
+	VMOVUPS      32(CX), Y4
+	VADDPS       Y4, Y1, Y1
+	VADDPS       Y4, Y3, Y3
+
+packfull2unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packfull2linear
+	VXORPS Y4, Y4, Y4
+	VMAXPS Y4, Y0, Y0
+	VMAXPS Y4, Y1, Y1
+	VMAXPS Y4, Y2, Y2
+	VMAXPS Y4, Y3, Y3
+
+packfull2linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y5
+	VCMPPS       $0x03, Y0, Y0, Y4
+	VBLENDVPS    Y4, Y5, Y0, Y0
+	VCMPPS       $0x03, Y1, Y1, Y4
+	VBLENDVPS    Y4, Y5, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y4
+	VBLENDVPS    Y4, Y5, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y4
+	VBLENDVPS    Y4, Y5, Y3, Y3
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y2, (DX)
+	VMOVUPS      Y3, 32(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packfull3:
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    72(AX), BX
+	SHLQ    $0x02, BX
+	MOVQ    80(AX), SI
+	SHLQ    $0x02, SI
+	MOVQ    96(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    104(AX), R8
+	SHLQ    $0x02, R8
+	CMPQ    144(AX), $0x00
+	JE      packfull3zero
+	MOVQ    DX, R9
+	VMOVUPS (R9), Y0
+	VMOVUPS 32(R9), Y1
+	ADDQ    R8, R9
+	VMOVUPS (R9), Y2
+	VMOVUPS 32(R9), Y3
+	ADDQ    R8, R9
+	VMOVUPS (R9), Y4
+	VMOVUPS 32(R9), Y5
+	JMP     packfull3go
+
+packfull3zero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+
+packfull3go:
+	MOVQ 184(AX), R9
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
+
+packfull3k:
+	VMOVUPS      (R10), Y6
+	VMOVUPS      Y6, (R9)
+	VMOVUPS      32(R10), Y7
+	VMOVUPS      Y7, 32(R9)
+	VBROADCASTSS (CX), Y8
+	VFMADD231PS  Y8, Y6, Y0
+	VFMADD231PS  Y8, Y7, Y1
+	VBROADCASTSS (CX)(BX*1), Y8
+	VFMADD231PS  Y8, Y6, Y2
+	VFMADD231PS  Y8, Y7, Y3
+	VBROADCASTSS (CX)(BX*2), Y8
+	VFMADD231PS  Y8, Y6, Y4
+	VFMADD231PS  Y8, Y7, Y5
+	ADDQ         SI, CX
+	ADDQ         DI, R10
+	ADDQ         $0x00000040, R9
+	DECQ         R11
+	JNZ          packfull3k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packfull3unbiased
+	VMOVUPS      (CX), Y6
+	VADDPS       Y6, Y0, Y0
+	VADDPS       Y6, Y2, Y2
+	VADDPS       Y6, Y4, Y4
+	VMOVUPS      32(CX), Y6
+	VADDPS       Y6, Y1, Y1
+	VADDPS       Y6, Y3, Y3
+	VADDPS       Y6, Y5, Y5
+
+packfull3unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packfull3linear
+	VXORPS Y6, Y6, Y6
+	VMAXPS Y6, Y0, Y0
+	VMAXPS Y6, Y1, Y1
+	VMAXPS Y6, Y2, Y2
+	VMAXPS Y6, Y3, Y3
+	VMAXPS Y6, Y4, Y4
+	VMAXPS Y6, Y5, Y5
+
+packfull3linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y7
+	VCMPPS       $0x03, Y0, Y0, Y6
+	VBLENDVPS    Y6, Y7, Y0, Y0
+	VCMPPS       $0x03, Y1, Y1, Y6
+	VBLENDVPS    Y6, Y7, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y6
+	VBLENDVPS    Y6, Y7, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y6
+	VBLENDVPS    Y6, Y7, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y6
+	VBLENDVPS    Y6, Y7, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y6
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y2, (DX)
+	VMOVUPS      Y3, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y4, (DX)
+	VMOVUPS      Y5, 32(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packfull4:
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    72(AX), BX
+	SHLQ    $0x02, BX
+	MOVQ    80(AX), SI
+	SHLQ    $0x02, SI
+	MOVQ    96(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    104(AX), R8
+	SHLQ    $0x02, R8
+	LEAQ    (BX)(BX*2), R9
+	CMPQ    144(AX), $0x00
+	JE      packfull4zero
+	MOVQ    DX, R10
+	VMOVUPS (R10), Y0
+	VMOVUPS 32(R10), Y1
+	ADDQ    R8, R10
+	VMOVUPS (R10), Y2
+	VMOVUPS 32(R10), Y3
+	ADDQ    R8, R10
+	VMOVUPS (R10), Y4
+	VMOVUPS 32(R10), Y5
+	ADDQ    R8, R10
+	VMOVUPS (R10), Y6
+	VMOVUPS 32(R10), Y7
+	JMP     packfull4go
+
+packfull4zero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+packfull4go:
+	MOVQ 184(AX), R10
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
+
+packfull4k:
+	VMOVUPS      (R11), Y8
+	VMOVUPS      Y8, (R10)
+	VMOVUPS      32(R11), Y9
+	VMOVUPS      Y9, 32(R10)
+	VBROADCASTSS (CX), Y10
+	VFMADD231PS  Y10, Y8, Y0
+	VFMADD231PS  Y10, Y9, Y1
+	VBROADCASTSS (CX)(BX*1), Y10
+	VFMADD231PS  Y10, Y8, Y2
+	VFMADD231PS  Y10, Y9, Y3
+	VBROADCASTSS (CX)(BX*2), Y10
+	VFMADD231PS  Y10, Y8, Y4
+	VFMADD231PS  Y10, Y9, Y5
+	VBROADCASTSS (CX)(R9*1), Y10
+	VFMADD231PS  Y10, Y8, Y6
+	VFMADD231PS  Y10, Y9, Y7
+	ADDQ         SI, CX
+	ADDQ         DI, R11
+	ADDQ         $0x00000040, R10
+	DECQ         R12
+	JNZ          packfull4k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packfull4unbiased
+	VMOVUPS      (CX), Y8
+	VADDPS       Y8, Y0, Y0
+	VADDPS       Y8, Y2, Y2
+	VADDPS       Y8, Y4, Y4
+	VADDPS       Y8, Y6, Y6
+	VMOVUPS      32(CX), Y8
+	VADDPS       Y8, Y1, Y1
+	VADDPS       Y8, Y3, Y3
+	VADDPS       Y8, Y5, Y5
+	VADDPS       Y8, Y7, Y7
+
+packfull4unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packfull4linear
+	VXORPS Y8, Y8, Y8
+	VMAXPS Y8, Y0, Y0
+	VMAXPS Y8, Y1, Y1
+	VMAXPS Y8, Y2, Y2
+	VMAXPS Y8, Y3, Y3
+	VMAXPS Y8, Y4, Y4
+	VMAXPS Y8, Y5, Y5
+	VMAXPS Y8, Y6, Y6
+	VMAXPS Y8, Y7, Y7
+
+packfull4linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y9
+	VCMPPS       $0x03, Y0, Y0, Y8
+	VBLENDVPS    Y8, Y9, Y0, Y0
+	VCMPPS       $0x03, Y1, Y1, Y8
+	VBLENDVPS    Y8, Y9, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y8
+	VBLENDVPS    Y8, Y9, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y8
+	VBLENDVPS    Y8, Y9, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y8
+	VBLENDVPS    Y8, Y9, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y8
+	VBLENDVPS    Y8, Y9, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y8
+	VBLENDVPS    Y8, Y9, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y8
+	VBLENDVPS    Y8, Y9, Y7, Y7
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y2, (DX)
+	VMOVUPS      Y3, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y4, (DX)
+	VMOVUPS      Y5, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y6, (DX)
+	VMOVUPS      Y7, 32(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packfull5:
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    72(AX), BX
+	SHLQ    $0x02, BX
+	MOVQ    80(AX), SI
+	SHLQ    $0x02, SI
+	MOVQ    96(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    104(AX), R8
+	SHLQ    $0x02, R8
+	LEAQ    (BX)(BX*2), R9
+	CMPQ    144(AX), $0x00
+	JE      packfull5zero
+	MOVQ    DX, R10
+	VMOVUPS (R10), Y0
+	VMOVUPS 32(R10), Y1
+	ADDQ    R8, R10
+	VMOVUPS (R10), Y2
+	VMOVUPS 32(R10), Y3
+	ADDQ    R8, R10
+	VMOVUPS (R10), Y4
+	VMOVUPS 32(R10), Y5
+	ADDQ    R8, R10
+	VMOVUPS (R10), Y6
+	VMOVUPS 32(R10), Y7
+	ADDQ    R8, R10
+	VMOVUPS (R10), Y8
+	VMOVUPS 32(R10), Y9
+	JMP     packfull5go
+
+packfull5zero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+
+packfull5go:
+	MOVQ 184(AX), R10
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
+
+packfull5k:
+	VMOVUPS      (R11), Y10
+	VMOVUPS      Y10, (R10)
+	VMOVUPS      32(R11), Y11
+	VMOVUPS      Y11, 32(R10)
+	VBROADCASTSS (CX), Y12
+	VFMADD231PS  Y12, Y10, Y0
+	VFMADD231PS  Y12, Y11, Y1
+	VBROADCASTSS (CX)(BX*1), Y12
+	VFMADD231PS  Y12, Y10, Y2
+	VFMADD231PS  Y12, Y11, Y3
+	VBROADCASTSS (CX)(BX*2), Y12
+	VFMADD231PS  Y12, Y10, Y4
+	VFMADD231PS  Y12, Y11, Y5
+	VBROADCASTSS (CX)(R9*1), Y12
+	VFMADD231PS  Y12, Y10, Y6
+	VFMADD231PS  Y12, Y11, Y7
+	VBROADCASTSS (CX)(BX*4), Y12
+	VFMADD231PS  Y12, Y10, Y8
+	VFMADD231PS  Y12, Y11, Y9
+	ADDQ         SI, CX
+	ADDQ         DI, R11
+	ADDQ         $0x00000040, R10
+	DECQ         R12
+	JNZ          packfull5k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packfull5unbiased
+	VMOVUPS      (CX), Y10
+	VADDPS       Y10, Y0, Y0
+	VADDPS       Y10, Y2, Y2
+	VADDPS       Y10, Y4, Y4
+	VADDPS       Y10, Y6, Y6
+	VADDPS       Y10, Y8, Y8
+	VMOVUPS      32(CX), Y10
+	VADDPS       Y10, Y1, Y1
+	VADDPS       Y10, Y3, Y3
+	VADDPS       Y10, Y5, Y5
+	VADDPS       Y10, Y7, Y7
+	VADDPS       Y10, Y9, Y9
+
+packfull5unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packfull5linear
+	VXORPS Y10, Y10, Y10
+	VMAXPS Y10, Y0, Y0
+	VMAXPS Y10, Y1, Y1
+	VMAXPS Y10, Y2, Y2
+	VMAXPS Y10, Y3, Y3
+	VMAXPS Y10, Y4, Y4
+	VMAXPS Y10, Y5, Y5
+	VMAXPS Y10, Y6, Y6
+	VMAXPS Y10, Y7, Y7
+	VMAXPS Y10, Y8, Y8
+	VMAXPS Y10, Y9, Y9
+
+packfull5linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y11
+	VCMPPS       $0x03, Y0, Y0, Y10
+	VBLENDVPS    Y10, Y11, Y0, Y0
+	VCMPPS       $0x03, Y1, Y1, Y10
+	VBLENDVPS    Y10, Y11, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y10
+	VBLENDVPS    Y10, Y11, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y10
+	VBLENDVPS    Y10, Y11, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y10
+	VBLENDVPS    Y10, Y11, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y10
+	VBLENDVPS    Y10, Y11, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y10
+	VBLENDVPS    Y10, Y11, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y10
+	VBLENDVPS    Y10, Y11, Y7, Y7
+	VCMPPS       $0x03, Y8, Y8, Y10
+	VBLENDVPS    Y10, Y11, Y8, Y8
+	VCMPPS       $0x03, Y9, Y9, Y10
+	VBLENDVPS    Y10, Y11, Y9, Y9
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y2, (DX)
+	VMOVUPS      Y3, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y4, (DX)
+	VMOVUPS      Y5, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y6, (DX)
+	VMOVUPS      Y7, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y8, (DX)
+	VMOVUPS      Y9, 32(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packfull6:
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    72(AX), BX
+	SHLQ    $0x02, BX
+	MOVQ    80(AX), SI
+	SHLQ    $0x02, SI
+	MOVQ    96(AX), DI
+	SHLQ    $0x02, DI
+	MOVQ    104(AX), R8
+	SHLQ    $0x02, R8
+	LEAQ    (BX)(BX*2), R9
+	LEAQ    (BX)(BX*4), R10
+	CMPQ    144(AX), $0x00
+	JE      packfull6zero
+	MOVQ    DX, R11
+	VMOVUPS (R11), Y0
+	VMOVUPS 32(R11), Y1
+	ADDQ    R8, R11
+	VMOVUPS (R11), Y2
+	VMOVUPS 32(R11), Y3
+	ADDQ    R8, R11
+	VMOVUPS (R11), Y4
+	VMOVUPS 32(R11), Y5
+	ADDQ    R8, R11
+	VMOVUPS (R11), Y6
+	VMOVUPS 32(R11), Y7
+	ADDQ    R8, R11
+	VMOVUPS (R11), Y8
+	VMOVUPS 32(R11), Y9
+	ADDQ    R8, R11
+	VMOVUPS (R11), Y10
+	VMOVUPS 32(R11), Y11
+	JMP     packfull6go
+
+packfull6zero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+
+packfull6go:
+	MOVQ 184(AX), R11
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packfull6k:
+	VMOVUPS      (R12), Y12
+	VMOVUPS      Y12, (R11)
+	VMOVUPS      32(R12), Y13
+	VMOVUPS      Y13, 32(R11)
+	VBROADCASTSS (CX), Y14
+	VFMADD231PS  Y14, Y12, Y0
+	VFMADD231PS  Y14, Y13, Y1
+	VBROADCASTSS (CX)(BX*1), Y14
+	VFMADD231PS  Y14, Y12, Y2
+	VFMADD231PS  Y14, Y13, Y3
+	VBROADCASTSS (CX)(BX*2), Y14
+	VFMADD231PS  Y14, Y12, Y4
+	VFMADD231PS  Y14, Y13, Y5
+	VBROADCASTSS (CX)(R9*1), Y14
+	VFMADD231PS  Y14, Y12, Y6
+	VFMADD231PS  Y14, Y13, Y7
+	VBROADCASTSS (CX)(BX*4), Y14
+	VFMADD231PS  Y14, Y12, Y8
+	VFMADD231PS  Y14, Y13, Y9
+	VBROADCASTSS (CX)(R10*1), Y14
+	VFMADD231PS  Y14, Y12, Y10
+	VFMADD231PS  Y14, Y13, Y11
+	ADDQ         SI, CX
+	ADDQ         DI, R12
+	ADDQ         $0x00000040, R11
+	DECQ         R13
+	JNZ          packfull6k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packfull6unbiased
+	VMOVUPS      (CX), Y12
+	VADDPS       Y12, Y0, Y0
+	VADDPS       Y12, Y2, Y2
+	VADDPS       Y12, Y4, Y4
+	VADDPS       Y12, Y6, Y6
+	VADDPS       Y12, Y8, Y8
+	VADDPS       Y12, Y10, Y10
+	VMOVUPS      32(CX), Y12
+	VADDPS       Y12, Y1, Y1
+	VADDPS       Y12, Y3, Y3
+	VADDPS       Y12, Y5, Y5
+	VADDPS       Y12, Y7, Y7
+	VADDPS       Y12, Y9, Y9
+	VADDPS       Y12, Y11, Y11
+
+packfull6unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packfull6linear
+	VXORPS Y12, Y12, Y12
+	VMAXPS Y12, Y0, Y0
+	VMAXPS Y12, Y1, Y1
+	VMAXPS Y12, Y2, Y2
+	VMAXPS Y12, Y3, Y3
+	VMAXPS Y12, Y4, Y4
+	VMAXPS Y12, Y5, Y5
+	VMAXPS Y12, Y6, Y6
+	VMAXPS Y12, Y7, Y7
+	VMAXPS Y12, Y8, Y8
+	VMAXPS Y12, Y9, Y9
+	VMAXPS Y12, Y10, Y10
+	VMAXPS Y12, Y11, Y11
+
+packfull6linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y13
+	VCMPPS       $0x03, Y0, Y0, Y12
+	VBLENDVPS    Y12, Y13, Y0, Y0
+	VCMPPS       $0x03, Y1, Y1, Y12
+	VBLENDVPS    Y12, Y13, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y12
+	VBLENDVPS    Y12, Y13, Y2, Y2
+	VCMPPS       $0x03, Y3, Y3, Y12
+	VBLENDVPS    Y12, Y13, Y3, Y3
+	VCMPPS       $0x03, Y4, Y4, Y12
+	VBLENDVPS    Y12, Y13, Y4, Y4
+	VCMPPS       $0x03, Y5, Y5, Y12
+	VBLENDVPS    Y12, Y13, Y5, Y5
+	VCMPPS       $0x03, Y6, Y6, Y12
+	VBLENDVPS    Y12, Y13, Y6, Y6
+	VCMPPS       $0x03, Y7, Y7, Y12
+	VBLENDVPS    Y12, Y13, Y7, Y7
+	VCMPPS       $0x03, Y8, Y8, Y12
+	VBLENDVPS    Y12, Y13, Y8, Y8
+	VCMPPS       $0x03, Y9, Y9, Y12
+	VBLENDVPS    Y12, Y13, Y9, Y9
+	VCMPPS       $0x03, Y10, Y10, Y12
+	VBLENDVPS    Y12, Y13, Y10, Y10
+	VCMPPS       $0x03, Y11, Y11, Y12
+	VBLENDVPS    Y12, Y13, Y11, Y11
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y2, (DX)
+	VMOVUPS      Y3, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y4, (DX)
+	VMOVUPS      Y5, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y6, (DX)
+	VMOVUPS      Y7, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y8, (DX)
+	VMOVUPS      Y9, 32(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Y10, (DX)
+	VMOVUPS      Y11, 32(DX)
+	ADDQ         R8, DX
 	VZEROUPPER
 	RET
 
@@ -2595,29 +5512,52 @@ done:
 // func productAVX512(w *panel)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
 TEXT ·productAVX512(SB), $0-8
-	MOVQ w+0(FP), AX
-	MOVQ 112(AX), CX
-	MOVQ 128(AX), DX
-	CMPQ DX, $0x00000010
-	JG   two
-	CMPQ CX, $0x00000008
-	JE   one8
-	CMPQ CX, $0x00000007
-	JE   one7
-	CMPQ CX, $0x00000006
-	JE   one6
-	CMPQ CX, $0x00000005
-	JE   one5
-	CMPQ CX, $0x00000004
-	JE   one4
-	CMPQ CX, $0x00000003
-	JE   one3
-	CMPQ CX, $0x00000002
-	JE   one2
-	JMP  one1
+	MOVQ  w+0(FP), AX
+	MOVQ  120(AX), CX
+	MOVQ  136(AX), DX
+	MOVQ  184(AX), BX
+	TESTQ BX, BX
+	JNZ   packing
+	CMPQ  DX, $0x00000010
+	JG    two
+	CMPQ  CX, $0x0000000e
+	JE    one14
+	CMPQ  CX, $0x0000000d
+	JE    one13
+	CMPQ  CX, $0x0000000c
+	JE    one12
+	CMPQ  CX, $0x0000000b
+	JE    one11
+	CMPQ  CX, $0x0000000a
+	JE    one10
+	CMPQ  CX, $0x00000009
+	JE    one9
+	CMPQ  CX, $0x00000008
+	JE    one8
+	CMPQ  CX, $0x00000007
+	JE    one7
+	CMPQ  CX, $0x00000006
+	JE    one6
+	CMPQ  CX, $0x00000005
+	JE    one5
+	CMPQ  CX, $0x00000004
+	JE    one4
+	CMPQ  CX, $0x00000003
+	JE    one3
+	CMPQ  CX, $0x00000002
+	JE    one2
+	JMP   one1
 
 two:
 	SUBQ $0x00000010, DX
+	CMPQ CX, $0x0000000c
+	JE   both12
+	CMPQ CX, $0x0000000b
+	JE   both11
+	CMPQ CX, $0x0000000a
+	JE   both10
+	CMPQ CX, $0x00000009
+	JE   both9
 	CMPQ CX, $0x00000008
 	JE   both8
 	CMPQ CX, $0x00000007
@@ -2640,103 +5580,60 @@ one1:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
+	MOVQ  128(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
-	MOVQ  80(AX), DI
+	MOVQ  80(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  96(AX), DI
 	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
+	MOVQ  104(AX), R8
 	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
-	SHLQ  $0x02, R9
 
 one1tile:
-	CMPQ      136(AX), $0x00
+	CMPQ      144(AX), $0x00
 	JE        one1zero
-	MOVQ      DX, R10
-	VMOVUPS.Z (R10), K1, Z0
+	MOVQ      DX, R9
+	VMOVUPS.Z (R9), K1, Z0
 	JMP       one1go
 
 one1zero:
 	VXORPS Z0, Z0, Z0
 
 one1go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 104(AX), R12
+	MOVQ CX, R9
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
 
 one1k:
-	VMOVUPS.Z        (R11), K1, Z1
-	VFMADD231PS.BCST (R10), Z1, Z0
+	VMOVUPS.Z        (R10), K1, Z1
+	VFMADD231PS.BCST (R9), Z1, Z0
+	ADDQ             SI, R9
 	ADDQ             DI, R10
-	ADDQ             R8, R11
-	DECQ             R12
+	DECQ             R11
 	JNZ              one1k
-	VBROADCASTSS     c7fc000007fc00000<>+0(SB), Z1
-	VCMPPS           $0x03, Z0, Z0, K2
-	VMOVAPS          Z1, K2, Z0
-	VMOVUPS          Z0, K1, (DX)
-	ADDQ             R9, DX
-	ADDQ             SI, CX
-	DECQ             BX
-	JNZ              one1tile
-	VZEROUPPER
-	RET
+	MOVQ             160(AX), R9
+	TESTQ            R9, R9
+	JZ               one1unbiased
+	VMOVUPS.Z        (R9), K1, Z1
+	VADDPS           Z1, Z0, Z0
 
-both1:
-	MOVL  $-1, CX
-	BZHIL DX, CX, CX
-	KMOVW CX, K1
-	MOVQ  (AX), CX
-	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
-	MOVQ  72(AX), SI
-	SHLQ  $0x02, SI
-	MOVQ  80(AX), DI
-	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
-	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
-	SHLQ  $0x02, R9
-
-both1tile:
-	CMPQ      136(AX), $0x00
-	JE        both1zero
-	MOVQ      DX, R10
-	VMOVUPS   (R10), Z0
-	VMOVUPS.Z 64(R10), K1, Z1
-	JMP       both1go
-
-both1zero:
-	VXORPS Z0, Z0, Z0
+one1unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one1linear
 	VXORPS Z1, Z1, Z1
+	VMAXPS Z1, Z0, Z0
 
-both1go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 104(AX), R12
-
-both1k:
-	VMOVUPS      (R11), Z2
-	VMOVUPS.Z    64(R11), K1, Z3
-	VBROADCASTSS (R10), Z4
-	VFMADD231PS  Z4, Z2, Z0
-	VFMADD231PS  Z4, Z3, Z1
-	ADDQ         DI, R10
-	ADDQ         R8, R11
-	DECQ         R12
-	JNZ          both1k
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z2
+one1linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z1
 	VCMPPS       $0x03, Z0, Z0, K2
-	VMOVAPS      Z2, K2, Z0
-	VCMPPS       $0x03, Z1, Z1, K2
-	VMOVAPS      Z2, K2, Z1
-	VMOVUPS      Z0, (DX)
-	VMOVUPS      Z1, K1, 64(DX)
-	ADDQ         R9, DX
-	ADDQ         SI, CX
+	VMOVAPS      Z1, K2, Z0
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R8, DX
+	MOVQ         88(AX), R9
+	LEAQ         (CX)(R9*4), CX
 	DECQ         BX
-	JNZ          both1tile
+	JNZ          one1tile
 	VZEROUPPER
 	RET
 
@@ -2746,18 +5643,18 @@ one2:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
+	MOVQ  128(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
 	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
+	MOVQ  96(AX), R8
 	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
+	MOVQ  104(AX), R9
 	SHLQ  $0x02, R9
 
 one2tile:
-	CMPQ      136(AX), $0x00
+	CMPQ      144(AX), $0x00
 	JE        one2zero
 	MOVQ      DX, R10
 	VMOVUPS.Z (R10), K1, Z0
@@ -2772,7 +5669,7 @@ one2zero:
 one2go:
 	MOVQ CX, R10
 	MOVQ 24(AX), R11
-	MOVQ 104(AX), R12
+	MOVQ 112(AX), R12
 
 one2k:
 	VMOVUPS.Z        (R11), K1, Z2
@@ -2782,19 +5679,1805 @@ one2k:
 	ADDQ             R8, R11
 	DECQ             R12
 	JNZ              one2k
-	VBROADCASTSS     c7fc000007fc00000<>+0(SB), Z2
-	VCMPPS           $0x03, Z0, Z0, K2
-	VMOVAPS          Z2, K2, Z0
-	VCMPPS           $0x03, Z1, Z1, K2
-	VMOVAPS          Z2, K2, Z1
-	VMOVUPS          Z0, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z1, K1, (DX)
-	ADDQ             R9, DX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	DECQ             BX
-	JNZ              one2tile
+	MOVQ             160(AX), R10
+	TESTQ            R10, R10
+	JZ               one2unbiased
+	VMOVUPS.Z        (R10), K1, Z2
+	VADDPS           Z2, Z0, Z0
+	VADDPS           Z2, Z1, Z1
+
+one2unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one2linear
+	VXORPS Z2, Z2, Z2
+	VMAXPS Z2, Z0, Z0
+	VMAXPS Z2, Z1, Z1
+
+one2linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z2
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z2, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z2, K2, Z1
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R10
+	LEAQ         (CX)(R10*4), CX
+	DECQ         BX
+	JNZ          one2tile
+	VZEROUPPER
+	RET
+
+one3:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+
+one3tile:
+	CMPQ      144(AX), $0x00
+	JE        one3zero
+	MOVQ      DX, R10
+	VMOVUPS.Z (R10), K1, Z0
+	ADDQ      R9, R10
+	VMOVUPS.Z (R10), K1, Z1
+	ADDQ      R9, R10
+	VMOVUPS.Z (R10), K1, Z2
+	JMP       one3go
+
+one3zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+
+one3go:
+	MOVQ CX, R10
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
+
+one3k:
+	VMOVUPS.Z        (R11), K1, Z3
+	VFMADD231PS.BCST (R10), Z3, Z0
+	VFMADD231PS.BCST (R10)(SI*1), Z3, Z1
+	VFMADD231PS.BCST (R10)(SI*2), Z3, Z2
+	ADDQ             DI, R10
+	ADDQ             R8, R11
+	DECQ             R12
+	JNZ              one3k
+	MOVQ             160(AX), R10
+	TESTQ            R10, R10
+	JZ               one3unbiased
+	VMOVUPS.Z        (R10), K1, Z3
+	VADDPS           Z3, Z0, Z0
+	VADDPS           Z3, Z1, Z1
+	VADDPS           Z3, Z2, Z2
+
+one3unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one3linear
+	VXORPS Z3, Z3, Z3
+	VMAXPS Z3, Z0, Z0
+	VMAXPS Z3, Z1, Z1
+	VMAXPS Z3, Z2, Z2
+
+one3linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z3
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z3, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z3, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z3, K2, Z2
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R10
+	LEAQ         (CX)(R10*4), CX
+	DECQ         BX
+	JNZ          one3tile
+	VZEROUPPER
+	RET
+
+one4:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+	LEAQ  (SI)(SI*2), R10
+
+one4tile:
+	CMPQ      144(AX), $0x00
+	JE        one4zero
+	MOVQ      DX, R11
+	VMOVUPS.Z (R11), K1, Z0
+	ADDQ      R9, R11
+	VMOVUPS.Z (R11), K1, Z1
+	ADDQ      R9, R11
+	VMOVUPS.Z (R11), K1, Z2
+	ADDQ      R9, R11
+	VMOVUPS.Z (R11), K1, Z3
+	JMP       one4go
+
+one4zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+
+one4go:
+	MOVQ CX, R11
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+one4k:
+	VMOVUPS.Z        (R12), K1, Z4
+	VFMADD231PS.BCST (R11), Z4, Z0
+	VFMADD231PS.BCST (R11)(SI*1), Z4, Z1
+	VFMADD231PS.BCST (R11)(SI*2), Z4, Z2
+	VFMADD231PS.BCST (R11)(R10*1), Z4, Z3
+	ADDQ             DI, R11
+	ADDQ             R8, R12
+	DECQ             R13
+	JNZ              one4k
+	MOVQ             160(AX), R11
+	TESTQ            R11, R11
+	JZ               one4unbiased
+	VMOVUPS.Z        (R11), K1, Z4
+	VADDPS           Z4, Z0, Z0
+	VADDPS           Z4, Z1, Z1
+	VADDPS           Z4, Z2, Z2
+	VADDPS           Z4, Z3, Z3
+
+one4unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one4linear
+	VXORPS Z4, Z4, Z4
+	VMAXPS Z4, Z0, Z0
+	VMAXPS Z4, Z1, Z1
+	VMAXPS Z4, Z2, Z2
+	VMAXPS Z4, Z3, Z3
+
+one4linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z4
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z4, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z4, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z4, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z4, K2, Z3
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R11
+	LEAQ         (CX)(R11*4), CX
+	DECQ         BX
+	JNZ          one4tile
+	VZEROUPPER
+	RET
+
+one5:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+	LEAQ  (SI)(SI*2), R10
+
+one5tile:
+	CMPQ      144(AX), $0x00
+	JE        one5zero
+	MOVQ      DX, R11
+	VMOVUPS.Z (R11), K1, Z0
+	ADDQ      R9, R11
+	VMOVUPS.Z (R11), K1, Z1
+	ADDQ      R9, R11
+	VMOVUPS.Z (R11), K1, Z2
+	ADDQ      R9, R11
+	VMOVUPS.Z (R11), K1, Z3
+	ADDQ      R9, R11
+	VMOVUPS.Z (R11), K1, Z4
+	JMP       one5go
+
+one5zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+
+one5go:
+	MOVQ CX, R11
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+one5k:
+	VMOVUPS.Z        (R12), K1, Z5
+	VFMADD231PS.BCST (R11), Z5, Z0
+	VFMADD231PS.BCST (R11)(SI*1), Z5, Z1
+	VFMADD231PS.BCST (R11)(SI*2), Z5, Z2
+	VFMADD231PS.BCST (R11)(R10*1), Z5, Z3
+	VFMADD231PS.BCST (R11)(SI*4), Z5, Z4
+	ADDQ             DI, R11
+	ADDQ             R8, R12
+	DECQ             R13
+	JNZ              one5k
+	MOVQ             160(AX), R11
+	TESTQ            R11, R11
+	JZ               one5unbiased
+	VMOVUPS.Z        (R11), K1, Z5
+	VADDPS           Z5, Z0, Z0
+	VADDPS           Z5, Z1, Z1
+	VADDPS           Z5, Z2, Z2
+	VADDPS           Z5, Z3, Z3
+	VADDPS           Z5, Z4, Z4
+
+one5unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one5linear
+	VXORPS Z5, Z5, Z5
+	VMAXPS Z5, Z0, Z0
+	VMAXPS Z5, Z1, Z1
+	VMAXPS Z5, Z2, Z2
+	VMAXPS Z5, Z3, Z3
+	VMAXPS Z5, Z4, Z4
+
+one5linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z5
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z5, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z5, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z5, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z5, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z5, K2, Z4
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R11
+	LEAQ         (CX)(R11*4), CX
+	DECQ         BX
+	JNZ          one5tile
+	VZEROUPPER
+	RET
+
+one6:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+	LEAQ  (SI)(SI*2), R10
+	LEAQ  (SI)(SI*4), R11
+
+one6tile:
+	CMPQ      144(AX), $0x00
+	JE        one6zero
+	MOVQ      DX, R12
+	VMOVUPS.Z (R12), K1, Z0
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z1
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z2
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z3
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z4
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z5
+	JMP       one6go
+
+one6zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+
+one6go:
+	MOVQ CX, R12
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+one6k:
+	VMOVUPS.Z        (R13), K1, Z6
+	VFMADD231PS.BCST (R12), Z6, Z0
+	VFMADD231PS.BCST (R12)(SI*1), Z6, Z1
+	VFMADD231PS.BCST (R12)(SI*2), Z6, Z2
+	VFMADD231PS.BCST (R12)(R10*1), Z6, Z3
+	VFMADD231PS.BCST (R12)(SI*4), Z6, Z4
+	VFMADD231PS.BCST (R12)(R11*1), Z6, Z5
+	ADDQ             DI, R12
+	ADDQ             R8, R13
+	DECQ             R14
+	JNZ              one6k
+	MOVQ             160(AX), R12
+	TESTQ            R12, R12
+	JZ               one6unbiased
+	VMOVUPS.Z        (R12), K1, Z6
+	VADDPS           Z6, Z0, Z0
+	VADDPS           Z6, Z1, Z1
+	VADDPS           Z6, Z2, Z2
+	VADDPS           Z6, Z3, Z3
+	VADDPS           Z6, Z4, Z4
+	VADDPS           Z6, Z5, Z5
+
+one6unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one6linear
+	VXORPS Z6, Z6, Z6
+	VMAXPS Z6, Z0, Z0
+	VMAXPS Z6, Z1, Z1
+	VMAXPS Z6, Z2, Z2
+	VMAXPS Z6, Z3, Z3
+	VMAXPS Z6, Z4, Z4
+	VMAXPS Z6, Z5, Z5
+
+one6linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z6
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z6, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z6, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z6, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z6, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z6, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z6, K2, Z5
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          one6tile
+	VZEROUPPER
+	RET
+
+one7:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+	LEAQ  (SI)(SI*2), R10
+	LEAQ  (SI)(SI*4), R11
+
+one7tile:
+	CMPQ      144(AX), $0x00
+	JE        one7zero
+	MOVQ      DX, R12
+	VMOVUPS.Z (R12), K1, Z0
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z1
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z2
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z3
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z4
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z5
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z6
+	JMP       one7go
+
+one7zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+
+one7go:
+	MOVQ CX, R12
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+one7k:
+	VMOVUPS.Z        (R13), K1, Z7
+	VFMADD231PS.BCST (R12), Z7, Z0
+	VFMADD231PS.BCST (R12)(SI*1), Z7, Z1
+	VFMADD231PS.BCST (R12)(SI*2), Z7, Z2
+	VFMADD231PS.BCST (R12)(R10*1), Z7, Z3
+	VFMADD231PS.BCST (R12)(SI*4), Z7, Z4
+	VFMADD231PS.BCST (R12)(R11*1), Z7, Z5
+	VFMADD231PS.BCST (R12)(R10*2), Z7, Z6
+	ADDQ             DI, R12
+	ADDQ             R8, R13
+	DECQ             R14
+	JNZ              one7k
+	MOVQ             160(AX), R12
+	TESTQ            R12, R12
+	JZ               one7unbiased
+	VMOVUPS.Z        (R12), K1, Z7
+	VADDPS           Z7, Z0, Z0
+	VADDPS           Z7, Z1, Z1
+	VADDPS           Z7, Z2, Z2
+	VADDPS           Z7, Z3, Z3
+	VADDPS           Z7, Z4, Z4
+	VADDPS           Z7, Z5, Z5
+	VADDPS           Z7, Z6, Z6
+
+one7unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one7linear
+	VXORPS Z7, Z7, Z7
+	VMAXPS Z7, Z0, Z0
+	VMAXPS Z7, Z1, Z1
+	VMAXPS Z7, Z2, Z2
+	VMAXPS Z7, Z3, Z3
+	VMAXPS Z7, Z4, Z4
+	VMAXPS Z7, Z5, Z5
+	VMAXPS Z7, Z6, Z6
+
+one7linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z7
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z7, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z7, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z7, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z7, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z7, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z7, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z7, K2, Z6
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          one7tile
+	VZEROUPPER
+	RET
+
+one8:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+	LEAQ  (SI)(SI*2), R10
+	LEAQ  (SI)(SI*4), R11
+
+one8tile:
+	CMPQ      144(AX), $0x00
+	JE        one8zero
+	MOVQ      DX, R12
+	VMOVUPS.Z (R12), K1, Z0
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z1
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z2
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z3
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z4
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z5
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z6
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z7
+	JMP       one8go
+
+one8zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+
+one8go:
+	MOVQ CX, R12
+	LEAQ (R12)(R10*2), R15
+	ADDQ SI, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+one8k:
+	VMOVUPS.Z        (R13), K1, Z8
+	VFMADD231PS.BCST (R12), Z8, Z0
+	VFMADD231PS.BCST (R12)(SI*1), Z8, Z1
+	VFMADD231PS.BCST (R12)(SI*2), Z8, Z2
+	VFMADD231PS.BCST (R12)(R10*1), Z8, Z3
+	VFMADD231PS.BCST (R12)(SI*4), Z8, Z4
+	VFMADD231PS.BCST (R12)(R11*1), Z8, Z5
+	VFMADD231PS.BCST (R12)(R10*2), Z8, Z6
+	VFMADD231PS.BCST (R15), Z8, Z7
+	ADDQ             DI, R12
+	ADDQ             DI, R15
+	ADDQ             R8, R13
+	DECQ             R14
+	JNZ              one8k
+	MOVQ             160(AX), R12
+	TESTQ            R12, R12
+	JZ               one8unbiased
+	VMOVUPS.Z        (R12), K1, Z8
+	VADDPS           Z8, Z0, Z0
+	VADDPS           Z8, Z1, Z1
+	VADDPS           Z8, Z2, Z2
+	VADDPS           Z8, Z3, Z3
+	VADDPS           Z8, Z4, Z4
+	VADDPS           Z8, Z5, Z5
+	VADDPS           Z8, Z6, Z6
+	VADDPS           Z8, Z7, Z7
+
+one8unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one8linear
+	VXORPS Z8, Z8, Z8
+	VMAXPS Z8, Z0, Z0
+	VMAXPS Z8, Z1, Z1
+	VMAXPS Z8, Z2, Z2
+	VMAXPS Z8, Z3, Z3
+	VMAXPS Z8, Z4, Z4
+	VMAXPS Z8, Z5, Z5
+	VMAXPS Z8, Z6, Z6
+	VMAXPS Z8, Z7, Z7
+
+one8linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z8
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z8, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z8, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z8, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z8, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z8, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z8, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z8, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z8, K2, Z7
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z7, K1, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          one8tile
+	VZEROUPPER
+	RET
+
+one9:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+	LEAQ  (SI)(SI*2), R10
+	LEAQ  (SI)(SI*4), R11
+
+one9tile:
+	CMPQ      144(AX), $0x00
+	JE        one9zero
+	MOVQ      DX, R12
+	VMOVUPS.Z (R12), K1, Z0
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z1
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z2
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z3
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z4
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z5
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z6
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z7
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z8
+	JMP       one9go
+
+one9zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+
+one9go:
+	MOVQ CX, R12
+	LEAQ (R12)(R10*2), R15
+	ADDQ SI, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+one9k:
+	VMOVUPS.Z        (R13), K1, Z9
+	VFMADD231PS.BCST (R12), Z9, Z0
+	VFMADD231PS.BCST (R12)(SI*1), Z9, Z1
+	VFMADD231PS.BCST (R12)(SI*2), Z9, Z2
+	VFMADD231PS.BCST (R12)(R10*1), Z9, Z3
+	VFMADD231PS.BCST (R12)(SI*4), Z9, Z4
+	VFMADD231PS.BCST (R12)(R11*1), Z9, Z5
+	VFMADD231PS.BCST (R12)(R10*2), Z9, Z6
+	VFMADD231PS.BCST (R15), Z9, Z7
+	VFMADD231PS.BCST (R15)(SI*1), Z9, Z8
+	ADDQ             DI, R12
+	ADDQ             DI, R15
+	ADDQ             R8, R13
+	DECQ             R14
+	JNZ              one9k
+	MOVQ             160(AX), R12
+	TESTQ            R12, R12
+	JZ               one9unbiased
+	VMOVUPS.Z        (R12), K1, Z9
+	VADDPS           Z9, Z0, Z0
+	VADDPS           Z9, Z1, Z1
+	VADDPS           Z9, Z2, Z2
+	VADDPS           Z9, Z3, Z3
+	VADDPS           Z9, Z4, Z4
+	VADDPS           Z9, Z5, Z5
+	VADDPS           Z9, Z6, Z6
+	VADDPS           Z9, Z7, Z7
+	VADDPS           Z9, Z8, Z8
+
+one9unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one9linear
+	VXORPS Z9, Z9, Z9
+	VMAXPS Z9, Z0, Z0
+	VMAXPS Z9, Z1, Z1
+	VMAXPS Z9, Z2, Z2
+	VMAXPS Z9, Z3, Z3
+	VMAXPS Z9, Z4, Z4
+	VMAXPS Z9, Z5, Z5
+	VMAXPS Z9, Z6, Z6
+	VMAXPS Z9, Z7, Z7
+	VMAXPS Z9, Z8, Z8
+
+one9linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z9
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z9, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z9, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z9, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z9, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z9, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z9, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z9, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z9, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z9, K2, Z8
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z7, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z8, K1, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          one9tile
+	VZEROUPPER
+	RET
+
+one10:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+	LEAQ  (SI)(SI*2), R10
+	LEAQ  (SI)(SI*4), R11
+
+one10tile:
+	CMPQ      144(AX), $0x00
+	JE        one10zero
+	MOVQ      DX, R12
+	VMOVUPS.Z (R12), K1, Z0
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z1
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z2
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z3
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z4
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z5
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z6
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z7
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z8
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z9
+	JMP       one10go
+
+one10zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+
+one10go:
+	MOVQ CX, R12
+	LEAQ (R12)(R10*2), R15
+	ADDQ SI, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+one10k:
+	VMOVUPS.Z        (R13), K1, Z10
+	VFMADD231PS.BCST (R12), Z10, Z0
+	VFMADD231PS.BCST (R12)(SI*1), Z10, Z1
+	VFMADD231PS.BCST (R12)(SI*2), Z10, Z2
+	VFMADD231PS.BCST (R12)(R10*1), Z10, Z3
+	VFMADD231PS.BCST (R12)(SI*4), Z10, Z4
+	VFMADD231PS.BCST (R12)(R11*1), Z10, Z5
+	VFMADD231PS.BCST (R12)(R10*2), Z10, Z6
+	VFMADD231PS.BCST (R15), Z10, Z7
+	VFMADD231PS.BCST (R15)(SI*1), Z10, Z8
+	VFMADD231PS.BCST (R15)(SI*2), Z10, Z9
+	ADDQ             DI, R12
+	ADDQ             DI, R15
+	ADDQ             R8, R13
+	DECQ             R14
+	JNZ              one10k
+	MOVQ             160(AX), R12
+	TESTQ            R12, R12
+	JZ               one10unbiased
+	VMOVUPS.Z        (R12), K1, Z10
+	VADDPS           Z10, Z0, Z0
+	VADDPS           Z10, Z1, Z1
+	VADDPS           Z10, Z2, Z2
+	VADDPS           Z10, Z3, Z3
+	VADDPS           Z10, Z4, Z4
+	VADDPS           Z10, Z5, Z5
+	VADDPS           Z10, Z6, Z6
+	VADDPS           Z10, Z7, Z7
+	VADDPS           Z10, Z8, Z8
+	VADDPS           Z10, Z9, Z9
+
+one10unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one10linear
+	VXORPS Z10, Z10, Z10
+	VMAXPS Z10, Z0, Z0
+	VMAXPS Z10, Z1, Z1
+	VMAXPS Z10, Z2, Z2
+	VMAXPS Z10, Z3, Z3
+	VMAXPS Z10, Z4, Z4
+	VMAXPS Z10, Z5, Z5
+	VMAXPS Z10, Z6, Z6
+	VMAXPS Z10, Z7, Z7
+	VMAXPS Z10, Z8, Z8
+	VMAXPS Z10, Z9, Z9
+
+one10linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z10
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z10, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z10, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z10, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z10, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z10, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z10, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z10, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z10, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z10, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z10, K2, Z9
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z7, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z8, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z9, K1, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          one10tile
+	VZEROUPPER
+	RET
+
+one11:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+	LEAQ  (SI)(SI*2), R10
+	LEAQ  (SI)(SI*4), R11
+
+one11tile:
+	CMPQ      144(AX), $0x00
+	JE        one11zero
+	MOVQ      DX, R12
+	VMOVUPS.Z (R12), K1, Z0
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z1
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z2
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z3
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z4
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z5
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z6
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z7
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z8
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z9
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z10
+	JMP       one11go
+
+one11zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+
+one11go:
+	MOVQ CX, R12
+	LEAQ (R12)(R10*2), R15
+	ADDQ SI, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+one11k:
+	VMOVUPS.Z        (R13), K1, Z11
+	VFMADD231PS.BCST (R12), Z11, Z0
+	VFMADD231PS.BCST (R12)(SI*1), Z11, Z1
+	VFMADD231PS.BCST (R12)(SI*2), Z11, Z2
+	VFMADD231PS.BCST (R12)(R10*1), Z11, Z3
+	VFMADD231PS.BCST (R12)(SI*4), Z11, Z4
+	VFMADD231PS.BCST (R12)(R11*1), Z11, Z5
+	VFMADD231PS.BCST (R12)(R10*2), Z11, Z6
+	VFMADD231PS.BCST (R15), Z11, Z7
+	VFMADD231PS.BCST (R15)(SI*1), Z11, Z8
+	VFMADD231PS.BCST (R15)(SI*2), Z11, Z9
+	VFMADD231PS.BCST (R15)(R10*1), Z11, Z10
+	ADDQ             DI, R12
+	ADDQ             DI, R15
+	ADDQ             R8, R13
+	DECQ             R14
+	JNZ              one11k
+	MOVQ             160(AX), R12
+	TESTQ            R12, R12
+	JZ               one11unbiased
+	VMOVUPS.Z        (R12), K1, Z11
+	VADDPS           Z11, Z0, Z0
+	VADDPS           Z11, Z1, Z1
+	VADDPS           Z11, Z2, Z2
+	VADDPS           Z11, Z3, Z3
+	VADDPS           Z11, Z4, Z4
+	VADDPS           Z11, Z5, Z5
+	VADDPS           Z11, Z6, Z6
+	VADDPS           Z11, Z7, Z7
+	VADDPS           Z11, Z8, Z8
+	VADDPS           Z11, Z9, Z9
+	VADDPS           Z11, Z10, Z10
+
+one11unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one11linear
+	VXORPS Z11, Z11, Z11
+	VMAXPS Z11, Z0, Z0
+	VMAXPS Z11, Z1, Z1
+	VMAXPS Z11, Z2, Z2
+	VMAXPS Z11, Z3, Z3
+	VMAXPS Z11, Z4, Z4
+	VMAXPS Z11, Z5, Z5
+	VMAXPS Z11, Z6, Z6
+	VMAXPS Z11, Z7, Z7
+	VMAXPS Z11, Z8, Z8
+	VMAXPS Z11, Z9, Z9
+	VMAXPS Z11, Z10, Z10
+
+one11linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z11
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z11, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z11, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z11, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z11, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z11, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z11, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z11, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z11, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z11, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z11, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z11, K2, Z10
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z7, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z8, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z9, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z10, K1, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          one11tile
+	VZEROUPPER
+	RET
+
+one12:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+	LEAQ  (SI)(SI*2), R10
+	LEAQ  (SI)(SI*4), R11
+
+one12tile:
+	CMPQ      144(AX), $0x00
+	JE        one12zero
+	MOVQ      DX, R12
+	VMOVUPS.Z (R12), K1, Z0
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z1
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z2
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z3
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z4
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z5
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z6
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z7
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z8
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z9
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z10
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z11
+	JMP       one12go
+
+one12zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+
+one12go:
+	MOVQ CX, R12
+	LEAQ (R12)(R10*2), R15
+	ADDQ SI, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+one12k:
+	VMOVUPS.Z        (R13), K1, Z12
+	VFMADD231PS.BCST (R12), Z12, Z0
+	VFMADD231PS.BCST (R12)(SI*1), Z12, Z1
+	VFMADD231PS.BCST (R12)(SI*2), Z12, Z2
+	VFMADD231PS.BCST (R12)(R10*1), Z12, Z3
+	VFMADD231PS.BCST (R12)(SI*4), Z12, Z4
+	VFMADD231PS.BCST (R12)(R11*1), Z12, Z5
+	VFMADD231PS.BCST (R12)(R10*2), Z12, Z6
+	VFMADD231PS.BCST (R15), Z12, Z7
+	VFMADD231PS.BCST (R15)(SI*1), Z12, Z8
+	VFMADD231PS.BCST (R15)(SI*2), Z12, Z9
+	VFMADD231PS.BCST (R15)(R10*1), Z12, Z10
+	VFMADD231PS.BCST (R15)(SI*4), Z12, Z11
+	ADDQ             DI, R12
+	ADDQ             DI, R15
+	ADDQ             R8, R13
+	DECQ             R14
+	JNZ              one12k
+	MOVQ             160(AX), R12
+	TESTQ            R12, R12
+	JZ               one12unbiased
+	VMOVUPS.Z        (R12), K1, Z12
+	VADDPS           Z12, Z0, Z0
+	VADDPS           Z12, Z1, Z1
+	VADDPS           Z12, Z2, Z2
+	VADDPS           Z12, Z3, Z3
+	VADDPS           Z12, Z4, Z4
+	VADDPS           Z12, Z5, Z5
+	VADDPS           Z12, Z6, Z6
+	VADDPS           Z12, Z7, Z7
+	VADDPS           Z12, Z8, Z8
+	VADDPS           Z12, Z9, Z9
+	VADDPS           Z12, Z10, Z10
+	VADDPS           Z12, Z11, Z11
+
+one12unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one12linear
+	VXORPS Z12, Z12, Z12
+	VMAXPS Z12, Z0, Z0
+	VMAXPS Z12, Z1, Z1
+	VMAXPS Z12, Z2, Z2
+	VMAXPS Z12, Z3, Z3
+	VMAXPS Z12, Z4, Z4
+	VMAXPS Z12, Z5, Z5
+	VMAXPS Z12, Z6, Z6
+	VMAXPS Z12, Z7, Z7
+	VMAXPS Z12, Z8, Z8
+	VMAXPS Z12, Z9, Z9
+	VMAXPS Z12, Z10, Z10
+	VMAXPS Z12, Z11, Z11
+
+one12linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z12
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z12, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z12, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z12, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z12, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z12, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z12, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z12, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z12, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z12, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z12, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z12, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z12, K2, Z11
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z7, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z8, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z9, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z10, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z11, K1, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          one12tile
+	VZEROUPPER
+	RET
+
+one13:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+	LEAQ  (SI)(SI*2), R10
+	LEAQ  (SI)(SI*4), R11
+
+one13tile:
+	CMPQ      144(AX), $0x00
+	JE        one13zero
+	MOVQ      DX, R12
+	VMOVUPS.Z (R12), K1, Z0
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z1
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z2
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z3
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z4
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z5
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z6
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z7
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z8
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z9
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z10
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z11
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z12
+	JMP       one13go
+
+one13zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+
+one13go:
+	MOVQ CX, R12
+	LEAQ (R12)(R10*2), R15
+	ADDQ SI, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+one13k:
+	VMOVUPS.Z        (R13), K1, Z13
+	VFMADD231PS.BCST (R12), Z13, Z0
+	VFMADD231PS.BCST (R12)(SI*1), Z13, Z1
+	VFMADD231PS.BCST (R12)(SI*2), Z13, Z2
+	VFMADD231PS.BCST (R12)(R10*1), Z13, Z3
+	VFMADD231PS.BCST (R12)(SI*4), Z13, Z4
+	VFMADD231PS.BCST (R12)(R11*1), Z13, Z5
+	VFMADD231PS.BCST (R12)(R10*2), Z13, Z6
+	VFMADD231PS.BCST (R15), Z13, Z7
+	VFMADD231PS.BCST (R15)(SI*1), Z13, Z8
+	VFMADD231PS.BCST (R15)(SI*2), Z13, Z9
+	VFMADD231PS.BCST (R15)(R10*1), Z13, Z10
+	VFMADD231PS.BCST (R15)(SI*4), Z13, Z11
+	VFMADD231PS.BCST (R15)(R11*1), Z13, Z12
+	ADDQ             DI, R12
+	ADDQ             DI, R15
+	ADDQ             R8, R13
+	DECQ             R14
+	JNZ              one13k
+	MOVQ             160(AX), R12
+	TESTQ            R12, R12
+	JZ               one13unbiased
+	VMOVUPS.Z        (R12), K1, Z13
+	VADDPS           Z13, Z0, Z0
+	VADDPS           Z13, Z1, Z1
+	VADDPS           Z13, Z2, Z2
+	VADDPS           Z13, Z3, Z3
+	VADDPS           Z13, Z4, Z4
+	VADDPS           Z13, Z5, Z5
+	VADDPS           Z13, Z6, Z6
+	VADDPS           Z13, Z7, Z7
+	VADDPS           Z13, Z8, Z8
+	VADDPS           Z13, Z9, Z9
+	VADDPS           Z13, Z10, Z10
+	VADDPS           Z13, Z11, Z11
+	VADDPS           Z13, Z12, Z12
+
+one13unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one13linear
+	VXORPS Z13, Z13, Z13
+	VMAXPS Z13, Z0, Z0
+	VMAXPS Z13, Z1, Z1
+	VMAXPS Z13, Z2, Z2
+	VMAXPS Z13, Z3, Z3
+	VMAXPS Z13, Z4, Z4
+	VMAXPS Z13, Z5, Z5
+	VMAXPS Z13, Z6, Z6
+	VMAXPS Z13, Z7, Z7
+	VMAXPS Z13, Z8, Z8
+	VMAXPS Z13, Z9, Z9
+	VMAXPS Z13, Z10, Z10
+	VMAXPS Z13, Z11, Z11
+	VMAXPS Z13, Z12, Z12
+
+one13linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z13
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z13, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z13, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z13, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z13, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z13, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z13, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z13, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z13, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z13, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z13, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z13, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z13, K2, Z11
+	VCMPPS       $0x03, Z12, Z12, K2
+	VMOVAPS      Z13, K2, Z12
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z7, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z8, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z9, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z10, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z11, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z12, K1, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          one13tile
+	VZEROUPPER
+	RET
+
+one14:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+	LEAQ  (SI)(SI*2), R10
+	LEAQ  (SI)(SI*4), R11
+
+one14tile:
+	CMPQ      144(AX), $0x00
+	JE        one14zero
+	MOVQ      DX, R12
+	VMOVUPS.Z (R12), K1, Z0
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z1
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z2
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z3
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z4
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z5
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z6
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z7
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z8
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z9
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z10
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z11
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z12
+	ADDQ      R9, R12
+	VMOVUPS.Z (R12), K1, Z13
+	JMP       one14go
+
+one14zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+
+one14go:
+	MOVQ CX, R12
+	LEAQ (R12)(R10*2), R15
+	ADDQ SI, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+one14k:
+	VMOVUPS.Z        (R13), K1, Z14
+	VFMADD231PS.BCST (R12), Z14, Z0
+	VFMADD231PS.BCST (R12)(SI*1), Z14, Z1
+	VFMADD231PS.BCST (R12)(SI*2), Z14, Z2
+	VFMADD231PS.BCST (R12)(R10*1), Z14, Z3
+	VFMADD231PS.BCST (R12)(SI*4), Z14, Z4
+	VFMADD231PS.BCST (R12)(R11*1), Z14, Z5
+	VFMADD231PS.BCST (R12)(R10*2), Z14, Z6
+	VFMADD231PS.BCST (R15), Z14, Z7
+	VFMADD231PS.BCST (R15)(SI*1), Z14, Z8
+	VFMADD231PS.BCST (R15)(SI*2), Z14, Z9
+	VFMADD231PS.BCST (R15)(R10*1), Z14, Z10
+	VFMADD231PS.BCST (R15)(SI*4), Z14, Z11
+	VFMADD231PS.BCST (R15)(R11*1), Z14, Z12
+	VFMADD231PS.BCST (R15)(R10*2), Z14, Z13
+	ADDQ             DI, R12
+	ADDQ             DI, R15
+	ADDQ             R8, R13
+	DECQ             R14
+	JNZ              one14k
+	MOVQ             160(AX), R12
+	TESTQ            R12, R12
+	JZ               one14unbiased
+	VMOVUPS.Z        (R12), K1, Z14
+	VADDPS           Z14, Z0, Z0
+	VADDPS           Z14, Z1, Z1
+	VADDPS           Z14, Z2, Z2
+	VADDPS           Z14, Z3, Z3
+	VADDPS           Z14, Z4, Z4
+	VADDPS           Z14, Z5, Z5
+	VADDPS           Z14, Z6, Z6
+	VADDPS           Z14, Z7, Z7
+	VADDPS           Z14, Z8, Z8
+	VADDPS           Z14, Z9, Z9
+	VADDPS           Z14, Z10, Z10
+	VADDPS           Z14, Z11, Z11
+	VADDPS           Z14, Z12, Z12
+	VADDPS           Z14, Z13, Z13
+
+one14unbiased:
+	CMPQ   152(AX), $0x00
+	JE     one14linear
+	VXORPS Z14, Z14, Z14
+	VMAXPS Z14, Z0, Z0
+	VMAXPS Z14, Z1, Z1
+	VMAXPS Z14, Z2, Z2
+	VMAXPS Z14, Z3, Z3
+	VMAXPS Z14, Z4, Z4
+	VMAXPS Z14, Z5, Z5
+	VMAXPS Z14, Z6, Z6
+	VMAXPS Z14, Z7, Z7
+	VMAXPS Z14, Z8, Z8
+	VMAXPS Z14, Z9, Z9
+	VMAXPS Z14, Z10, Z10
+	VMAXPS Z14, Z11, Z11
+	VMAXPS Z14, Z12, Z12
+	VMAXPS Z14, Z13, Z13
+
+one14linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z14
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z14, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z14, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z14, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z14, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z14, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z14, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z14, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z14, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z14, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z14, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z14, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z14, K2, Z11
+	VCMPPS       $0x03, Z12, Z12, K2
+	VMOVAPS      Z14, K2, Z12
+	VCMPPS       $0x03, Z13, Z13, K2
+	VMOVAPS      Z14, K2, Z13
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z7, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z8, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z9, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z10, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z11, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z12, K1, (DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z13, K1, (DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          one14tile
+	VZEROUPPER
+	RET
+
+both1:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  96(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  104(AX), R8
+	SHLQ  $0x02, R8
+
+both1tile:
+	CMPQ      144(AX), $0x00
+	JE        both1zero
+	MOVQ      DX, R9
+	VMOVUPS   (R9), Z0
+	VMOVUPS.Z 64(R9), K1, Z1
+	JMP       both1go
+
+both1zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+
+both1go:
+	MOVQ CX, R9
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
+
+both1k:
+	VMOVUPS      (R10), Z2
+	VMOVUPS.Z    64(R10), K1, Z3
+	VBROADCASTSS (R9), Z4
+	VFMADD231PS  Z4, Z2, Z0
+	VFMADD231PS  Z4, Z3, Z1
+	ADDQ         SI, R9
+	ADDQ         DI, R10
+	DECQ         R11
+	JNZ          both1k
+	MOVQ         160(AX), R9
+	TESTQ        R9, R9
+	JZ           both1unbiased
+	VMOVUPS      (R9), Z2
+	VADDPS       Z2, Z0, Z0
+	VMOVUPS.Z    64(R9), K1, Z2
+	VADDPS       Z2, Z1, Z1
+
+both1unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both1linear
+	VXORPS Z2, Z2, Z2
+	VMAXPS Z2, Z0, Z0
+	VMAXPS Z2, Z1, Z1
+
+both1linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z2
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z2, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z2, K2, Z1
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R8, DX
+	MOVQ         88(AX), R9
+	LEAQ         (CX)(R9*4), CX
+	DECQ         BX
+	JNZ          both1tile
 	VZEROUPPER
 	RET
 
@@ -2804,18 +7487,18 @@ both2:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
+	MOVQ  128(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
 	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
+	MOVQ  96(AX), R8
 	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
+	MOVQ  104(AX), R9
 	SHLQ  $0x02, R9
 
 both2tile:
-	CMPQ      136(AX), $0x00
+	CMPQ      144(AX), $0x00
 	JE        both2zero
 	MOVQ      DX, R10
 	VMOVUPS   (R10), Z0
@@ -2834,7 +7517,7 @@ both2zero:
 both2go:
 	MOVQ CX, R10
 	MOVQ 24(AX), R11
-	MOVQ 104(AX), R12
+	MOVQ 112(AX), R12
 
 both2k:
 	VMOVUPS      (R11), Z4
@@ -2849,6 +7532,26 @@ both2k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          both2k
+	MOVQ         160(AX), R10
+	TESTQ        R10, R10
+	JZ           both2unbiased
+	VMOVUPS      (R10), Z4
+	VADDPS       Z4, Z0, Z0
+	VADDPS       Z4, Z2, Z2
+	VMOVUPS.Z    64(R10), K1, Z4
+	VADDPS       Z4, Z1, Z1
+	VADDPS       Z4, Z3, Z3
+
+both2unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both2linear
+	VXORPS Z4, Z4, Z4
+	VMAXPS Z4, Z0, Z0
+	VMAXPS Z4, Z1, Z1
+	VMAXPS Z4, Z2, Z2
+	VMAXPS Z4, Z3, Z3
+
+both2linear:
 	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z4
 	VCMPPS       $0x03, Z0, Z0, K2
 	VMOVAPS      Z4, K2, Z0
@@ -2864,77 +7567,10 @@ both2k:
 	VMOVUPS      Z2, (DX)
 	VMOVUPS      Z3, K1, 64(DX)
 	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
+	MOVQ         88(AX), R10
+	LEAQ         (CX)(R10*4), CX
 	DECQ         BX
 	JNZ          both2tile
-	VZEROUPPER
-	RET
-
-one3:
-	MOVL  $-1, CX
-	BZHIL DX, CX, CX
-	KMOVW CX, K1
-	MOVQ  (AX), CX
-	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
-	MOVQ  72(AX), SI
-	SHLQ  $0x02, SI
-	MOVQ  80(AX), DI
-	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
-	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
-	SHLQ  $0x02, R9
-
-one3tile:
-	CMPQ      136(AX), $0x00
-	JE        one3zero
-	MOVQ      DX, R10
-	VMOVUPS.Z (R10), K1, Z0
-	ADDQ      R9, R10
-	VMOVUPS.Z (R10), K1, Z1
-	ADDQ      R9, R10
-	VMOVUPS.Z (R10), K1, Z2
-	JMP       one3go
-
-one3zero:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-
-one3go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 104(AX), R12
-
-one3k:
-	VMOVUPS.Z        (R11), K1, Z3
-	VFMADD231PS.BCST (R10), Z3, Z0
-	VFMADD231PS.BCST (R10)(SI*1), Z3, Z1
-	VFMADD231PS.BCST (R10)(SI*2), Z3, Z2
-	ADDQ             DI, R10
-	ADDQ             R8, R11
-	DECQ             R12
-	JNZ              one3k
-	VBROADCASTSS     c7fc000007fc00000<>+0(SB), Z3
-	VCMPPS           $0x03, Z0, Z0, K2
-	VMOVAPS          Z3, K2, Z0
-	VCMPPS           $0x03, Z1, Z1, K2
-	VMOVAPS          Z3, K2, Z1
-	VCMPPS           $0x03, Z2, Z2, K2
-	VMOVAPS          Z3, K2, Z2
-	VMOVUPS          Z0, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z1, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z2, K1, (DX)
-	ADDQ             R9, DX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	DECQ             BX
-	JNZ              one3tile
 	VZEROUPPER
 	RET
 
@@ -2944,18 +7580,18 @@ both3:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
+	MOVQ  128(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
 	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
+	MOVQ  96(AX), R8
 	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
+	MOVQ  104(AX), R9
 	SHLQ  $0x02, R9
 
 both3tile:
-	CMPQ      136(AX), $0x00
+	CMPQ      144(AX), $0x00
 	JE        both3zero
 	MOVQ      DX, R10
 	VMOVUPS   (R10), Z0
@@ -2979,7 +7615,7 @@ both3zero:
 both3go:
 	MOVQ CX, R10
 	MOVQ 24(AX), R11
-	MOVQ 104(AX), R12
+	MOVQ 112(AX), R12
 
 both3k:
 	VMOVUPS      (R11), Z6
@@ -2997,6 +7633,30 @@ both3k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          both3k
+	MOVQ         160(AX), R10
+	TESTQ        R10, R10
+	JZ           both3unbiased
+	VMOVUPS      (R10), Z6
+	VADDPS       Z6, Z0, Z0
+	VADDPS       Z6, Z2, Z2
+	VADDPS       Z6, Z4, Z4
+	VMOVUPS.Z    64(R10), K1, Z6
+	VADDPS       Z6, Z1, Z1
+	VADDPS       Z6, Z3, Z3
+	VADDPS       Z6, Z5, Z5
+
+both3unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both3linear
+	VXORPS Z6, Z6, Z6
+	VMAXPS Z6, Z0, Z0
+	VMAXPS Z6, Z1, Z1
+	VMAXPS Z6, Z2, Z2
+	VMAXPS Z6, Z3, Z3
+	VMAXPS Z6, Z4, Z4
+	VMAXPS Z6, Z5, Z5
+
+both3linear:
 	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z6
 	VCMPPS       $0x03, Z0, Z0, K2
 	VMOVAPS      Z6, K2, Z0
@@ -3019,88 +7679,10 @@ both3k:
 	VMOVUPS      Z4, (DX)
 	VMOVUPS      Z5, K1, 64(DX)
 	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
+	MOVQ         88(AX), R10
+	LEAQ         (CX)(R10*4), CX
 	DECQ         BX
 	JNZ          both3tile
-	VZEROUPPER
-	RET
-
-one4:
-	MOVL  $-1, CX
-	BZHIL DX, CX, CX
-	KMOVW CX, K1
-	MOVQ  (AX), CX
-	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
-	MOVQ  72(AX), SI
-	SHLQ  $0x02, SI
-	MOVQ  80(AX), DI
-	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
-	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
-	SHLQ  $0x02, R9
-	LEAQ  (SI)(SI*2), R10
-
-one4tile:
-	CMPQ      136(AX), $0x00
-	JE        one4zero
-	MOVQ      DX, R11
-	VMOVUPS.Z (R11), K1, Z0
-	ADDQ      R9, R11
-	VMOVUPS.Z (R11), K1, Z1
-	ADDQ      R9, R11
-	VMOVUPS.Z (R11), K1, Z2
-	ADDQ      R9, R11
-	VMOVUPS.Z (R11), K1, Z3
-	JMP       one4go
-
-one4zero:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-
-one4go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 104(AX), R13
-
-one4k:
-	VMOVUPS.Z        (R12), K1, Z4
-	VFMADD231PS.BCST (R11), Z4, Z0
-	VFMADD231PS.BCST (R11)(SI*1), Z4, Z1
-	VFMADD231PS.BCST (R11)(SI*2), Z4, Z2
-	VFMADD231PS.BCST (R11)(R10*1), Z4, Z3
-	ADDQ             DI, R11
-	ADDQ             R8, R12
-	DECQ             R13
-	JNZ              one4k
-	VBROADCASTSS     c7fc000007fc00000<>+0(SB), Z4
-	VCMPPS           $0x03, Z0, Z0, K2
-	VMOVAPS          Z4, K2, Z0
-	VCMPPS           $0x03, Z1, Z1, K2
-	VMOVAPS          Z4, K2, Z1
-	VCMPPS           $0x03, Z2, Z2, K2
-	VMOVAPS          Z4, K2, Z2
-	VCMPPS           $0x03, Z3, Z3, K2
-	VMOVAPS          Z4, K2, Z3
-	VMOVUPS          Z0, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z1, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z2, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z3, K1, (DX)
-	ADDQ             R9, DX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	DECQ             BX
-	JNZ              one4tile
 	VZEROUPPER
 	RET
 
@@ -3110,19 +7692,19 @@ both4:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
+	MOVQ  128(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
 	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
+	MOVQ  96(AX), R8
 	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
+	MOVQ  104(AX), R9
 	SHLQ  $0x02, R9
 	LEAQ  (SI)(SI*2), R10
 
 both4tile:
-	CMPQ      136(AX), $0x00
+	CMPQ      144(AX), $0x00
 	JE        both4zero
 	MOVQ      DX, R11
 	VMOVUPS   (R11), Z0
@@ -3151,7 +7733,7 @@ both4zero:
 both4go:
 	MOVQ CX, R11
 	MOVQ 24(AX), R12
-	MOVQ 104(AX), R13
+	MOVQ 112(AX), R13
 
 both4k:
 	VMOVUPS      (R12), Z8
@@ -3172,6 +7754,34 @@ both4k:
 	ADDQ         R8, R12
 	DECQ         R13
 	JNZ          both4k
+	MOVQ         160(AX), R11
+	TESTQ        R11, R11
+	JZ           both4unbiased
+	VMOVUPS      (R11), Z8
+	VADDPS       Z8, Z0, Z0
+	VADDPS       Z8, Z2, Z2
+	VADDPS       Z8, Z4, Z4
+	VADDPS       Z8, Z6, Z6
+	VMOVUPS.Z    64(R11), K1, Z8
+	VADDPS       Z8, Z1, Z1
+	VADDPS       Z8, Z3, Z3
+	VADDPS       Z8, Z5, Z5
+	VADDPS       Z8, Z7, Z7
+
+both4unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both4linear
+	VXORPS Z8, Z8, Z8
+	VMAXPS Z8, Z0, Z0
+	VMAXPS Z8, Z1, Z1
+	VMAXPS Z8, Z2, Z2
+	VMAXPS Z8, Z3, Z3
+	VMAXPS Z8, Z4, Z4
+	VMAXPS Z8, Z5, Z5
+	VMAXPS Z8, Z6, Z6
+	VMAXPS Z8, Z7, Z7
+
+both4linear:
 	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z8
 	VCMPPS       $0x03, Z0, Z0, K2
 	VMOVAPS      Z8, K2, Z0
@@ -3201,98 +7811,10 @@ both4k:
 	VMOVUPS      Z6, (DX)
 	VMOVUPS      Z7, K1, 64(DX)
 	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
+	MOVQ         88(AX), R11
+	LEAQ         (CX)(R11*4), CX
 	DECQ         BX
 	JNZ          both4tile
-	VZEROUPPER
-	RET
-
-one5:
-	MOVL  $-1, CX
-	BZHIL DX, CX, CX
-	KMOVW CX, K1
-	MOVQ  (AX), CX
-	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
-	MOVQ  72(AX), SI
-	SHLQ  $0x02, SI
-	MOVQ  80(AX), DI
-	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
-	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
-	SHLQ  $0x02, R9
-	LEAQ  (SI)(SI*2), R10
-
-one5tile:
-	CMPQ      136(AX), $0x00
-	JE        one5zero
-	MOVQ      DX, R11
-	VMOVUPS.Z (R11), K1, Z0
-	ADDQ      R9, R11
-	VMOVUPS.Z (R11), K1, Z1
-	ADDQ      R9, R11
-	VMOVUPS.Z (R11), K1, Z2
-	ADDQ      R9, R11
-	VMOVUPS.Z (R11), K1, Z3
-	ADDQ      R9, R11
-	VMOVUPS.Z (R11), K1, Z4
-	JMP       one5go
-
-one5zero:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-
-one5go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 104(AX), R13
-
-one5k:
-	VMOVUPS.Z        (R12), K1, Z5
-	VFMADD231PS.BCST (R11), Z5, Z0
-	VFMADD231PS.BCST (R11)(SI*1), Z5, Z1
-	VFMADD231PS.BCST (R11)(SI*2), Z5, Z2
-	VFMADD231PS.BCST (R11)(R10*1), Z5, Z3
-	VFMADD231PS.BCST (R11)(SI*4), Z5, Z4
-	ADDQ             DI, R11
-	ADDQ             R8, R12
-	DECQ             R13
-	JNZ              one5k
-	VBROADCASTSS     c7fc000007fc00000<>+0(SB), Z5
-	VCMPPS           $0x03, Z0, Z0, K2
-	VMOVAPS          Z5, K2, Z0
-	VCMPPS           $0x03, Z1, Z1, K2
-	VMOVAPS          Z5, K2, Z1
-	VCMPPS           $0x03, Z2, Z2, K2
-	VMOVAPS          Z5, K2, Z2
-	VCMPPS           $0x03, Z3, Z3, K2
-	VMOVAPS          Z5, K2, Z3
-	VCMPPS           $0x03, Z4, Z4, K2
-	VMOVAPS          Z5, K2, Z4
-	VMOVUPS          Z0, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z1, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z2, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z3, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z4, K1, (DX)
-	ADDQ             R9, DX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	DECQ             BX
-	JNZ              one5tile
 	VZEROUPPER
 	RET
 
@@ -3302,19 +7824,19 @@ both5:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
+	MOVQ  128(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
 	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
+	MOVQ  96(AX), R8
 	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
+	MOVQ  104(AX), R9
 	SHLQ  $0x02, R9
 	LEAQ  (SI)(SI*2), R10
 
 both5tile:
-	CMPQ      136(AX), $0x00
+	CMPQ      144(AX), $0x00
 	JE        both5zero
 	MOVQ      DX, R11
 	VMOVUPS   (R11), Z0
@@ -3348,7 +7870,7 @@ both5zero:
 both5go:
 	MOVQ CX, R11
 	MOVQ 24(AX), R12
-	MOVQ 104(AX), R13
+	MOVQ 112(AX), R13
 
 both5k:
 	VMOVUPS      (R12), Z10
@@ -3372,6 +7894,38 @@ both5k:
 	ADDQ         R8, R12
 	DECQ         R13
 	JNZ          both5k
+	MOVQ         160(AX), R11
+	TESTQ        R11, R11
+	JZ           both5unbiased
+	VMOVUPS      (R11), Z10
+	VADDPS       Z10, Z0, Z0
+	VADDPS       Z10, Z2, Z2
+	VADDPS       Z10, Z4, Z4
+	VADDPS       Z10, Z6, Z6
+	VADDPS       Z10, Z8, Z8
+	VMOVUPS.Z    64(R11), K1, Z10
+	VADDPS       Z10, Z1, Z1
+	VADDPS       Z10, Z3, Z3
+	VADDPS       Z10, Z5, Z5
+	VADDPS       Z10, Z7, Z7
+	VADDPS       Z10, Z9, Z9
+
+both5unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both5linear
+	VXORPS Z10, Z10, Z10
+	VMAXPS Z10, Z0, Z0
+	VMAXPS Z10, Z1, Z1
+	VMAXPS Z10, Z2, Z2
+	VMAXPS Z10, Z3, Z3
+	VMAXPS Z10, Z4, Z4
+	VMAXPS Z10, Z5, Z5
+	VMAXPS Z10, Z6, Z6
+	VMAXPS Z10, Z7, Z7
+	VMAXPS Z10, Z8, Z8
+	VMAXPS Z10, Z9, Z9
+
+both5linear:
 	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z10
 	VCMPPS       $0x03, Z0, Z0, K2
 	VMOVAPS      Z10, K2, Z0
@@ -3408,109 +7962,10 @@ both5k:
 	VMOVUPS      Z8, (DX)
 	VMOVUPS      Z9, K1, 64(DX)
 	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
+	MOVQ         88(AX), R11
+	LEAQ         (CX)(R11*4), CX
 	DECQ         BX
 	JNZ          both5tile
-	VZEROUPPER
-	RET
-
-one6:
-	MOVL  $-1, CX
-	BZHIL DX, CX, CX
-	KMOVW CX, K1
-	MOVQ  (AX), CX
-	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
-	MOVQ  72(AX), SI
-	SHLQ  $0x02, SI
-	MOVQ  80(AX), DI
-	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
-	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
-	SHLQ  $0x02, R9
-	LEAQ  (SI)(SI*2), R10
-	LEAQ  (SI)(SI*4), R11
-
-one6tile:
-	CMPQ      136(AX), $0x00
-	JE        one6zero
-	MOVQ      DX, R12
-	VMOVUPS.Z (R12), K1, Z0
-	ADDQ      R9, R12
-	VMOVUPS.Z (R12), K1, Z1
-	ADDQ      R9, R12
-	VMOVUPS.Z (R12), K1, Z2
-	ADDQ      R9, R12
-	VMOVUPS.Z (R12), K1, Z3
-	ADDQ      R9, R12
-	VMOVUPS.Z (R12), K1, Z4
-	ADDQ      R9, R12
-	VMOVUPS.Z (R12), K1, Z5
-	JMP       one6go
-
-one6zero:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-
-one6go:
-	MOVQ CX, R12
-	MOVQ 24(AX), R13
-	MOVQ 104(AX), R14
-
-one6k:
-	VMOVUPS.Z        (R13), K1, Z6
-	VFMADD231PS.BCST (R12), Z6, Z0
-	VFMADD231PS.BCST (R12)(SI*1), Z6, Z1
-	VFMADD231PS.BCST (R12)(SI*2), Z6, Z2
-	VFMADD231PS.BCST (R12)(R10*1), Z6, Z3
-	VFMADD231PS.BCST (R12)(SI*4), Z6, Z4
-	VFMADD231PS.BCST (R12)(R11*1), Z6, Z5
-	ADDQ             DI, R12
-	ADDQ             R8, R13
-	DECQ             R14
-	JNZ              one6k
-	VBROADCASTSS     c7fc000007fc00000<>+0(SB), Z6
-	VCMPPS           $0x03, Z0, Z0, K2
-	VMOVAPS          Z6, K2, Z0
-	VCMPPS           $0x03, Z1, Z1, K2
-	VMOVAPS          Z6, K2, Z1
-	VCMPPS           $0x03, Z2, Z2, K2
-	VMOVAPS          Z6, K2, Z2
-	VCMPPS           $0x03, Z3, Z3, K2
-	VMOVAPS          Z6, K2, Z3
-	VCMPPS           $0x03, Z4, Z4, K2
-	VMOVAPS          Z6, K2, Z4
-	VCMPPS           $0x03, Z5, Z5, K2
-	VMOVAPS          Z6, K2, Z5
-	VMOVUPS          Z0, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z1, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z2, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z3, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z4, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z5, K1, (DX)
-	ADDQ             R9, DX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	DECQ             BX
-	JNZ              one6tile
 	VZEROUPPER
 	RET
 
@@ -3520,20 +7975,20 @@ both6:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
+	MOVQ  128(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
 	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
+	MOVQ  96(AX), R8
 	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
+	MOVQ  104(AX), R9
 	SHLQ  $0x02, R9
 	LEAQ  (SI)(SI*2), R10
 	LEAQ  (SI)(SI*4), R11
 
 both6tile:
-	CMPQ      136(AX), $0x00
+	CMPQ      144(AX), $0x00
 	JE        both6zero
 	MOVQ      DX, R12
 	VMOVUPS   (R12), Z0
@@ -3572,7 +8027,7 @@ both6zero:
 both6go:
 	MOVQ CX, R12
 	MOVQ 24(AX), R13
-	MOVQ 104(AX), R14
+	MOVQ 112(AX), R14
 
 both6k:
 	VMOVUPS      (R13), Z12
@@ -3599,6 +8054,42 @@ both6k:
 	ADDQ         R8, R13
 	DECQ         R14
 	JNZ          both6k
+	MOVQ         160(AX), R12
+	TESTQ        R12, R12
+	JZ           both6unbiased
+	VMOVUPS      (R12), Z12
+	VADDPS       Z12, Z0, Z0
+	VADDPS       Z12, Z2, Z2
+	VADDPS       Z12, Z4, Z4
+	VADDPS       Z12, Z6, Z6
+	VADDPS       Z12, Z8, Z8
+	VADDPS       Z12, Z10, Z10
+	VMOVUPS.Z    64(R12), K1, Z12
+	VADDPS       Z12, Z1, Z1
+	VADDPS       Z12, Z3, Z3
+	VADDPS       Z12, Z5, Z5
+	VADDPS       Z12, Z7, Z7
+	VADDPS       Z12, Z9, Z9
+	VADDPS       Z12, Z11, Z11
+
+both6unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both6linear
+	VXORPS Z12, Z12, Z12
+	VMAXPS Z12, Z0, Z0
+	VMAXPS Z12, Z1, Z1
+	VMAXPS Z12, Z2, Z2
+	VMAXPS Z12, Z3, Z3
+	VMAXPS Z12, Z4, Z4
+	VMAXPS Z12, Z5, Z5
+	VMAXPS Z12, Z6, Z6
+	VMAXPS Z12, Z7, Z7
+	VMAXPS Z12, Z8, Z8
+	VMAXPS Z12, Z9, Z9
+	VMAXPS Z12, Z10, Z10
+	VMAXPS Z12, Z11, Z11
+
+both6linear:
 	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z12
 	VCMPPS       $0x03, Z0, Z0, K2
 	VMOVAPS      Z12, K2, Z0
@@ -3642,119 +8133,10 @@ both6k:
 	VMOVUPS      Z10, (DX)
 	VMOVUPS      Z11, K1, 64(DX)
 	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
 	DECQ         BX
 	JNZ          both6tile
-	VZEROUPPER
-	RET
-
-one7:
-	MOVL  $-1, CX
-	BZHIL DX, CX, CX
-	KMOVW CX, K1
-	MOVQ  (AX), CX
-	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
-	MOVQ  72(AX), SI
-	SHLQ  $0x02, SI
-	MOVQ  80(AX), DI
-	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
-	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
-	SHLQ  $0x02, R9
-	LEAQ  (SI)(SI*2), R10
-	LEAQ  (SI)(SI*4), R11
-
-one7tile:
-	CMPQ      136(AX), $0x00
-	JE        one7zero
-	MOVQ      DX, R12
-	VMOVUPS.Z (R12), K1, Z0
-	ADDQ      R9, R12
-	VMOVUPS.Z (R12), K1, Z1
-	ADDQ      R9, R12
-	VMOVUPS.Z (R12), K1, Z2
-	ADDQ      R9, R12
-	VMOVUPS.Z (R12), K1, Z3
-	ADDQ      R9, R12
-	VMOVUPS.Z (R12), K1, Z4
-	ADDQ      R9, R12
-	VMOVUPS.Z (R12), K1, Z5
-	ADDQ      R9, R12
-	VMOVUPS.Z (R12), K1, Z6
-	JMP       one7go
-
-one7zero:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-
-one7go:
-	MOVQ CX, R12
-	MOVQ 24(AX), R13
-	MOVQ 104(AX), R14
-
-one7k:
-	VMOVUPS.Z        (R13), K1, Z7
-	VFMADD231PS.BCST (R12), Z7, Z0
-	VFMADD231PS.BCST (R12)(SI*1), Z7, Z1
-	VFMADD231PS.BCST (R12)(SI*2), Z7, Z2
-	VFMADD231PS.BCST (R12)(R10*1), Z7, Z3
-	VFMADD231PS.BCST (R12)(SI*4), Z7, Z4
-	VFMADD231PS.BCST (R12)(R11*1), Z7, Z5
-	VFMADD231PS.BCST (R12)(R10*2), Z7, Z6
-	ADDQ             DI, R12
-	ADDQ             R8, R13
-	DECQ             R14
-	JNZ              one7k
-	VBROADCASTSS     c7fc000007fc00000<>+0(SB), Z7
-	VCMPPS           $0x03, Z0, Z0, K2
-	VMOVAPS          Z7, K2, Z0
-	VCMPPS           $0x03, Z1, Z1, K2
-	VMOVAPS          Z7, K2, Z1
-	VCMPPS           $0x03, Z2, Z2, K2
-	VMOVAPS          Z7, K2, Z2
-	VCMPPS           $0x03, Z3, Z3, K2
-	VMOVAPS          Z7, K2, Z3
-	VCMPPS           $0x03, Z4, Z4, K2
-	VMOVAPS          Z7, K2, Z4
-	VCMPPS           $0x03, Z5, Z5, K2
-	VMOVAPS          Z7, K2, Z5
-	VCMPPS           $0x03, Z6, Z6, K2
-	VMOVAPS          Z7, K2, Z6
-	VMOVUPS          Z0, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z1, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z2, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z3, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z4, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z5, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z6, K1, (DX)
-	ADDQ             R9, DX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	DECQ             BX
-	JNZ              one7tile
 	VZEROUPPER
 	RET
 
@@ -3764,20 +8146,20 @@ both7:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
+	MOVQ  128(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
 	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
+	MOVQ  96(AX), R8
 	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
+	MOVQ  104(AX), R9
 	SHLQ  $0x02, R9
 	LEAQ  (SI)(SI*2), R10
 	LEAQ  (SI)(SI*4), R11
 
 both7tile:
-	CMPQ      136(AX), $0x00
+	CMPQ      144(AX), $0x00
 	JE        both7zero
 	MOVQ      DX, R12
 	VMOVUPS   (R12), Z0
@@ -3821,7 +8203,7 @@ both7zero:
 both7go:
 	MOVQ CX, R12
 	MOVQ 24(AX), R13
-	MOVQ 104(AX), R14
+	MOVQ 112(AX), R14
 
 both7k:
 	VMOVUPS      (R13), Z14
@@ -3851,6 +8233,46 @@ both7k:
 	ADDQ         R8, R13
 	DECQ         R14
 	JNZ          both7k
+	MOVQ         160(AX), R12
+	TESTQ        R12, R12
+	JZ           both7unbiased
+	VMOVUPS      (R12), Z14
+	VADDPS       Z14, Z0, Z0
+	VADDPS       Z14, Z2, Z2
+	VADDPS       Z14, Z4, Z4
+	VADDPS       Z14, Z6, Z6
+	VADDPS       Z14, Z8, Z8
+	VADDPS       Z14, Z10, Z10
+	VADDPS       Z14, Z12, Z12
+	VMOVUPS.Z    64(R12), K1, Z14
+	VADDPS       Z14, Z1, Z1
+	VADDPS       Z14, Z3, Z3
+	VADDPS       Z14, Z5, Z5
+	VADDPS       Z14, Z7, Z7
+	VADDPS       Z14, Z9, Z9
+	VADDPS       Z14, Z11, Z11
+	VADDPS       Z14, Z13, Z13
+
+both7unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both7linear
+	VXORPS Z14, Z14, Z14
+	VMAXPS Z14, Z0, Z0
+	VMAXPS Z14, Z1, Z1
+	VMAXPS Z14, Z2, Z2
+	VMAXPS Z14, Z3, Z3
+	VMAXPS Z14, Z4, Z4
+	VMAXPS Z14, Z5, Z5
+	VMAXPS Z14, Z6, Z6
+	VMAXPS Z14, Z7, Z7
+	VMAXPS Z14, Z8, Z8
+	VMAXPS Z14, Z9, Z9
+	VMAXPS Z14, Z10, Z10
+	VMAXPS Z14, Z11, Z11
+	VMAXPS Z14, Z12, Z12
+	VMAXPS Z14, Z13, Z13
+
+both7linear:
 	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z14
 	VCMPPS       $0x03, Z0, Z0, K2
 	VMOVAPS      Z14, K2, Z0
@@ -3901,130 +8323,10 @@ both7k:
 	VMOVUPS      Z12, (DX)
 	VMOVUPS      Z13, K1, 64(DX)
 	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
 	DECQ         BX
 	JNZ          both7tile
-	VZEROUPPER
-	RET
-
-one8:
-	MOVL  $-1, CX
-	BZHIL DX, CX, CX
-	KMOVW CX, K1
-	MOVQ  (AX), CX
-	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
-	MOVQ  72(AX), SI
-	SHLQ  $0x02, SI
-	MOVQ  80(AX), DI
-	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
-	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
-	SHLQ  $0x02, R9
-	LEAQ  (SI)(SI*2), R10
-	LEAQ  (SI)(SI*4), R11
-	LEAQ  (R10)(SI*4), R12
-
-one8tile:
-	CMPQ      136(AX), $0x00
-	JE        one8zero
-	MOVQ      DX, R13
-	VMOVUPS.Z (R13), K1, Z0
-	ADDQ      R9, R13
-	VMOVUPS.Z (R13), K1, Z1
-	ADDQ      R9, R13
-	VMOVUPS.Z (R13), K1, Z2
-	ADDQ      R9, R13
-	VMOVUPS.Z (R13), K1, Z3
-	ADDQ      R9, R13
-	VMOVUPS.Z (R13), K1, Z4
-	ADDQ      R9, R13
-	VMOVUPS.Z (R13), K1, Z5
-	ADDQ      R9, R13
-	VMOVUPS.Z (R13), K1, Z6
-	ADDQ      R9, R13
-	VMOVUPS.Z (R13), K1, Z7
-	JMP       one8go
-
-one8zero:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-
-one8go:
-	MOVQ CX, R13
-	MOVQ 24(AX), R14
-	MOVQ 104(AX), R15
-
-one8k:
-	VMOVUPS.Z        (R14), K1, Z8
-	VFMADD231PS.BCST (R13), Z8, Z0
-	VFMADD231PS.BCST (R13)(SI*1), Z8, Z1
-	VFMADD231PS.BCST (R13)(SI*2), Z8, Z2
-	VFMADD231PS.BCST (R13)(R10*1), Z8, Z3
-	VFMADD231PS.BCST (R13)(SI*4), Z8, Z4
-	VFMADD231PS.BCST (R13)(R11*1), Z8, Z5
-	VFMADD231PS.BCST (R13)(R10*2), Z8, Z6
-	VFMADD231PS.BCST (R13)(R12*1), Z8, Z7
-	ADDQ             DI, R13
-	ADDQ             R8, R14
-	DECQ             R15
-	JNZ              one8k
-	VBROADCASTSS     c7fc000007fc00000<>+0(SB), Z8
-	VCMPPS           $0x03, Z0, Z0, K2
-	VMOVAPS          Z8, K2, Z0
-	VCMPPS           $0x03, Z1, Z1, K2
-	VMOVAPS          Z8, K2, Z1
-	VCMPPS           $0x03, Z2, Z2, K2
-	VMOVAPS          Z8, K2, Z2
-	VCMPPS           $0x03, Z3, Z3, K2
-	VMOVAPS          Z8, K2, Z3
-	VCMPPS           $0x03, Z4, Z4, K2
-	VMOVAPS          Z8, K2, Z4
-	VCMPPS           $0x03, Z5, Z5, K2
-	VMOVAPS          Z8, K2, Z5
-	VCMPPS           $0x03, Z6, Z6, K2
-	VMOVAPS          Z8, K2, Z6
-	VCMPPS           $0x03, Z7, Z7, K2
-	VMOVAPS          Z8, K2, Z7
-	VMOVUPS          Z0, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z1, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z2, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z3, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z4, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z5, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z6, K1, (DX)
-	ADDQ             R9, DX
-	VMOVUPS          Z7, K1, (DX)
-	ADDQ             R9, DX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	ADDQ             SI, CX
-	DECQ             BX
-	JNZ              one8tile
 	VZEROUPPER
 	RET
 
@@ -4034,46 +8336,45 @@ both8:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  120(AX), BX
+	MOVQ  128(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
 	SHLQ  $0x02, DI
-	MOVQ  88(AX), R8
+	MOVQ  96(AX), R8
 	SHLQ  $0x02, R8
-	MOVQ  96(AX), R9
+	MOVQ  104(AX), R9
 	SHLQ  $0x02, R9
 	LEAQ  (SI)(SI*2), R10
 	LEAQ  (SI)(SI*4), R11
-	LEAQ  (R10)(SI*4), R12
 
 both8tile:
-	CMPQ      136(AX), $0x00
+	CMPQ      144(AX), $0x00
 	JE        both8zero
-	MOVQ      DX, R13
-	VMOVUPS   (R13), Z0
-	VMOVUPS.Z 64(R13), K1, Z1
-	ADDQ      R9, R13
-	VMOVUPS   (R13), Z2
-	VMOVUPS.Z 64(R13), K1, Z3
-	ADDQ      R9, R13
-	VMOVUPS   (R13), Z4
-	VMOVUPS.Z 64(R13), K1, Z5
-	ADDQ      R9, R13
-	VMOVUPS   (R13), Z6
-	VMOVUPS.Z 64(R13), K1, Z7
-	ADDQ      R9, R13
-	VMOVUPS   (R13), Z8
-	VMOVUPS.Z 64(R13), K1, Z9
-	ADDQ      R9, R13
-	VMOVUPS   (R13), Z10
-	VMOVUPS.Z 64(R13), K1, Z11
-	ADDQ      R9, R13
-	VMOVUPS   (R13), Z12
-	VMOVUPS.Z 64(R13), K1, Z13
-	ADDQ      R9, R13
-	VMOVUPS   (R13), Z14
-	VMOVUPS.Z 64(R13), K1, Z15
+	MOVQ      DX, R12
+	VMOVUPS   (R12), Z0
+	VMOVUPS.Z 64(R12), K1, Z1
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z2
+	VMOVUPS.Z 64(R12), K1, Z3
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z4
+	VMOVUPS.Z 64(R12), K1, Z5
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z6
+	VMOVUPS.Z 64(R12), K1, Z7
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z8
+	VMOVUPS.Z 64(R12), K1, Z9
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z10
+	VMOVUPS.Z 64(R12), K1, Z11
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z12
+	VMOVUPS.Z 64(R12), K1, Z13
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z14
+	VMOVUPS.Z 64(R12), K1, Z15
 	JMP       both8go
 
 both8zero:
@@ -4095,41 +8396,88 @@ both8zero:
 	VXORPS Z15, Z15, Z15
 
 both8go:
-	MOVQ CX, R13
-	MOVQ 24(AX), R14
-	MOVQ 104(AX), R15
+	MOVQ CX, R12
+	LEAQ (R12)(R10*2), R15
+	ADDQ SI, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 both8k:
-	VMOVUPS      (R14), Z16
-	VMOVUPS.Z    64(R14), K1, Z17
-	VBROADCASTSS (R13), Z18
+	VMOVUPS      (R13), Z16
+	VMOVUPS.Z    64(R13), K1, Z17
+	VBROADCASTSS (R12), Z18
 	VFMADD231PS  Z18, Z16, Z0
 	VFMADD231PS  Z18, Z17, Z1
-	VBROADCASTSS (R13)(SI*1), Z18
+	VBROADCASTSS (R12)(SI*1), Z18
 	VFMADD231PS  Z18, Z16, Z2
 	VFMADD231PS  Z18, Z17, Z3
-	VBROADCASTSS (R13)(SI*2), Z18
+	VBROADCASTSS (R12)(SI*2), Z18
 	VFMADD231PS  Z18, Z16, Z4
 	VFMADD231PS  Z18, Z17, Z5
-	VBROADCASTSS (R13)(R10*1), Z18
+	VBROADCASTSS (R12)(R10*1), Z18
 	VFMADD231PS  Z18, Z16, Z6
 	VFMADD231PS  Z18, Z17, Z7
-	VBROADCASTSS (R13)(SI*4), Z18
+	VBROADCASTSS (R12)(SI*4), Z18
 	VFMADD231PS  Z18, Z16, Z8
 	VFMADD231PS  Z18, Z17, Z9
-	VBROADCASTSS (R13)(R11*1), Z18
+	VBROADCASTSS (R12)(R11*1), Z18
 	VFMADD231PS  Z18, Z16, Z10
 	VFMADD231PS  Z18, Z17, Z11
-	VBROADCASTSS (R13)(R10*2), Z18
+	VBROADCASTSS (R12)(R10*2), Z18
 	VFMADD231PS  Z18, Z16, Z12
 	VFMADD231PS  Z18, Z17, Z13
-	VBROADCASTSS (R13)(R12*1), Z18
+	VBROADCASTSS (R15), Z18
 	VFMADD231PS  Z18, Z16, Z14
 	VFMADD231PS  Z18, Z17, Z15
-	ADDQ         DI, R13
-	ADDQ         R8, R14
-	DECQ         R15
+	ADDQ         DI, R12
+	ADDQ         DI, R15
+	ADDQ         R8, R13
+	DECQ         R14
 	JNZ          both8k
+	MOVQ         160(AX), R12
+	TESTQ        R12, R12
+	JZ           both8unbiased
+	VMOVUPS      (R12), Z16
+	VADDPS       Z16, Z0, Z0
+	VADDPS       Z16, Z2, Z2
+	VADDPS       Z16, Z4, Z4
+	VADDPS       Z16, Z6, Z6
+	VADDPS       Z16, Z8, Z8
+	VADDPS       Z16, Z10, Z10
+	VADDPS       Z16, Z12, Z12
+	VADDPS       Z16, Z14, Z14
+	VMOVUPS.Z    64(R12), K1, Z16
+	VADDPS       Z16, Z1, Z1
+	VADDPS       Z16, Z3, Z3
+	VADDPS       Z16, Z5, Z5
+	VADDPS       Z16, Z7, Z7
+	VADDPS       Z16, Z9, Z9
+	VADDPS       Z16, Z11, Z11
+	VADDPS       Z16, Z13, Z13
+	VADDPS       Z16, Z15, Z15
+
+both8unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both8linear
+	VXORPS Z16, Z16, Z16
+	VMAXPS Z16, Z0, Z0
+	VMAXPS Z16, Z1, Z1
+	VMAXPS Z16, Z2, Z2
+	VMAXPS Z16, Z3, Z3
+	VMAXPS Z16, Z4, Z4
+	VMAXPS Z16, Z5, Z5
+	VMAXPS Z16, Z6, Z6
+	VMAXPS Z16, Z7, Z7
+	VMAXPS Z16, Z8, Z8
+	VMAXPS Z16, Z9, Z9
+	VMAXPS Z16, Z10, Z10
+	VMAXPS Z16, Z11, Z11
+	VMAXPS Z16, Z12, Z12
+	VMAXPS Z16, Z13, Z13
+	VMAXPS Z16, Z14, Z14
+	VMAXPS Z16, Z15, Z15
+
+both8linear:
 	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z16
 	VCMPPS       $0x03, Z0, Z0, K2
 	VMOVAPS      Z16, K2, Z0
@@ -4187,16 +8535,4993 @@ both8k:
 	VMOVUPS      Z14, (DX)
 	VMOVUPS      Z15, K1, 64(DX)
 	ADDQ         R9, DX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
-	ADDQ         SI, CX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
 	DECQ         BX
 	JNZ          both8tile
+	VZEROUPPER
+	RET
+
+both9:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+	LEAQ  (SI)(SI*2), R10
+	LEAQ  (SI)(SI*4), R11
+
+both9tile:
+	CMPQ      144(AX), $0x00
+	JE        both9zero
+	MOVQ      DX, R12
+	VMOVUPS   (R12), Z0
+	VMOVUPS.Z 64(R12), K1, Z1
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z2
+	VMOVUPS.Z 64(R12), K1, Z3
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z4
+	VMOVUPS.Z 64(R12), K1, Z5
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z6
+	VMOVUPS.Z 64(R12), K1, Z7
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z8
+	VMOVUPS.Z 64(R12), K1, Z9
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z10
+	VMOVUPS.Z 64(R12), K1, Z11
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z12
+	VMOVUPS.Z 64(R12), K1, Z13
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z14
+	VMOVUPS.Z 64(R12), K1, Z15
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z16
+	VMOVUPS.Z 64(R12), K1, Z17
+	JMP       both9go
+
+both9zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+
+both9go:
+	MOVQ CX, R12
+	LEAQ (R12)(R10*2), R15
+	ADDQ SI, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+both9k:
+	VMOVUPS      (R13), Z18
+	VMOVUPS.Z    64(R13), K1, Z19
+	VBROADCASTSS (R12), Z20
+	VFMADD231PS  Z20, Z18, Z0
+	VFMADD231PS  Z20, Z19, Z1
+	VBROADCASTSS (R12)(SI*1), Z20
+	VFMADD231PS  Z20, Z18, Z2
+	VFMADD231PS  Z20, Z19, Z3
+	VBROADCASTSS (R12)(SI*2), Z20
+	VFMADD231PS  Z20, Z18, Z4
+	VFMADD231PS  Z20, Z19, Z5
+	VBROADCASTSS (R12)(R10*1), Z20
+	VFMADD231PS  Z20, Z18, Z6
+	VFMADD231PS  Z20, Z19, Z7
+	VBROADCASTSS (R12)(SI*4), Z20
+	VFMADD231PS  Z20, Z18, Z8
+	VFMADD231PS  Z20, Z19, Z9
+	VBROADCASTSS (R12)(R11*1), Z20
+	VFMADD231PS  Z20, Z18, Z10
+	VFMADD231PS  Z20, Z19, Z11
+	VBROADCASTSS (R12)(R10*2), Z20
+	VFMADD231PS  Z20, Z18, Z12
+	VFMADD231PS  Z20, Z19, Z13
+	VBROADCASTSS (R15), Z20
+	VFMADD231PS  Z20, Z18, Z14
+	VFMADD231PS  Z20, Z19, Z15
+	VBROADCASTSS (R15)(SI*1), Z20
+	VFMADD231PS  Z20, Z18, Z16
+	VFMADD231PS  Z20, Z19, Z17
+	ADDQ         DI, R12
+	ADDQ         DI, R15
+	ADDQ         R8, R13
+	DECQ         R14
+	JNZ          both9k
+	MOVQ         160(AX), R12
+	TESTQ        R12, R12
+	JZ           both9unbiased
+	VMOVUPS      (R12), Z18
+	VADDPS       Z18, Z0, Z0
+	VADDPS       Z18, Z2, Z2
+	VADDPS       Z18, Z4, Z4
+	VADDPS       Z18, Z6, Z6
+	VADDPS       Z18, Z8, Z8
+	VADDPS       Z18, Z10, Z10
+	VADDPS       Z18, Z12, Z12
+	VADDPS       Z18, Z14, Z14
+	VADDPS       Z18, Z16, Z16
+	VMOVUPS.Z    64(R12), K1, Z18
+	VADDPS       Z18, Z1, Z1
+	VADDPS       Z18, Z3, Z3
+	VADDPS       Z18, Z5, Z5
+	VADDPS       Z18, Z7, Z7
+	VADDPS       Z18, Z9, Z9
+	VADDPS       Z18, Z11, Z11
+	VADDPS       Z18, Z13, Z13
+	VADDPS       Z18, Z15, Z15
+	VADDPS       Z18, Z17, Z17
+
+both9unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both9linear
+	VXORPS Z18, Z18, Z18
+	VMAXPS Z18, Z0, Z0
+	VMAXPS Z18, Z1, Z1
+	VMAXPS Z18, Z2, Z2
+	VMAXPS Z18, Z3, Z3
+	VMAXPS Z18, Z4, Z4
+	VMAXPS Z18, Z5, Z5
+	VMAXPS Z18, Z6, Z6
+	VMAXPS Z18, Z7, Z7
+	VMAXPS Z18, Z8, Z8
+	VMAXPS Z18, Z9, Z9
+	VMAXPS Z18, Z10, Z10
+	VMAXPS Z18, Z11, Z11
+	VMAXPS Z18, Z12, Z12
+	VMAXPS Z18, Z13, Z13
+	VMAXPS Z18, Z14, Z14
+	VMAXPS Z18, Z15, Z15
+	VMAXPS Z18, Z16, Z16
+	VMAXPS Z18, Z17, Z17
+
+both9linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z18
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z18, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z18, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z18, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z18, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z18, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z18, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z18, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z18, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z18, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z18, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z18, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z18, K2, Z11
+	VCMPPS       $0x03, Z12, Z12, K2
+	VMOVAPS      Z18, K2, Z12
+	VCMPPS       $0x03, Z13, Z13, K2
+	VMOVAPS      Z18, K2, Z13
+	VCMPPS       $0x03, Z14, Z14, K2
+	VMOVAPS      Z18, K2, Z14
+	VCMPPS       $0x03, Z15, Z15, K2
+	VMOVAPS      Z18, K2, Z15
+	VCMPPS       $0x03, Z16, Z16, K2
+	VMOVAPS      Z18, K2, Z16
+	VCMPPS       $0x03, Z17, Z17, K2
+	VMOVAPS      Z18, K2, Z17
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z14, (DX)
+	VMOVUPS      Z15, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z16, (DX)
+	VMOVUPS      Z17, K1, 64(DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          both9tile
+	VZEROUPPER
+	RET
+
+both10:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+	LEAQ  (SI)(SI*2), R10
+	LEAQ  (SI)(SI*4), R11
+
+both10tile:
+	CMPQ      144(AX), $0x00
+	JE        both10zero
+	MOVQ      DX, R12
+	VMOVUPS   (R12), Z0
+	VMOVUPS.Z 64(R12), K1, Z1
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z2
+	VMOVUPS.Z 64(R12), K1, Z3
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z4
+	VMOVUPS.Z 64(R12), K1, Z5
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z6
+	VMOVUPS.Z 64(R12), K1, Z7
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z8
+	VMOVUPS.Z 64(R12), K1, Z9
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z10
+	VMOVUPS.Z 64(R12), K1, Z11
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z12
+	VMOVUPS.Z 64(R12), K1, Z13
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z14
+	VMOVUPS.Z 64(R12), K1, Z15
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z16
+	VMOVUPS.Z 64(R12), K1, Z17
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z18
+	VMOVUPS.Z 64(R12), K1, Z19
+	JMP       both10go
+
+both10zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+
+both10go:
+	MOVQ CX, R12
+	LEAQ (R12)(R10*2), R15
+	ADDQ SI, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+both10k:
+	VMOVUPS      (R13), Z20
+	VMOVUPS.Z    64(R13), K1, Z21
+	VBROADCASTSS (R12), Z22
+	VFMADD231PS  Z22, Z20, Z0
+	VFMADD231PS  Z22, Z21, Z1
+	VBROADCASTSS (R12)(SI*1), Z22
+	VFMADD231PS  Z22, Z20, Z2
+	VFMADD231PS  Z22, Z21, Z3
+	VBROADCASTSS (R12)(SI*2), Z22
+	VFMADD231PS  Z22, Z20, Z4
+	VFMADD231PS  Z22, Z21, Z5
+	VBROADCASTSS (R12)(R10*1), Z22
+	VFMADD231PS  Z22, Z20, Z6
+	VFMADD231PS  Z22, Z21, Z7
+	VBROADCASTSS (R12)(SI*4), Z22
+	VFMADD231PS  Z22, Z20, Z8
+	VFMADD231PS  Z22, Z21, Z9
+	VBROADCASTSS (R12)(R11*1), Z22
+	VFMADD231PS  Z22, Z20, Z10
+	VFMADD231PS  Z22, Z21, Z11
+	VBROADCASTSS (R12)(R10*2), Z22
+	VFMADD231PS  Z22, Z20, Z12
+	VFMADD231PS  Z22, Z21, Z13
+	VBROADCASTSS (R15), Z22
+	VFMADD231PS  Z22, Z20, Z14
+	VFMADD231PS  Z22, Z21, Z15
+	VBROADCASTSS (R15)(SI*1), Z22
+	VFMADD231PS  Z22, Z20, Z16
+	VFMADD231PS  Z22, Z21, Z17
+	VBROADCASTSS (R15)(SI*2), Z22
+	VFMADD231PS  Z22, Z20, Z18
+	VFMADD231PS  Z22, Z21, Z19
+	ADDQ         DI, R12
+	ADDQ         DI, R15
+	ADDQ         R8, R13
+	DECQ         R14
+	JNZ          both10k
+	MOVQ         160(AX), R12
+	TESTQ        R12, R12
+	JZ           both10unbiased
+	VMOVUPS      (R12), Z20
+	VADDPS       Z20, Z0, Z0
+	VADDPS       Z20, Z2, Z2
+	VADDPS       Z20, Z4, Z4
+	VADDPS       Z20, Z6, Z6
+	VADDPS       Z20, Z8, Z8
+	VADDPS       Z20, Z10, Z10
+	VADDPS       Z20, Z12, Z12
+	VADDPS       Z20, Z14, Z14
+	VADDPS       Z20, Z16, Z16
+	VADDPS       Z20, Z18, Z18
+	VMOVUPS.Z    64(R12), K1, Z20
+	VADDPS       Z20, Z1, Z1
+	VADDPS       Z20, Z3, Z3
+	VADDPS       Z20, Z5, Z5
+	VADDPS       Z20, Z7, Z7
+	VADDPS       Z20, Z9, Z9
+	VADDPS       Z20, Z11, Z11
+	VADDPS       Z20, Z13, Z13
+	VADDPS       Z20, Z15, Z15
+	VADDPS       Z20, Z17, Z17
+	VADDPS       Z20, Z19, Z19
+
+both10unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both10linear
+	VXORPS Z20, Z20, Z20
+	VMAXPS Z20, Z0, Z0
+	VMAXPS Z20, Z1, Z1
+	VMAXPS Z20, Z2, Z2
+	VMAXPS Z20, Z3, Z3
+	VMAXPS Z20, Z4, Z4
+	VMAXPS Z20, Z5, Z5
+	VMAXPS Z20, Z6, Z6
+	VMAXPS Z20, Z7, Z7
+	VMAXPS Z20, Z8, Z8
+	VMAXPS Z20, Z9, Z9
+	VMAXPS Z20, Z10, Z10
+	VMAXPS Z20, Z11, Z11
+	VMAXPS Z20, Z12, Z12
+	VMAXPS Z20, Z13, Z13
+	VMAXPS Z20, Z14, Z14
+	VMAXPS Z20, Z15, Z15
+	VMAXPS Z20, Z16, Z16
+	VMAXPS Z20, Z17, Z17
+	VMAXPS Z20, Z18, Z18
+	VMAXPS Z20, Z19, Z19
+
+both10linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z20
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z20, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z20, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z20, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z20, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z20, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z20, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z20, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z20, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z20, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z20, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z20, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z20, K2, Z11
+	VCMPPS       $0x03, Z12, Z12, K2
+	VMOVAPS      Z20, K2, Z12
+	VCMPPS       $0x03, Z13, Z13, K2
+	VMOVAPS      Z20, K2, Z13
+	VCMPPS       $0x03, Z14, Z14, K2
+	VMOVAPS      Z20, K2, Z14
+	VCMPPS       $0x03, Z15, Z15, K2
+	VMOVAPS      Z20, K2, Z15
+	VCMPPS       $0x03, Z16, Z16, K2
+	VMOVAPS      Z20, K2, Z16
+	VCMPPS       $0x03, Z17, Z17, K2
+	VMOVAPS      Z20, K2, Z17
+	VCMPPS       $0x03, Z18, Z18, K2
+	VMOVAPS      Z20, K2, Z18
+	VCMPPS       $0x03, Z19, Z19, K2
+	VMOVAPS      Z20, K2, Z19
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z14, (DX)
+	VMOVUPS      Z15, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z16, (DX)
+	VMOVUPS      Z17, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z18, (DX)
+	VMOVUPS      Z19, K1, 64(DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          both10tile
+	VZEROUPPER
+	RET
+
+both11:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+	LEAQ  (SI)(SI*2), R10
+	LEAQ  (SI)(SI*4), R11
+
+both11tile:
+	CMPQ      144(AX), $0x00
+	JE        both11zero
+	MOVQ      DX, R12
+	VMOVUPS   (R12), Z0
+	VMOVUPS.Z 64(R12), K1, Z1
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z2
+	VMOVUPS.Z 64(R12), K1, Z3
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z4
+	VMOVUPS.Z 64(R12), K1, Z5
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z6
+	VMOVUPS.Z 64(R12), K1, Z7
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z8
+	VMOVUPS.Z 64(R12), K1, Z9
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z10
+	VMOVUPS.Z 64(R12), K1, Z11
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z12
+	VMOVUPS.Z 64(R12), K1, Z13
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z14
+	VMOVUPS.Z 64(R12), K1, Z15
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z16
+	VMOVUPS.Z 64(R12), K1, Z17
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z18
+	VMOVUPS.Z 64(R12), K1, Z19
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z20
+	VMOVUPS.Z 64(R12), K1, Z21
+	JMP       both11go
+
+both11zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+
+both11go:
+	MOVQ CX, R12
+	LEAQ (R12)(R10*2), R15
+	ADDQ SI, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+both11k:
+	VMOVUPS      (R13), Z22
+	VMOVUPS.Z    64(R13), K1, Z23
+	VBROADCASTSS (R12), Z24
+	VFMADD231PS  Z24, Z22, Z0
+	VFMADD231PS  Z24, Z23, Z1
+	VBROADCASTSS (R12)(SI*1), Z24
+	VFMADD231PS  Z24, Z22, Z2
+	VFMADD231PS  Z24, Z23, Z3
+	VBROADCASTSS (R12)(SI*2), Z24
+	VFMADD231PS  Z24, Z22, Z4
+	VFMADD231PS  Z24, Z23, Z5
+	VBROADCASTSS (R12)(R10*1), Z24
+	VFMADD231PS  Z24, Z22, Z6
+	VFMADD231PS  Z24, Z23, Z7
+	VBROADCASTSS (R12)(SI*4), Z24
+	VFMADD231PS  Z24, Z22, Z8
+	VFMADD231PS  Z24, Z23, Z9
+	VBROADCASTSS (R12)(R11*1), Z24
+	VFMADD231PS  Z24, Z22, Z10
+	VFMADD231PS  Z24, Z23, Z11
+	VBROADCASTSS (R12)(R10*2), Z24
+	VFMADD231PS  Z24, Z22, Z12
+	VFMADD231PS  Z24, Z23, Z13
+	VBROADCASTSS (R15), Z24
+	VFMADD231PS  Z24, Z22, Z14
+	VFMADD231PS  Z24, Z23, Z15
+	VBROADCASTSS (R15)(SI*1), Z24
+	VFMADD231PS  Z24, Z22, Z16
+	VFMADD231PS  Z24, Z23, Z17
+	VBROADCASTSS (R15)(SI*2), Z24
+	VFMADD231PS  Z24, Z22, Z18
+	VFMADD231PS  Z24, Z23, Z19
+	VBROADCASTSS (R15)(R10*1), Z24
+	VFMADD231PS  Z24, Z22, Z20
+	VFMADD231PS  Z24, Z23, Z21
+	ADDQ         DI, R12
+	ADDQ         DI, R15
+	ADDQ         R8, R13
+	DECQ         R14
+	JNZ          both11k
+	MOVQ         160(AX), R12
+	TESTQ        R12, R12
+	JZ           both11unbiased
+	VMOVUPS      (R12), Z22
+	VADDPS       Z22, Z0, Z0
+	VADDPS       Z22, Z2, Z2
+	VADDPS       Z22, Z4, Z4
+	VADDPS       Z22, Z6, Z6
+	VADDPS       Z22, Z8, Z8
+	VADDPS       Z22, Z10, Z10
+	VADDPS       Z22, Z12, Z12
+	VADDPS       Z22, Z14, Z14
+	VADDPS       Z22, Z16, Z16
+	VADDPS       Z22, Z18, Z18
+	VADDPS       Z22, Z20, Z20
+	VMOVUPS.Z    64(R12), K1, Z22
+	VADDPS       Z22, Z1, Z1
+	VADDPS       Z22, Z3, Z3
+	VADDPS       Z22, Z5, Z5
+	VADDPS       Z22, Z7, Z7
+	VADDPS       Z22, Z9, Z9
+	VADDPS       Z22, Z11, Z11
+	VADDPS       Z22, Z13, Z13
+	VADDPS       Z22, Z15, Z15
+	VADDPS       Z22, Z17, Z17
+	VADDPS       Z22, Z19, Z19
+	VADDPS       Z22, Z21, Z21
+
+both11unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both11linear
+	VXORPS Z22, Z22, Z22
+	VMAXPS Z22, Z0, Z0
+	VMAXPS Z22, Z1, Z1
+	VMAXPS Z22, Z2, Z2
+	VMAXPS Z22, Z3, Z3
+	VMAXPS Z22, Z4, Z4
+	VMAXPS Z22, Z5, Z5
+	VMAXPS Z22, Z6, Z6
+	VMAXPS Z22, Z7, Z7
+	VMAXPS Z22, Z8, Z8
+	VMAXPS Z22, Z9, Z9
+	VMAXPS Z22, Z10, Z10
+	VMAXPS Z22, Z11, Z11
+	VMAXPS Z22, Z12, Z12
+	VMAXPS Z22, Z13, Z13
+	VMAXPS Z22, Z14, Z14
+	VMAXPS Z22, Z15, Z15
+	VMAXPS Z22, Z16, Z16
+	VMAXPS Z22, Z17, Z17
+	VMAXPS Z22, Z18, Z18
+	VMAXPS Z22, Z19, Z19
+	VMAXPS Z22, Z20, Z20
+	VMAXPS Z22, Z21, Z21
+
+both11linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z22
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z22, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z22, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z22, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z22, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z22, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z22, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z22, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z22, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z22, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z22, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z22, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z22, K2, Z11
+	VCMPPS       $0x03, Z12, Z12, K2
+	VMOVAPS      Z22, K2, Z12
+	VCMPPS       $0x03, Z13, Z13, K2
+	VMOVAPS      Z22, K2, Z13
+	VCMPPS       $0x03, Z14, Z14, K2
+	VMOVAPS      Z22, K2, Z14
+	VCMPPS       $0x03, Z15, Z15, K2
+	VMOVAPS      Z22, K2, Z15
+	VCMPPS       $0x03, Z16, Z16, K2
+	VMOVAPS      Z22, K2, Z16
+	VCMPPS       $0x03, Z17, Z17, K2
+	VMOVAPS      Z22, K2, Z17
+	VCMPPS       $0x03, Z18, Z18, K2
+	VMOVAPS      Z22, K2, Z18
+	VCMPPS       $0x03, Z19, Z19, K2
+	VMOVAPS      Z22, K2, Z19
+	VCMPPS       $0x03, Z20, Z20, K2
+	VMOVAPS      Z22, K2, Z20
+	VCMPPS       $0x03, Z21, Z21, K2
+	VMOVAPS      Z22, K2, Z21
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z14, (DX)
+	VMOVUPS      Z15, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z16, (DX)
+	VMOVUPS      Z17, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z18, (DX)
+	VMOVUPS      Z19, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z20, (DX)
+	VMOVUPS      Z21, K1, 64(DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          both11tile
+	VZEROUPPER
+	RET
+
+both12:
+	MOVL  $-1, CX
+	BZHIL DX, CX, CX
+	KMOVW CX, K1
+	MOVQ  (AX), CX
+	MOVQ  48(AX), DX
+	MOVQ  128(AX), BX
+	MOVQ  72(AX), SI
+	SHLQ  $0x02, SI
+	MOVQ  80(AX), DI
+	SHLQ  $0x02, DI
+	MOVQ  96(AX), R8
+	SHLQ  $0x02, R8
+	MOVQ  104(AX), R9
+	SHLQ  $0x02, R9
+	LEAQ  (SI)(SI*2), R10
+	LEAQ  (SI)(SI*4), R11
+
+both12tile:
+	CMPQ      144(AX), $0x00
+	JE        both12zero
+	MOVQ      DX, R12
+	VMOVUPS   (R12), Z0
+	VMOVUPS.Z 64(R12), K1, Z1
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z2
+	VMOVUPS.Z 64(R12), K1, Z3
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z4
+	VMOVUPS.Z 64(R12), K1, Z5
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z6
+	VMOVUPS.Z 64(R12), K1, Z7
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z8
+	VMOVUPS.Z 64(R12), K1, Z9
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z10
+	VMOVUPS.Z 64(R12), K1, Z11
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z12
+	VMOVUPS.Z 64(R12), K1, Z13
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z14
+	VMOVUPS.Z 64(R12), K1, Z15
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z16
+	VMOVUPS.Z 64(R12), K1, Z17
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z18
+	VMOVUPS.Z 64(R12), K1, Z19
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z20
+	VMOVUPS.Z 64(R12), K1, Z21
+	ADDQ      R9, R12
+	VMOVUPS   (R12), Z22
+	VMOVUPS.Z 64(R12), K1, Z23
+	JMP       both12go
+
+both12zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+
+both12go:
+	MOVQ CX, R12
+	LEAQ (R12)(R10*2), R15
+	ADDQ SI, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
+
+both12k:
+	VMOVUPS      (R13), Z24
+	VMOVUPS.Z    64(R13), K1, Z25
+	VBROADCASTSS (R12), Z26
+	VFMADD231PS  Z26, Z24, Z0
+	VFMADD231PS  Z26, Z25, Z1
+	VBROADCASTSS (R12)(SI*1), Z26
+	VFMADD231PS  Z26, Z24, Z2
+	VFMADD231PS  Z26, Z25, Z3
+	VBROADCASTSS (R12)(SI*2), Z26
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z26, Z25, Z5
+	VBROADCASTSS (R12)(R10*1), Z26
+	VFMADD231PS  Z26, Z24, Z6
+	VFMADD231PS  Z26, Z25, Z7
+	VBROADCASTSS (R12)(SI*4), Z26
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z26, Z25, Z9
+	VBROADCASTSS (R12)(R11*1), Z26
+	VFMADD231PS  Z26, Z24, Z10
+	VFMADD231PS  Z26, Z25, Z11
+	VBROADCASTSS (R12)(R10*2), Z26
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z26, Z25, Z13
+	VBROADCASTSS (R15), Z26
+	VFMADD231PS  Z26, Z24, Z14
+	VFMADD231PS  Z26, Z25, Z15
+	VBROADCASTSS (R15)(SI*1), Z26
+	VFMADD231PS  Z26, Z24, Z16
+	VFMADD231PS  Z26, Z25, Z17
+	VBROADCASTSS (R15)(SI*2), Z26
+	VFMADD231PS  Z26, Z24, Z18
+	VFMADD231PS  Z26, Z25, Z19
+	VBROADCASTSS (R15)(R10*1), Z26
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z26, Z25, Z21
+	VBROADCASTSS (R15)(SI*4), Z26
+	VFMADD231PS  Z26, Z24, Z22
+	VFMADD231PS  Z26, Z25, Z23
+	ADDQ         DI, R12
+	ADDQ         DI, R15
+	ADDQ         R8, R13
+	DECQ         R14
+	JNZ          both12k
+	MOVQ         160(AX), R12
+	TESTQ        R12, R12
+	JZ           both12unbiased
+	VMOVUPS      (R12), Z24
+	VADDPS       Z24, Z0, Z0
+	VADDPS       Z24, Z2, Z2
+	VADDPS       Z24, Z4, Z4
+	VADDPS       Z24, Z6, Z6
+	VADDPS       Z24, Z8, Z8
+	VADDPS       Z24, Z10, Z10
+	VADDPS       Z24, Z12, Z12
+	VADDPS       Z24, Z14, Z14
+	VADDPS       Z24, Z16, Z16
+	VADDPS       Z24, Z18, Z18
+	VADDPS       Z24, Z20, Z20
+	VADDPS       Z24, Z22, Z22
+	VMOVUPS.Z    64(R12), K1, Z24
+	VADDPS       Z24, Z1, Z1
+	VADDPS       Z24, Z3, Z3
+	VADDPS       Z24, Z5, Z5
+	VADDPS       Z24, Z7, Z7
+	VADDPS       Z24, Z9, Z9
+	VADDPS       Z24, Z11, Z11
+	VADDPS       Z24, Z13, Z13
+	VADDPS       Z24, Z15, Z15
+	VADDPS       Z24, Z17, Z17
+	VADDPS       Z24, Z19, Z19
+	VADDPS       Z24, Z21, Z21
+	VADDPS       Z24, Z23, Z23
+
+both12unbiased:
+	CMPQ   152(AX), $0x00
+	JE     both12linear
+	VXORPS Z24, Z24, Z24
+	VMAXPS Z24, Z0, Z0
+	VMAXPS Z24, Z1, Z1
+	VMAXPS Z24, Z2, Z2
+	VMAXPS Z24, Z3, Z3
+	VMAXPS Z24, Z4, Z4
+	VMAXPS Z24, Z5, Z5
+	VMAXPS Z24, Z6, Z6
+	VMAXPS Z24, Z7, Z7
+	VMAXPS Z24, Z8, Z8
+	VMAXPS Z24, Z9, Z9
+	VMAXPS Z24, Z10, Z10
+	VMAXPS Z24, Z11, Z11
+	VMAXPS Z24, Z12, Z12
+	VMAXPS Z24, Z13, Z13
+	VMAXPS Z24, Z14, Z14
+	VMAXPS Z24, Z15, Z15
+	VMAXPS Z24, Z16, Z16
+	VMAXPS Z24, Z17, Z17
+	VMAXPS Z24, Z18, Z18
+	VMAXPS Z24, Z19, Z19
+	VMAXPS Z24, Z20, Z20
+	VMAXPS Z24, Z21, Z21
+	VMAXPS Z24, Z22, Z22
+	VMAXPS Z24, Z23, Z23
+
+both12linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z24
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z24, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z24, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z24, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z24, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z24, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z24, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z24, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z24, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z24, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z24, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z24, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z24, K2, Z11
+	VCMPPS       $0x03, Z12, Z12, K2
+	VMOVAPS      Z24, K2, Z12
+	VCMPPS       $0x03, Z13, Z13, K2
+	VMOVAPS      Z24, K2, Z13
+	VCMPPS       $0x03, Z14, Z14, K2
+	VMOVAPS      Z24, K2, Z14
+	VCMPPS       $0x03, Z15, Z15, K2
+	VMOVAPS      Z24, K2, Z15
+	VCMPPS       $0x03, Z16, Z16, K2
+	VMOVAPS      Z24, K2, Z16
+	VCMPPS       $0x03, Z17, Z17, K2
+	VMOVAPS      Z24, K2, Z17
+	VCMPPS       $0x03, Z18, Z18, K2
+	VMOVAPS      Z24, K2, Z18
+	VCMPPS       $0x03, Z19, Z19, K2
+	VMOVAPS      Z24, K2, Z19
+	VCMPPS       $0x03, Z20, Z20, K2
+	VMOVAPS      Z24, K2, Z20
+	VCMPPS       $0x03, Z21, Z21, K2
+	VMOVAPS      Z24, K2, Z21
+	VCMPPS       $0x03, Z22, Z22, K2
+	VMOVAPS      Z24, K2, Z22
+	VCMPPS       $0x03, Z23, Z23, K2
+	VMOVAPS      Z24, K2, Z23
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z14, (DX)
+	VMOVUPS      Z15, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z16, (DX)
+	VMOVUPS      Z17, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z18, (DX)
+	VMOVUPS      Z19, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z20, (DX)
+	VMOVUPS      Z21, K1, 64(DX)
+	ADDQ         R9, DX
+	VMOVUPS      Z22, (DX)
+	VMOVUPS      Z23, K1, 64(DX)
+	ADDQ         R9, DX
+	MOVQ         88(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         BX
+	JNZ          both12tile
+	VZEROUPPER
+	RET
+
+packing:
+	CMPQ DX, $0x00000010
+	JG   packtwo
+	CMPQ CX, $0x0000000e
+	JE   packone14
+	CMPQ CX, $0x0000000d
+	JE   packone13
+	CMPQ CX, $0x0000000c
+	JE   packone12
+	CMPQ CX, $0x0000000b
+	JE   packone11
+	CMPQ CX, $0x0000000a
+	JE   packone10
+	CMPQ CX, $0x00000009
+	JE   packone9
+	CMPQ CX, $0x00000008
+	JE   packone8
+	CMPQ CX, $0x00000007
+	JE   packone7
+	CMPQ CX, $0x00000006
+	JE   packone6
+	CMPQ CX, $0x00000005
+	JE   packone5
+	CMPQ CX, $0x00000004
+	JE   packone4
+	CMPQ CX, $0x00000003
+	JE   packone3
+	CMPQ CX, $0x00000002
+	JE   packone2
+	JMP  packone1
+
+packtwo:
+	SUBQ $0x00000010, DX
+	CMPQ CX, $0x0000000c
+	JE   packboth12
+	CMPQ CX, $0x0000000b
+	JE   packboth11
+	CMPQ CX, $0x0000000a
+	JE   packboth10
+	CMPQ CX, $0x00000009
+	JE   packboth9
+	CMPQ CX, $0x00000008
+	JE   packboth8
+	CMPQ CX, $0x00000007
+	JE   packboth7
+	CMPQ CX, $0x00000006
+	JE   packboth6
+	CMPQ CX, $0x00000005
+	JE   packboth5
+	CMPQ CX, $0x00000004
+	JE   packboth4
+	CMPQ CX, $0x00000003
+	JE   packboth3
+	CMPQ CX, $0x00000002
+	JE   packboth2
+	JMP  packboth1
+
+packone1:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      96(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      104(AX), DI
+	SHLQ      $0x02, DI
+	CMPQ      144(AX), $0x00
+	JE        packone1zero
+	MOVQ      DX, R8
+	VMOVUPS.Z (R8), K1, Z0
+	JMP       packone1go
+
+packone1zero:
+	VXORPS Z0, Z0, Z0
+
+packone1go:
+	MOVQ 184(AX), R8
+	MOVQ 24(AX), R9
+	MOVQ 112(AX), R10
+
+packone1k:
+	VMOVUPS.Z        (R9), K1, Z1
+	VMOVUPS          Z1, (R8)
+	VFMADD231PS.BCST (CX), Z1, Z0
+	ADDQ             BX, CX
+	ADDQ             SI, R9
+	ADDQ             $0x00000080, R8
+	DECQ             R10
+	JNZ              packone1k
+	MOVQ             160(AX), CX
+	TESTQ            CX, CX
+	JZ               packone1unbiased
+	VMOVUPS.Z        (CX), K1, Z1
+	VADDPS           Z1, Z0, Z0
+
+packone1unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone1linear
+	VXORPS Z1, Z1, Z1
+	VMAXPS Z1, Z0, Z0
+
+packone1linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z1
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z1, K2, Z0
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         DI, DX
+	VZEROUPPER
+	RET
+
+packone2:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	CMPQ      144(AX), $0x00
+	JE        packone2zero
+	MOVQ      DX, R9
+	VMOVUPS.Z (R9), K1, Z0
+	ADDQ      R8, R9
+	VMOVUPS.Z (R9), K1, Z1
+	JMP       packone2go
+
+packone2zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+
+packone2go:
+	MOVQ 184(AX), R9
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
+
+packone2k:
+	VMOVUPS.Z        (R10), K1, Z2
+	VMOVUPS          Z2, (R9)
+	VFMADD231PS.BCST (CX), Z2, Z0
+	VFMADD231PS.BCST (CX)(BX*1), Z2, Z1
+	ADDQ             SI, CX
+	ADDQ             DI, R10
+	ADDQ             $0x00000080, R9
+	DECQ             R11
+	JNZ              packone2k
+	MOVQ             160(AX), CX
+	TESTQ            CX, CX
+	JZ               packone2unbiased
+	VMOVUPS.Z        (CX), K1, Z2
+	VADDPS           Z2, Z0, Z0
+	VADDPS           Z2, Z1, Z1
+
+packone2unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone2linear
+	VXORPS Z2, Z2, Z2
+	VMAXPS Z2, Z0, Z0
+	VMAXPS Z2, Z1, Z1
+
+packone2linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z2
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z2, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z2, K2, Z1
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone3:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	CMPQ      144(AX), $0x00
+	JE        packone3zero
+	MOVQ      DX, R9
+	VMOVUPS.Z (R9), K1, Z0
+	ADDQ      R8, R9
+	VMOVUPS.Z (R9), K1, Z1
+	ADDQ      R8, R9
+	VMOVUPS.Z (R9), K1, Z2
+	JMP       packone3go
+
+packone3zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+
+packone3go:
+	MOVQ 184(AX), R9
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
+
+packone3k:
+	VMOVUPS.Z        (R10), K1, Z3
+	VMOVUPS          Z3, (R9)
+	VFMADD231PS.BCST (CX), Z3, Z0
+	VFMADD231PS.BCST (CX)(BX*1), Z3, Z1
+	VFMADD231PS.BCST (CX)(BX*2), Z3, Z2
+	ADDQ             SI, CX
+	ADDQ             DI, R10
+	ADDQ             $0x00000080, R9
+	DECQ             R11
+	JNZ              packone3k
+	MOVQ             160(AX), CX
+	TESTQ            CX, CX
+	JZ               packone3unbiased
+	VMOVUPS.Z        (CX), K1, Z3
+	VADDPS           Z3, Z0, Z0
+	VADDPS           Z3, Z1, Z1
+	VADDPS           Z3, Z2, Z2
+
+packone3unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone3linear
+	VXORPS Z3, Z3, Z3
+	VMAXPS Z3, Z0, Z0
+	VMAXPS Z3, Z1, Z1
+	VMAXPS Z3, Z2, Z2
+
+packone3linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z3
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z3, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z3, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z3, K2, Z2
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone4:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	CMPQ      144(AX), $0x00
+	JE        packone4zero
+	MOVQ      DX, R10
+	VMOVUPS.Z (R10), K1, Z0
+	ADDQ      R8, R10
+	VMOVUPS.Z (R10), K1, Z1
+	ADDQ      R8, R10
+	VMOVUPS.Z (R10), K1, Z2
+	ADDQ      R8, R10
+	VMOVUPS.Z (R10), K1, Z3
+	JMP       packone4go
+
+packone4zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+
+packone4go:
+	MOVQ 184(AX), R10
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
+
+packone4k:
+	VMOVUPS.Z        (R11), K1, Z4
+	VMOVUPS          Z4, (R10)
+	VFMADD231PS.BCST (CX), Z4, Z0
+	VFMADD231PS.BCST (CX)(BX*1), Z4, Z1
+	VFMADD231PS.BCST (CX)(BX*2), Z4, Z2
+	VFMADD231PS.BCST (CX)(R9*1), Z4, Z3
+	ADDQ             SI, CX
+	ADDQ             DI, R11
+	ADDQ             $0x00000080, R10
+	DECQ             R12
+	JNZ              packone4k
+	MOVQ             160(AX), CX
+	TESTQ            CX, CX
+	JZ               packone4unbiased
+	VMOVUPS.Z        (CX), K1, Z4
+	VADDPS           Z4, Z0, Z0
+	VADDPS           Z4, Z1, Z1
+	VADDPS           Z4, Z2, Z2
+	VADDPS           Z4, Z3, Z3
+
+packone4unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone4linear
+	VXORPS Z4, Z4, Z4
+	VMAXPS Z4, Z0, Z0
+	VMAXPS Z4, Z1, Z1
+	VMAXPS Z4, Z2, Z2
+	VMAXPS Z4, Z3, Z3
+
+packone4linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z4
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z4, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z4, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z4, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z4, K2, Z3
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone5:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	CMPQ      144(AX), $0x00
+	JE        packone5zero
+	MOVQ      DX, R10
+	VMOVUPS.Z (R10), K1, Z0
+	ADDQ      R8, R10
+	VMOVUPS.Z (R10), K1, Z1
+	ADDQ      R8, R10
+	VMOVUPS.Z (R10), K1, Z2
+	ADDQ      R8, R10
+	VMOVUPS.Z (R10), K1, Z3
+	ADDQ      R8, R10
+	VMOVUPS.Z (R10), K1, Z4
+	JMP       packone5go
+
+packone5zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+
+packone5go:
+	MOVQ 184(AX), R10
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
+
+packone5k:
+	VMOVUPS.Z        (R11), K1, Z5
+	VMOVUPS          Z5, (R10)
+	VFMADD231PS.BCST (CX), Z5, Z0
+	VFMADD231PS.BCST (CX)(BX*1), Z5, Z1
+	VFMADD231PS.BCST (CX)(BX*2), Z5, Z2
+	VFMADD231PS.BCST (CX)(R9*1), Z5, Z3
+	VFMADD231PS.BCST (CX)(BX*4), Z5, Z4
+	ADDQ             SI, CX
+	ADDQ             DI, R11
+	ADDQ             $0x00000080, R10
+	DECQ             R12
+	JNZ              packone5k
+	MOVQ             160(AX), CX
+	TESTQ            CX, CX
+	JZ               packone5unbiased
+	VMOVUPS.Z        (CX), K1, Z5
+	VADDPS           Z5, Z0, Z0
+	VADDPS           Z5, Z1, Z1
+	VADDPS           Z5, Z2, Z2
+	VADDPS           Z5, Z3, Z3
+	VADDPS           Z5, Z4, Z4
+
+packone5unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone5linear
+	VXORPS Z5, Z5, Z5
+	VMAXPS Z5, Z0, Z0
+	VMAXPS Z5, Z1, Z1
+	VMAXPS Z5, Z2, Z2
+	VMAXPS Z5, Z3, Z3
+	VMAXPS Z5, Z4, Z4
+
+packone5linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z5
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z5, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z5, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z5, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z5, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z5, K2, Z4
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone6:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packone6zero
+	MOVQ      DX, R11
+	VMOVUPS.Z (R11), K1, Z0
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z2
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z4
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z5
+	JMP       packone6go
+
+packone6zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+
+packone6go:
+	MOVQ 184(AX), R11
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packone6k:
+	VMOVUPS.Z        (R12), K1, Z6
+	VMOVUPS          Z6, (R11)
+	VFMADD231PS.BCST (CX), Z6, Z0
+	VFMADD231PS.BCST (CX)(BX*1), Z6, Z1
+	VFMADD231PS.BCST (CX)(BX*2), Z6, Z2
+	VFMADD231PS.BCST (CX)(R9*1), Z6, Z3
+	VFMADD231PS.BCST (CX)(BX*4), Z6, Z4
+	VFMADD231PS.BCST (CX)(R10*1), Z6, Z5
+	ADDQ             SI, CX
+	ADDQ             DI, R12
+	ADDQ             $0x00000080, R11
+	DECQ             R13
+	JNZ              packone6k
+	MOVQ             160(AX), CX
+	TESTQ            CX, CX
+	JZ               packone6unbiased
+	VMOVUPS.Z        (CX), K1, Z6
+	VADDPS           Z6, Z0, Z0
+	VADDPS           Z6, Z1, Z1
+	VADDPS           Z6, Z2, Z2
+	VADDPS           Z6, Z3, Z3
+	VADDPS           Z6, Z4, Z4
+	VADDPS           Z6, Z5, Z5
+
+packone6unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone6linear
+	VXORPS Z6, Z6, Z6
+	VMAXPS Z6, Z0, Z0
+	VMAXPS Z6, Z1, Z1
+	VMAXPS Z6, Z2, Z2
+	VMAXPS Z6, Z3, Z3
+	VMAXPS Z6, Z4, Z4
+	VMAXPS Z6, Z5, Z5
+
+packone6linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z6
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z6, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z6, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z6, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z6, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z6, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z6, K2, Z5
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone7:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packone7zero
+	MOVQ      DX, R11
+	VMOVUPS.Z (R11), K1, Z0
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z2
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z4
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z5
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z6
+	JMP       packone7go
+
+packone7zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+
+packone7go:
+	MOVQ 184(AX), R11
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packone7k:
+	VMOVUPS.Z        (R12), K1, Z7
+	VMOVUPS          Z7, (R11)
+	VFMADD231PS.BCST (CX), Z7, Z0
+	VFMADD231PS.BCST (CX)(BX*1), Z7, Z1
+	VFMADD231PS.BCST (CX)(BX*2), Z7, Z2
+	VFMADD231PS.BCST (CX)(R9*1), Z7, Z3
+	VFMADD231PS.BCST (CX)(BX*4), Z7, Z4
+	VFMADD231PS.BCST (CX)(R10*1), Z7, Z5
+	VFMADD231PS.BCST (CX)(R9*2), Z7, Z6
+	ADDQ             SI, CX
+	ADDQ             DI, R12
+	ADDQ             $0x00000080, R11
+	DECQ             R13
+	JNZ              packone7k
+	MOVQ             160(AX), CX
+	TESTQ            CX, CX
+	JZ               packone7unbiased
+	VMOVUPS.Z        (CX), K1, Z7
+	VADDPS           Z7, Z0, Z0
+	VADDPS           Z7, Z1, Z1
+	VADDPS           Z7, Z2, Z2
+	VADDPS           Z7, Z3, Z3
+	VADDPS           Z7, Z4, Z4
+	VADDPS           Z7, Z5, Z5
+	VADDPS           Z7, Z6, Z6
+
+packone7unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone7linear
+	VXORPS Z7, Z7, Z7
+	VMAXPS Z7, Z0, Z0
+	VMAXPS Z7, Z1, Z1
+	VMAXPS Z7, Z2, Z2
+	VMAXPS Z7, Z3, Z3
+	VMAXPS Z7, Z4, Z4
+	VMAXPS Z7, Z5, Z5
+	VMAXPS Z7, Z6, Z6
+
+packone7linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z7
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z7, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z7, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z7, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z7, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z7, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z7, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z7, K2, Z6
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone8:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packone8zero
+	MOVQ      DX, R11
+	VMOVUPS.Z (R11), K1, Z0
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z2
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z4
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z5
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z6
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z7
+	JMP       packone8go
+
+packone8zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+
+packone8go:
+	MOVQ 184(AX), R11
+	LEAQ (CX)(R9*2), R14
+	ADDQ BX, R14
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packone8k:
+	VMOVUPS.Z        (R12), K1, Z8
+	VMOVUPS          Z8, (R11)
+	VFMADD231PS.BCST (CX), Z8, Z0
+	VFMADD231PS.BCST (CX)(BX*1), Z8, Z1
+	VFMADD231PS.BCST (CX)(BX*2), Z8, Z2
+	VFMADD231PS.BCST (CX)(R9*1), Z8, Z3
+	VFMADD231PS.BCST (CX)(BX*4), Z8, Z4
+	VFMADD231PS.BCST (CX)(R10*1), Z8, Z5
+	VFMADD231PS.BCST (CX)(R9*2), Z8, Z6
+	VFMADD231PS.BCST (R14), Z8, Z7
+	ADDQ             SI, CX
+	ADDQ             SI, R14
+	ADDQ             DI, R12
+	ADDQ             $0x00000080, R11
+	DECQ             R13
+	JNZ              packone8k
+	MOVQ             160(AX), CX
+	TESTQ            CX, CX
+	JZ               packone8unbiased
+	VMOVUPS.Z        (CX), K1, Z8
+	VADDPS           Z8, Z0, Z0
+	VADDPS           Z8, Z1, Z1
+	VADDPS           Z8, Z2, Z2
+	VADDPS           Z8, Z3, Z3
+	VADDPS           Z8, Z4, Z4
+	VADDPS           Z8, Z5, Z5
+	VADDPS           Z8, Z6, Z6
+	VADDPS           Z8, Z7, Z7
+
+packone8unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone8linear
+	VXORPS Z8, Z8, Z8
+	VMAXPS Z8, Z0, Z0
+	VMAXPS Z8, Z1, Z1
+	VMAXPS Z8, Z2, Z2
+	VMAXPS Z8, Z3, Z3
+	VMAXPS Z8, Z4, Z4
+	VMAXPS Z8, Z5, Z5
+	VMAXPS Z8, Z6, Z6
+	VMAXPS Z8, Z7, Z7
+
+packone8linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z8
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z8, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z8, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z8, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z8, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z8, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z8, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z8, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z8, K2, Z7
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z7, K1, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone9:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packone9zero
+	MOVQ      DX, R11
+	VMOVUPS.Z (R11), K1, Z0
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z2
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z4
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z5
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z6
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z7
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z8
+	JMP       packone9go
+
+packone9zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+
+packone9go:
+	MOVQ 184(AX), R11
+	LEAQ (CX)(R9*2), R14
+	ADDQ BX, R14
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packone9k:
+	VMOVUPS.Z        (R12), K1, Z9
+	VMOVUPS          Z9, (R11)
+	VFMADD231PS.BCST (CX), Z9, Z0
+	VFMADD231PS.BCST (CX)(BX*1), Z9, Z1
+	VFMADD231PS.BCST (CX)(BX*2), Z9, Z2
+	VFMADD231PS.BCST (CX)(R9*1), Z9, Z3
+	VFMADD231PS.BCST (CX)(BX*4), Z9, Z4
+	VFMADD231PS.BCST (CX)(R10*1), Z9, Z5
+	VFMADD231PS.BCST (CX)(R9*2), Z9, Z6
+	VFMADD231PS.BCST (R14), Z9, Z7
+	VFMADD231PS.BCST (R14)(BX*1), Z9, Z8
+	ADDQ             SI, CX
+	ADDQ             SI, R14
+	ADDQ             DI, R12
+	ADDQ             $0x00000080, R11
+	DECQ             R13
+	JNZ              packone9k
+	MOVQ             160(AX), CX
+	TESTQ            CX, CX
+	JZ               packone9unbiased
+	VMOVUPS.Z        (CX), K1, Z9
+	VADDPS           Z9, Z0, Z0
+	VADDPS           Z9, Z1, Z1
+	VADDPS           Z9, Z2, Z2
+	VADDPS           Z9, Z3, Z3
+	VADDPS           Z9, Z4, Z4
+	VADDPS           Z9, Z5, Z5
+	VADDPS           Z9, Z6, Z6
+	VADDPS           Z9, Z7, Z7
+	VADDPS           Z9, Z8, Z8
+
+packone9unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone9linear
+	VXORPS Z9, Z9, Z9
+	VMAXPS Z9, Z0, Z0
+	VMAXPS Z9, Z1, Z1
+	VMAXPS Z9, Z2, Z2
+	VMAXPS Z9, Z3, Z3
+	VMAXPS Z9, Z4, Z4
+	VMAXPS Z9, Z5, Z5
+	VMAXPS Z9, Z6, Z6
+	VMAXPS Z9, Z7, Z7
+	VMAXPS Z9, Z8, Z8
+
+packone9linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z9
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z9, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z9, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z9, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z9, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z9, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z9, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z9, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z9, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z9, K2, Z8
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z7, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z8, K1, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone10:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packone10zero
+	MOVQ      DX, R11
+	VMOVUPS.Z (R11), K1, Z0
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z2
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z4
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z5
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z6
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z7
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z8
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z9
+	JMP       packone10go
+
+packone10zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+
+packone10go:
+	MOVQ 184(AX), R11
+	LEAQ (CX)(R9*2), R14
+	ADDQ BX, R14
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packone10k:
+	VMOVUPS.Z        (R12), K1, Z10
+	VMOVUPS          Z10, (R11)
+	VFMADD231PS.BCST (CX), Z10, Z0
+	VFMADD231PS.BCST (CX)(BX*1), Z10, Z1
+	VFMADD231PS.BCST (CX)(BX*2), Z10, Z2
+	VFMADD231PS.BCST (CX)(R9*1), Z10, Z3
+	VFMADD231PS.BCST (CX)(BX*4), Z10, Z4
+	VFMADD231PS.BCST (CX)(R10*1), Z10, Z5
+	VFMADD231PS.BCST (CX)(R9*2), Z10, Z6
+	VFMADD231PS.BCST (R14), Z10, Z7
+	VFMADD231PS.BCST (R14)(BX*1), Z10, Z8
+	VFMADD231PS.BCST (R14)(BX*2), Z10, Z9
+	ADDQ             SI, CX
+	ADDQ             SI, R14
+	ADDQ             DI, R12
+	ADDQ             $0x00000080, R11
+	DECQ             R13
+	JNZ              packone10k
+	MOVQ             160(AX), CX
+	TESTQ            CX, CX
+	JZ               packone10unbiased
+	VMOVUPS.Z        (CX), K1, Z10
+	VADDPS           Z10, Z0, Z0
+	VADDPS           Z10, Z1, Z1
+	VADDPS           Z10, Z2, Z2
+	VADDPS           Z10, Z3, Z3
+	VADDPS           Z10, Z4, Z4
+	VADDPS           Z10, Z5, Z5
+	VADDPS           Z10, Z6, Z6
+	VADDPS           Z10, Z7, Z7
+	VADDPS           Z10, Z8, Z8
+	VADDPS           Z10, Z9, Z9
+
+packone10unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone10linear
+	VXORPS Z10, Z10, Z10
+	VMAXPS Z10, Z0, Z0
+	VMAXPS Z10, Z1, Z1
+	VMAXPS Z10, Z2, Z2
+	VMAXPS Z10, Z3, Z3
+	VMAXPS Z10, Z4, Z4
+	VMAXPS Z10, Z5, Z5
+	VMAXPS Z10, Z6, Z6
+	VMAXPS Z10, Z7, Z7
+	VMAXPS Z10, Z8, Z8
+	VMAXPS Z10, Z9, Z9
+
+packone10linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z10
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z10, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z10, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z10, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z10, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z10, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z10, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z10, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z10, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z10, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z10, K2, Z9
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z7, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z8, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z9, K1, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone11:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packone11zero
+	MOVQ      DX, R11
+	VMOVUPS.Z (R11), K1, Z0
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z2
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z4
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z5
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z6
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z7
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z8
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z9
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z10
+	JMP       packone11go
+
+packone11zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+
+packone11go:
+	MOVQ 184(AX), R11
+	LEAQ (CX)(R9*2), R14
+	ADDQ BX, R14
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packone11k:
+	VMOVUPS.Z        (R12), K1, Z11
+	VMOVUPS          Z11, (R11)
+	VFMADD231PS.BCST (CX), Z11, Z0
+	VFMADD231PS.BCST (CX)(BX*1), Z11, Z1
+	VFMADD231PS.BCST (CX)(BX*2), Z11, Z2
+	VFMADD231PS.BCST (CX)(R9*1), Z11, Z3
+	VFMADD231PS.BCST (CX)(BX*4), Z11, Z4
+	VFMADD231PS.BCST (CX)(R10*1), Z11, Z5
+	VFMADD231PS.BCST (CX)(R9*2), Z11, Z6
+	VFMADD231PS.BCST (R14), Z11, Z7
+	VFMADD231PS.BCST (R14)(BX*1), Z11, Z8
+	VFMADD231PS.BCST (R14)(BX*2), Z11, Z9
+	VFMADD231PS.BCST (R14)(R9*1), Z11, Z10
+	ADDQ             SI, CX
+	ADDQ             SI, R14
+	ADDQ             DI, R12
+	ADDQ             $0x00000080, R11
+	DECQ             R13
+	JNZ              packone11k
+	MOVQ             160(AX), CX
+	TESTQ            CX, CX
+	JZ               packone11unbiased
+	VMOVUPS.Z        (CX), K1, Z11
+	VADDPS           Z11, Z0, Z0
+	VADDPS           Z11, Z1, Z1
+	VADDPS           Z11, Z2, Z2
+	VADDPS           Z11, Z3, Z3
+	VADDPS           Z11, Z4, Z4
+	VADDPS           Z11, Z5, Z5
+	VADDPS           Z11, Z6, Z6
+	VADDPS           Z11, Z7, Z7
+	VADDPS           Z11, Z8, Z8
+	VADDPS           Z11, Z9, Z9
+	VADDPS           Z11, Z10, Z10
+
+packone11unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone11linear
+	VXORPS Z11, Z11, Z11
+	VMAXPS Z11, Z0, Z0
+	VMAXPS Z11, Z1, Z1
+	VMAXPS Z11, Z2, Z2
+	VMAXPS Z11, Z3, Z3
+	VMAXPS Z11, Z4, Z4
+	VMAXPS Z11, Z5, Z5
+	VMAXPS Z11, Z6, Z6
+	VMAXPS Z11, Z7, Z7
+	VMAXPS Z11, Z8, Z8
+	VMAXPS Z11, Z9, Z9
+	VMAXPS Z11, Z10, Z10
+
+packone11linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z11
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z11, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z11, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z11, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z11, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z11, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z11, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z11, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z11, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z11, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z11, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z11, K2, Z10
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z7, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z8, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z9, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z10, K1, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone12:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packone12zero
+	MOVQ      DX, R11
+	VMOVUPS.Z (R11), K1, Z0
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z2
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z4
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z5
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z6
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z7
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z8
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z9
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z10
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z11
+	JMP       packone12go
+
+packone12zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+
+packone12go:
+	MOVQ 184(AX), R11
+	LEAQ (CX)(R9*2), R14
+	ADDQ BX, R14
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packone12k:
+	VMOVUPS.Z        (R12), K1, Z12
+	VMOVUPS          Z12, (R11)
+	VFMADD231PS.BCST (CX), Z12, Z0
+	VFMADD231PS.BCST (CX)(BX*1), Z12, Z1
+	VFMADD231PS.BCST (CX)(BX*2), Z12, Z2
+	VFMADD231PS.BCST (CX)(R9*1), Z12, Z3
+	VFMADD231PS.BCST (CX)(BX*4), Z12, Z4
+	VFMADD231PS.BCST (CX)(R10*1), Z12, Z5
+	VFMADD231PS.BCST (CX)(R9*2), Z12, Z6
+	VFMADD231PS.BCST (R14), Z12, Z7
+	VFMADD231PS.BCST (R14)(BX*1), Z12, Z8
+	VFMADD231PS.BCST (R14)(BX*2), Z12, Z9
+	VFMADD231PS.BCST (R14)(R9*1), Z12, Z10
+	VFMADD231PS.BCST (R14)(BX*4), Z12, Z11
+	ADDQ             SI, CX
+	ADDQ             SI, R14
+	ADDQ             DI, R12
+	ADDQ             $0x00000080, R11
+	DECQ             R13
+	JNZ              packone12k
+	MOVQ             160(AX), CX
+	TESTQ            CX, CX
+	JZ               packone12unbiased
+	VMOVUPS.Z        (CX), K1, Z12
+	VADDPS           Z12, Z0, Z0
+	VADDPS           Z12, Z1, Z1
+	VADDPS           Z12, Z2, Z2
+	VADDPS           Z12, Z3, Z3
+	VADDPS           Z12, Z4, Z4
+	VADDPS           Z12, Z5, Z5
+	VADDPS           Z12, Z6, Z6
+	VADDPS           Z12, Z7, Z7
+	VADDPS           Z12, Z8, Z8
+	VADDPS           Z12, Z9, Z9
+	VADDPS           Z12, Z10, Z10
+	VADDPS           Z12, Z11, Z11
+
+packone12unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone12linear
+	VXORPS Z12, Z12, Z12
+	VMAXPS Z12, Z0, Z0
+	VMAXPS Z12, Z1, Z1
+	VMAXPS Z12, Z2, Z2
+	VMAXPS Z12, Z3, Z3
+	VMAXPS Z12, Z4, Z4
+	VMAXPS Z12, Z5, Z5
+	VMAXPS Z12, Z6, Z6
+	VMAXPS Z12, Z7, Z7
+	VMAXPS Z12, Z8, Z8
+	VMAXPS Z12, Z9, Z9
+	VMAXPS Z12, Z10, Z10
+	VMAXPS Z12, Z11, Z11
+
+packone12linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z12
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z12, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z12, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z12, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z12, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z12, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z12, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z12, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z12, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z12, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z12, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z12, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z12, K2, Z11
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z7, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z8, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z9, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z10, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z11, K1, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone13:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packone13zero
+	MOVQ      DX, R11
+	VMOVUPS.Z (R11), K1, Z0
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z2
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z4
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z5
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z6
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z7
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z8
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z9
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z10
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z11
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z12
+	JMP       packone13go
+
+packone13zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+
+packone13go:
+	MOVQ 184(AX), R11
+	LEAQ (CX)(R9*2), R14
+	ADDQ BX, R14
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packone13k:
+	VMOVUPS.Z        (R12), K1, Z13
+	VMOVUPS          Z13, (R11)
+	VFMADD231PS.BCST (CX), Z13, Z0
+	VFMADD231PS.BCST (CX)(BX*1), Z13, Z1
+	VFMADD231PS.BCST (CX)(BX*2), Z13, Z2
+	VFMADD231PS.BCST (CX)(R9*1), Z13, Z3
+	VFMADD231PS.BCST (CX)(BX*4), Z13, Z4
+	VFMADD231PS.BCST (CX)(R10*1), Z13, Z5
+	VFMADD231PS.BCST (CX)(R9*2), Z13, Z6
+	VFMADD231PS.BCST (R14), Z13, Z7
+	VFMADD231PS.BCST (R14)(BX*1), Z13, Z8
+	VFMADD231PS.BCST (R14)(BX*2), Z13, Z9
+	VFMADD231PS.BCST (R14)(R9*1), Z13, Z10
+	VFMADD231PS.BCST (R14)(BX*4), Z13, Z11
+	VFMADD231PS.BCST (R14)(R10*1), Z13, Z12
+	ADDQ             SI, CX
+	ADDQ             SI, R14
+	ADDQ             DI, R12
+	ADDQ             $0x00000080, R11
+	DECQ             R13
+	JNZ              packone13k
+	MOVQ             160(AX), CX
+	TESTQ            CX, CX
+	JZ               packone13unbiased
+	VMOVUPS.Z        (CX), K1, Z13
+	VADDPS           Z13, Z0, Z0
+	VADDPS           Z13, Z1, Z1
+	VADDPS           Z13, Z2, Z2
+	VADDPS           Z13, Z3, Z3
+	VADDPS           Z13, Z4, Z4
+	VADDPS           Z13, Z5, Z5
+	VADDPS           Z13, Z6, Z6
+	VADDPS           Z13, Z7, Z7
+	VADDPS           Z13, Z8, Z8
+	VADDPS           Z13, Z9, Z9
+	VADDPS           Z13, Z10, Z10
+	VADDPS           Z13, Z11, Z11
+	VADDPS           Z13, Z12, Z12
+
+packone13unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone13linear
+	VXORPS Z13, Z13, Z13
+	VMAXPS Z13, Z0, Z0
+	VMAXPS Z13, Z1, Z1
+	VMAXPS Z13, Z2, Z2
+	VMAXPS Z13, Z3, Z3
+	VMAXPS Z13, Z4, Z4
+	VMAXPS Z13, Z5, Z5
+	VMAXPS Z13, Z6, Z6
+	VMAXPS Z13, Z7, Z7
+	VMAXPS Z13, Z8, Z8
+	VMAXPS Z13, Z9, Z9
+	VMAXPS Z13, Z10, Z10
+	VMAXPS Z13, Z11, Z11
+	VMAXPS Z13, Z12, Z12
+
+packone13linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z13
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z13, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z13, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z13, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z13, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z13, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z13, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z13, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z13, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z13, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z13, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z13, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z13, K2, Z11
+	VCMPPS       $0x03, Z12, Z12, K2
+	VMOVAPS      Z13, K2, Z12
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z7, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z8, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z9, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z10, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z11, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z12, K1, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packone14:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packone14zero
+	MOVQ      DX, R11
+	VMOVUPS.Z (R11), K1, Z0
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z2
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z4
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z5
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z6
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z7
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z8
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z9
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z10
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z11
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z12
+	ADDQ      R8, R11
+	VMOVUPS.Z (R11), K1, Z13
+	JMP       packone14go
+
+packone14zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+
+packone14go:
+	MOVQ 184(AX), R11
+	LEAQ (CX)(R9*2), R14
+	ADDQ BX, R14
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packone14k:
+	VMOVUPS.Z        (R12), K1, Z14
+	VMOVUPS          Z14, (R11)
+	VFMADD231PS.BCST (CX), Z14, Z0
+	VFMADD231PS.BCST (CX)(BX*1), Z14, Z1
+	VFMADD231PS.BCST (CX)(BX*2), Z14, Z2
+	VFMADD231PS.BCST (CX)(R9*1), Z14, Z3
+	VFMADD231PS.BCST (CX)(BX*4), Z14, Z4
+	VFMADD231PS.BCST (CX)(R10*1), Z14, Z5
+	VFMADD231PS.BCST (CX)(R9*2), Z14, Z6
+	VFMADD231PS.BCST (R14), Z14, Z7
+	VFMADD231PS.BCST (R14)(BX*1), Z14, Z8
+	VFMADD231PS.BCST (R14)(BX*2), Z14, Z9
+	VFMADD231PS.BCST (R14)(R9*1), Z14, Z10
+	VFMADD231PS.BCST (R14)(BX*4), Z14, Z11
+	VFMADD231PS.BCST (R14)(R10*1), Z14, Z12
+	VFMADD231PS.BCST (R14)(R9*2), Z14, Z13
+	ADDQ             SI, CX
+	ADDQ             SI, R14
+	ADDQ             DI, R12
+	ADDQ             $0x00000080, R11
+	DECQ             R13
+	JNZ              packone14k
+	MOVQ             160(AX), CX
+	TESTQ            CX, CX
+	JZ               packone14unbiased
+	VMOVUPS.Z        (CX), K1, Z14
+	VADDPS           Z14, Z0, Z0
+	VADDPS           Z14, Z1, Z1
+	VADDPS           Z14, Z2, Z2
+	VADDPS           Z14, Z3, Z3
+	VADDPS           Z14, Z4, Z4
+	VADDPS           Z14, Z5, Z5
+	VADDPS           Z14, Z6, Z6
+	VADDPS           Z14, Z7, Z7
+	VADDPS           Z14, Z8, Z8
+	VADDPS           Z14, Z9, Z9
+	VADDPS           Z14, Z10, Z10
+	VADDPS           Z14, Z11, Z11
+	VADDPS           Z14, Z12, Z12
+	VADDPS           Z14, Z13, Z13
+
+packone14unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packone14linear
+	VXORPS Z14, Z14, Z14
+	VMAXPS Z14, Z0, Z0
+	VMAXPS Z14, Z1, Z1
+	VMAXPS Z14, Z2, Z2
+	VMAXPS Z14, Z3, Z3
+	VMAXPS Z14, Z4, Z4
+	VMAXPS Z14, Z5, Z5
+	VMAXPS Z14, Z6, Z6
+	VMAXPS Z14, Z7, Z7
+	VMAXPS Z14, Z8, Z8
+	VMAXPS Z14, Z9, Z9
+	VMAXPS Z14, Z10, Z10
+	VMAXPS Z14, Z11, Z11
+	VMAXPS Z14, Z12, Z12
+	VMAXPS Z14, Z13, Z13
+
+packone14linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z14
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z14, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z14, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z14, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z14, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z14, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z14, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z14, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z14, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z14, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z14, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z14, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z14, K2, Z11
+	VCMPPS       $0x03, Z12, Z12, K2
+	VMOVAPS      Z14, K2, Z12
+	VCMPPS       $0x03, Z13, Z13, K2
+	VMOVAPS      Z14, K2, Z13
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z1, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z3, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z5, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z7, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z8, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z9, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z10, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z11, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z12, K1, (DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z13, K1, (DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth1:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      96(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      104(AX), DI
+	SHLQ      $0x02, DI
+	CMPQ      144(AX), $0x00
+	JE        packboth1zero
+	MOVQ      DX, R8
+	VMOVUPS   (R8), Z0
+	VMOVUPS.Z 64(R8), K1, Z1
+	JMP       packboth1go
+
+packboth1zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+
+packboth1go:
+	MOVQ 184(AX), R8
+	MOVQ 24(AX), R9
+	MOVQ 112(AX), R10
+
+packboth1k:
+	VMOVUPS      (R9), Z2
+	VMOVUPS      Z2, (R8)
+	VMOVUPS.Z    64(R9), K1, Z3
+	VMOVUPS      Z3, 64(R8)
+	VBROADCASTSS (CX), Z4
+	VFMADD231PS  Z4, Z2, Z0
+	VFMADD231PS  Z4, Z3, Z1
+	ADDQ         BX, CX
+	ADDQ         SI, R9
+	ADDQ         $0x00000080, R8
+	DECQ         R10
+	JNZ          packboth1k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth1unbiased
+	VMOVUPS      (CX), Z2
+	VADDPS       Z2, Z0, Z0
+	VMOVUPS.Z    64(CX), K1, Z2
+	VADDPS       Z2, Z1, Z1
+
+packboth1unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth1linear
+	VXORPS Z2, Z2, Z2
+	VMAXPS Z2, Z0, Z0
+	VMAXPS Z2, Z1, Z1
+
+packboth1linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z2
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z2, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z2, K2, Z1
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         DI, DX
+	VZEROUPPER
+	RET
+
+packboth2:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	CMPQ      144(AX), $0x00
+	JE        packboth2zero
+	MOVQ      DX, R9
+	VMOVUPS   (R9), Z0
+	VMOVUPS.Z 64(R9), K1, Z1
+	ADDQ      R8, R9
+	VMOVUPS   (R9), Z2
+	VMOVUPS.Z 64(R9), K1, Z3
+	JMP       packboth2go
+
+packboth2zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+
+packboth2go:
+	MOVQ 184(AX), R9
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
+
+packboth2k:
+	VMOVUPS      (R10), Z4
+	VMOVUPS      Z4, (R9)
+	VMOVUPS.Z    64(R10), K1, Z5
+	VMOVUPS      Z5, 64(R9)
+	VBROADCASTSS (CX), Z6
+	VFMADD231PS  Z6, Z4, Z0
+	VFMADD231PS  Z6, Z5, Z1
+	VBROADCASTSS (CX)(BX*1), Z6
+	VFMADD231PS  Z6, Z4, Z2
+	VFMADD231PS  Z6, Z5, Z3
+	ADDQ         SI, CX
+	ADDQ         DI, R10
+	ADDQ         $0x00000080, R9
+	DECQ         R11
+	JNZ          packboth2k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth2unbiased
+	VMOVUPS      (CX), Z4
+	VADDPS       Z4, Z0, Z0
+	VADDPS       Z4, Z2, Z2
+	VMOVUPS.Z    64(CX), K1, Z4
+	VADDPS       Z4, Z1, Z1
+	VADDPS       Z4, Z3, Z3
+
+packboth2unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth2linear
+	VXORPS Z4, Z4, Z4
+	VMAXPS Z4, Z0, Z0
+	VMAXPS Z4, Z1, Z1
+	VMAXPS Z4, Z2, Z2
+	VMAXPS Z4, Z3, Z3
+
+packboth2linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z4
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z4, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z4, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z4, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z4, K2, Z3
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, K1, 64(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth3:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	CMPQ      144(AX), $0x00
+	JE        packboth3zero
+	MOVQ      DX, R9
+	VMOVUPS   (R9), Z0
+	VMOVUPS.Z 64(R9), K1, Z1
+	ADDQ      R8, R9
+	VMOVUPS   (R9), Z2
+	VMOVUPS.Z 64(R9), K1, Z3
+	ADDQ      R8, R9
+	VMOVUPS   (R9), Z4
+	VMOVUPS.Z 64(R9), K1, Z5
+	JMP       packboth3go
+
+packboth3zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+
+packboth3go:
+	MOVQ 184(AX), R9
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
+
+packboth3k:
+	VMOVUPS      (R10), Z6
+	VMOVUPS      Z6, (R9)
+	VMOVUPS.Z    64(R10), K1, Z7
+	VMOVUPS      Z7, 64(R9)
+	VBROADCASTSS (CX), Z8
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z8, Z7, Z1
+	VBROADCASTSS (CX)(BX*1), Z8
+	VFMADD231PS  Z8, Z6, Z2
+	VFMADD231PS  Z8, Z7, Z3
+	VBROADCASTSS (CX)(BX*2), Z8
+	VFMADD231PS  Z8, Z6, Z4
+	VFMADD231PS  Z8, Z7, Z5
+	ADDQ         SI, CX
+	ADDQ         DI, R10
+	ADDQ         $0x00000080, R9
+	DECQ         R11
+	JNZ          packboth3k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth3unbiased
+	VMOVUPS      (CX), Z6
+	VADDPS       Z6, Z0, Z0
+	VADDPS       Z6, Z2, Z2
+	VADDPS       Z6, Z4, Z4
+	VMOVUPS.Z    64(CX), K1, Z6
+	VADDPS       Z6, Z1, Z1
+	VADDPS       Z6, Z3, Z3
+	VADDPS       Z6, Z5, Z5
+
+packboth3unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth3linear
+	VXORPS Z6, Z6, Z6
+	VMAXPS Z6, Z0, Z0
+	VMAXPS Z6, Z1, Z1
+	VMAXPS Z6, Z2, Z2
+	VMAXPS Z6, Z3, Z3
+	VMAXPS Z6, Z4, Z4
+	VMAXPS Z6, Z5, Z5
+
+packboth3linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z6
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z6, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z6, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z6, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z6, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z6, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z6, K2, Z5
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, K1, 64(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth4:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	CMPQ      144(AX), $0x00
+	JE        packboth4zero
+	MOVQ      DX, R10
+	VMOVUPS   (R10), Z0
+	VMOVUPS.Z 64(R10), K1, Z1
+	ADDQ      R8, R10
+	VMOVUPS   (R10), Z2
+	VMOVUPS.Z 64(R10), K1, Z3
+	ADDQ      R8, R10
+	VMOVUPS   (R10), Z4
+	VMOVUPS.Z 64(R10), K1, Z5
+	ADDQ      R8, R10
+	VMOVUPS   (R10), Z6
+	VMOVUPS.Z 64(R10), K1, Z7
+	JMP       packboth4go
+
+packboth4zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+
+packboth4go:
+	MOVQ 184(AX), R10
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
+
+packboth4k:
+	VMOVUPS      (R11), Z8
+	VMOVUPS      Z8, (R10)
+	VMOVUPS.Z    64(R11), K1, Z9
+	VMOVUPS      Z9, 64(R10)
+	VBROADCASTSS (CX), Z10
+	VFMADD231PS  Z10, Z8, Z0
+	VFMADD231PS  Z10, Z9, Z1
+	VBROADCASTSS (CX)(BX*1), Z10
+	VFMADD231PS  Z10, Z8, Z2
+	VFMADD231PS  Z10, Z9, Z3
+	VBROADCASTSS (CX)(BX*2), Z10
+	VFMADD231PS  Z10, Z8, Z4
+	VFMADD231PS  Z10, Z9, Z5
+	VBROADCASTSS (CX)(R9*1), Z10
+	VFMADD231PS  Z10, Z8, Z6
+	VFMADD231PS  Z10, Z9, Z7
+	ADDQ         SI, CX
+	ADDQ         DI, R11
+	ADDQ         $0x00000080, R10
+	DECQ         R12
+	JNZ          packboth4k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth4unbiased
+	VMOVUPS      (CX), Z8
+	VADDPS       Z8, Z0, Z0
+	VADDPS       Z8, Z2, Z2
+	VADDPS       Z8, Z4, Z4
+	VADDPS       Z8, Z6, Z6
+	VMOVUPS.Z    64(CX), K1, Z8
+	VADDPS       Z8, Z1, Z1
+	VADDPS       Z8, Z3, Z3
+	VADDPS       Z8, Z5, Z5
+	VADDPS       Z8, Z7, Z7
+
+packboth4unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth4linear
+	VXORPS Z8, Z8, Z8
+	VMAXPS Z8, Z0, Z0
+	VMAXPS Z8, Z1, Z1
+	VMAXPS Z8, Z2, Z2
+	VMAXPS Z8, Z3, Z3
+	VMAXPS Z8, Z4, Z4
+	VMAXPS Z8, Z5, Z5
+	VMAXPS Z8, Z6, Z6
+	VMAXPS Z8, Z7, Z7
+
+packboth4linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z8
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z8, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z8, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z8, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z8, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z8, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z8, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z8, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z8, K2, Z7
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, K1, 64(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth5:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	CMPQ      144(AX), $0x00
+	JE        packboth5zero
+	MOVQ      DX, R10
+	VMOVUPS   (R10), Z0
+	VMOVUPS.Z 64(R10), K1, Z1
+	ADDQ      R8, R10
+	VMOVUPS   (R10), Z2
+	VMOVUPS.Z 64(R10), K1, Z3
+	ADDQ      R8, R10
+	VMOVUPS   (R10), Z4
+	VMOVUPS.Z 64(R10), K1, Z5
+	ADDQ      R8, R10
+	VMOVUPS   (R10), Z6
+	VMOVUPS.Z 64(R10), K1, Z7
+	ADDQ      R8, R10
+	VMOVUPS   (R10), Z8
+	VMOVUPS.Z 64(R10), K1, Z9
+	JMP       packboth5go
+
+packboth5zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+
+packboth5go:
+	MOVQ 184(AX), R10
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
+
+packboth5k:
+	VMOVUPS      (R11), Z10
+	VMOVUPS      Z10, (R10)
+	VMOVUPS.Z    64(R11), K1, Z11
+	VMOVUPS      Z11, 64(R10)
+	VBROADCASTSS (CX), Z12
+	VFMADD231PS  Z12, Z10, Z0
+	VFMADD231PS  Z12, Z11, Z1
+	VBROADCASTSS (CX)(BX*1), Z12
+	VFMADD231PS  Z12, Z10, Z2
+	VFMADD231PS  Z12, Z11, Z3
+	VBROADCASTSS (CX)(BX*2), Z12
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z12, Z11, Z5
+	VBROADCASTSS (CX)(R9*1), Z12
+	VFMADD231PS  Z12, Z10, Z6
+	VFMADD231PS  Z12, Z11, Z7
+	VBROADCASTSS (CX)(BX*4), Z12
+	VFMADD231PS  Z12, Z10, Z8
+	VFMADD231PS  Z12, Z11, Z9
+	ADDQ         SI, CX
+	ADDQ         DI, R11
+	ADDQ         $0x00000080, R10
+	DECQ         R12
+	JNZ          packboth5k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth5unbiased
+	VMOVUPS      (CX), Z10
+	VADDPS       Z10, Z0, Z0
+	VADDPS       Z10, Z2, Z2
+	VADDPS       Z10, Z4, Z4
+	VADDPS       Z10, Z6, Z6
+	VADDPS       Z10, Z8, Z8
+	VMOVUPS.Z    64(CX), K1, Z10
+	VADDPS       Z10, Z1, Z1
+	VADDPS       Z10, Z3, Z3
+	VADDPS       Z10, Z5, Z5
+	VADDPS       Z10, Z7, Z7
+	VADDPS       Z10, Z9, Z9
+
+packboth5unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth5linear
+	VXORPS Z10, Z10, Z10
+	VMAXPS Z10, Z0, Z0
+	VMAXPS Z10, Z1, Z1
+	VMAXPS Z10, Z2, Z2
+	VMAXPS Z10, Z3, Z3
+	VMAXPS Z10, Z4, Z4
+	VMAXPS Z10, Z5, Z5
+	VMAXPS Z10, Z6, Z6
+	VMAXPS Z10, Z7, Z7
+	VMAXPS Z10, Z8, Z8
+	VMAXPS Z10, Z9, Z9
+
+packboth5linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z10
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z10, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z10, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z10, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z10, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z10, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z10, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z10, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z10, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z10, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z10, K2, Z9
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, K1, 64(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth6:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packboth6zero
+	MOVQ      DX, R11
+	VMOVUPS   (R11), Z0
+	VMOVUPS.Z 64(R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z2
+	VMOVUPS.Z 64(R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z4
+	VMOVUPS.Z 64(R11), K1, Z5
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z6
+	VMOVUPS.Z 64(R11), K1, Z7
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z8
+	VMOVUPS.Z 64(R11), K1, Z9
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z10
+	VMOVUPS.Z 64(R11), K1, Z11
+	JMP       packboth6go
+
+packboth6zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+
+packboth6go:
+	MOVQ 184(AX), R11
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packboth6k:
+	VMOVUPS      (R12), Z12
+	VMOVUPS      Z12, (R11)
+	VMOVUPS.Z    64(R12), K1, Z13
+	VMOVUPS      Z13, 64(R11)
+	VBROADCASTSS (CX), Z14
+	VFMADD231PS  Z14, Z12, Z0
+	VFMADD231PS  Z14, Z13, Z1
+	VBROADCASTSS (CX)(BX*1), Z14
+	VFMADD231PS  Z14, Z12, Z2
+	VFMADD231PS  Z14, Z13, Z3
+	VBROADCASTSS (CX)(BX*2), Z14
+	VFMADD231PS  Z14, Z12, Z4
+	VFMADD231PS  Z14, Z13, Z5
+	VBROADCASTSS (CX)(R9*1), Z14
+	VFMADD231PS  Z14, Z12, Z6
+	VFMADD231PS  Z14, Z13, Z7
+	VBROADCASTSS (CX)(BX*4), Z14
+	VFMADD231PS  Z14, Z12, Z8
+	VFMADD231PS  Z14, Z13, Z9
+	VBROADCASTSS (CX)(R10*1), Z14
+	VFMADD231PS  Z14, Z12, Z10
+	VFMADD231PS  Z14, Z13, Z11
+	ADDQ         SI, CX
+	ADDQ         DI, R12
+	ADDQ         $0x00000080, R11
+	DECQ         R13
+	JNZ          packboth6k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth6unbiased
+	VMOVUPS      (CX), Z12
+	VADDPS       Z12, Z0, Z0
+	VADDPS       Z12, Z2, Z2
+	VADDPS       Z12, Z4, Z4
+	VADDPS       Z12, Z6, Z6
+	VADDPS       Z12, Z8, Z8
+	VADDPS       Z12, Z10, Z10
+	VMOVUPS.Z    64(CX), K1, Z12
+	VADDPS       Z12, Z1, Z1
+	VADDPS       Z12, Z3, Z3
+	VADDPS       Z12, Z5, Z5
+	VADDPS       Z12, Z7, Z7
+	VADDPS       Z12, Z9, Z9
+	VADDPS       Z12, Z11, Z11
+
+packboth6unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth6linear
+	VXORPS Z12, Z12, Z12
+	VMAXPS Z12, Z0, Z0
+	VMAXPS Z12, Z1, Z1
+	VMAXPS Z12, Z2, Z2
+	VMAXPS Z12, Z3, Z3
+	VMAXPS Z12, Z4, Z4
+	VMAXPS Z12, Z5, Z5
+	VMAXPS Z12, Z6, Z6
+	VMAXPS Z12, Z7, Z7
+	VMAXPS Z12, Z8, Z8
+	VMAXPS Z12, Z9, Z9
+	VMAXPS Z12, Z10, Z10
+	VMAXPS Z12, Z11, Z11
+
+packboth6linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z12
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z12, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z12, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z12, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z12, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z12, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z12, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z12, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z12, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z12, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z12, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z12, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z12, K2, Z11
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, K1, 64(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth7:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packboth7zero
+	MOVQ      DX, R11
+	VMOVUPS   (R11), Z0
+	VMOVUPS.Z 64(R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z2
+	VMOVUPS.Z 64(R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z4
+	VMOVUPS.Z 64(R11), K1, Z5
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z6
+	VMOVUPS.Z 64(R11), K1, Z7
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z8
+	VMOVUPS.Z 64(R11), K1, Z9
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z10
+	VMOVUPS.Z 64(R11), K1, Z11
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z12
+	VMOVUPS.Z 64(R11), K1, Z13
+	JMP       packboth7go
+
+packboth7zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+
+packboth7go:
+	MOVQ 184(AX), R11
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packboth7k:
+	VMOVUPS      (R12), Z14
+	VMOVUPS      Z14, (R11)
+	VMOVUPS.Z    64(R12), K1, Z15
+	VMOVUPS      Z15, 64(R11)
+	VBROADCASTSS (CX), Z16
+	VFMADD231PS  Z16, Z14, Z0
+	VFMADD231PS  Z16, Z15, Z1
+	VBROADCASTSS (CX)(BX*1), Z16
+	VFMADD231PS  Z16, Z14, Z2
+	VFMADD231PS  Z16, Z15, Z3
+	VBROADCASTSS (CX)(BX*2), Z16
+	VFMADD231PS  Z16, Z14, Z4
+	VFMADD231PS  Z16, Z15, Z5
+	VBROADCASTSS (CX)(R9*1), Z16
+	VFMADD231PS  Z16, Z14, Z6
+	VFMADD231PS  Z16, Z15, Z7
+	VBROADCASTSS (CX)(BX*4), Z16
+	VFMADD231PS  Z16, Z14, Z8
+	VFMADD231PS  Z16, Z15, Z9
+	VBROADCASTSS (CX)(R10*1), Z16
+	VFMADD231PS  Z16, Z14, Z10
+	VFMADD231PS  Z16, Z15, Z11
+	VBROADCASTSS (CX)(R9*2), Z16
+	VFMADD231PS  Z16, Z14, Z12
+	VFMADD231PS  Z16, Z15, Z13
+	ADDQ         SI, CX
+	ADDQ         DI, R12
+	ADDQ         $0x00000080, R11
+	DECQ         R13
+	JNZ          packboth7k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth7unbiased
+	VMOVUPS      (CX), Z14
+	VADDPS       Z14, Z0, Z0
+	VADDPS       Z14, Z2, Z2
+	VADDPS       Z14, Z4, Z4
+	VADDPS       Z14, Z6, Z6
+	VADDPS       Z14, Z8, Z8
+	VADDPS       Z14, Z10, Z10
+	VADDPS       Z14, Z12, Z12
+	VMOVUPS.Z    64(CX), K1, Z14
+	VADDPS       Z14, Z1, Z1
+	VADDPS       Z14, Z3, Z3
+	VADDPS       Z14, Z5, Z5
+	VADDPS       Z14, Z7, Z7
+	VADDPS       Z14, Z9, Z9
+	VADDPS       Z14, Z11, Z11
+	VADDPS       Z14, Z13, Z13
+
+packboth7unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth7linear
+	VXORPS Z14, Z14, Z14
+	VMAXPS Z14, Z0, Z0
+	VMAXPS Z14, Z1, Z1
+	VMAXPS Z14, Z2, Z2
+	VMAXPS Z14, Z3, Z3
+	VMAXPS Z14, Z4, Z4
+	VMAXPS Z14, Z5, Z5
+	VMAXPS Z14, Z6, Z6
+	VMAXPS Z14, Z7, Z7
+	VMAXPS Z14, Z8, Z8
+	VMAXPS Z14, Z9, Z9
+	VMAXPS Z14, Z10, Z10
+	VMAXPS Z14, Z11, Z11
+	VMAXPS Z14, Z12, Z12
+	VMAXPS Z14, Z13, Z13
+
+packboth7linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z14
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z14, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z14, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z14, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z14, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z14, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z14, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z14, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z14, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z14, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z14, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z14, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z14, K2, Z11
+	VCMPPS       $0x03, Z12, Z12, K2
+	VMOVAPS      Z14, K2, Z12
+	VCMPPS       $0x03, Z13, Z13, K2
+	VMOVAPS      Z14, K2, Z13
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, K1, 64(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth8:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packboth8zero
+	MOVQ      DX, R11
+	VMOVUPS   (R11), Z0
+	VMOVUPS.Z 64(R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z2
+	VMOVUPS.Z 64(R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z4
+	VMOVUPS.Z 64(R11), K1, Z5
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z6
+	VMOVUPS.Z 64(R11), K1, Z7
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z8
+	VMOVUPS.Z 64(R11), K1, Z9
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z10
+	VMOVUPS.Z 64(R11), K1, Z11
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z12
+	VMOVUPS.Z 64(R11), K1, Z13
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z14
+	VMOVUPS.Z 64(R11), K1, Z15
+	JMP       packboth8go
+
+packboth8zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+
+packboth8go:
+	MOVQ 184(AX), R11
+	LEAQ (CX)(R9*2), R14
+	ADDQ BX, R14
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packboth8k:
+	VMOVUPS      (R12), Z16
+	VMOVUPS      Z16, (R11)
+	VMOVUPS.Z    64(R12), K1, Z17
+	VMOVUPS      Z17, 64(R11)
+	VBROADCASTSS (CX), Z18
+	VFMADD231PS  Z18, Z16, Z0
+	VFMADD231PS  Z18, Z17, Z1
+	VBROADCASTSS (CX)(BX*1), Z18
+	VFMADD231PS  Z18, Z16, Z2
+	VFMADD231PS  Z18, Z17, Z3
+	VBROADCASTSS (CX)(BX*2), Z18
+	VFMADD231PS  Z18, Z16, Z4
+	VFMADD231PS  Z18, Z17, Z5
+	VBROADCASTSS (CX)(R9*1), Z18
+	VFMADD231PS  Z18, Z16, Z6
+	VFMADD231PS  Z18, Z17, Z7
+	VBROADCASTSS (CX)(BX*4), Z18
+	VFMADD231PS  Z18, Z16, Z8
+	VFMADD231PS  Z18, Z17, Z9
+	VBROADCASTSS (CX)(R10*1), Z18
+	VFMADD231PS  Z18, Z16, Z10
+	VFMADD231PS  Z18, Z17, Z11
+	VBROADCASTSS (CX)(R9*2), Z18
+	VFMADD231PS  Z18, Z16, Z12
+	VFMADD231PS  Z18, Z17, Z13
+	VBROADCASTSS (R14), Z18
+	VFMADD231PS  Z18, Z16, Z14
+	VFMADD231PS  Z18, Z17, Z15
+	ADDQ         SI, CX
+	ADDQ         SI, R14
+	ADDQ         DI, R12
+	ADDQ         $0x00000080, R11
+	DECQ         R13
+	JNZ          packboth8k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth8unbiased
+	VMOVUPS      (CX), Z16
+	VADDPS       Z16, Z0, Z0
+	VADDPS       Z16, Z2, Z2
+	VADDPS       Z16, Z4, Z4
+	VADDPS       Z16, Z6, Z6
+	VADDPS       Z16, Z8, Z8
+	VADDPS       Z16, Z10, Z10
+	VADDPS       Z16, Z12, Z12
+	VADDPS       Z16, Z14, Z14
+	VMOVUPS.Z    64(CX), K1, Z16
+	VADDPS       Z16, Z1, Z1
+	VADDPS       Z16, Z3, Z3
+	VADDPS       Z16, Z5, Z5
+	VADDPS       Z16, Z7, Z7
+	VADDPS       Z16, Z9, Z9
+	VADDPS       Z16, Z11, Z11
+	VADDPS       Z16, Z13, Z13
+	VADDPS       Z16, Z15, Z15
+
+packboth8unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth8linear
+	VXORPS Z16, Z16, Z16
+	VMAXPS Z16, Z0, Z0
+	VMAXPS Z16, Z1, Z1
+	VMAXPS Z16, Z2, Z2
+	VMAXPS Z16, Z3, Z3
+	VMAXPS Z16, Z4, Z4
+	VMAXPS Z16, Z5, Z5
+	VMAXPS Z16, Z6, Z6
+	VMAXPS Z16, Z7, Z7
+	VMAXPS Z16, Z8, Z8
+	VMAXPS Z16, Z9, Z9
+	VMAXPS Z16, Z10, Z10
+	VMAXPS Z16, Z11, Z11
+	VMAXPS Z16, Z12, Z12
+	VMAXPS Z16, Z13, Z13
+	VMAXPS Z16, Z14, Z14
+	VMAXPS Z16, Z15, Z15
+
+packboth8linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z16
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z16, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z16, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z16, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z16, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z16, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z16, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z16, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z16, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z16, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z16, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z16, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z16, K2, Z11
+	VCMPPS       $0x03, Z12, Z12, K2
+	VMOVAPS      Z16, K2, Z12
+	VCMPPS       $0x03, Z13, Z13, K2
+	VMOVAPS      Z16, K2, Z13
+	VCMPPS       $0x03, Z14, Z14, K2
+	VMOVAPS      Z16, K2, Z14
+	VCMPPS       $0x03, Z15, Z15, K2
+	VMOVAPS      Z16, K2, Z15
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z14, (DX)
+	VMOVUPS      Z15, K1, 64(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth9:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packboth9zero
+	MOVQ      DX, R11
+	VMOVUPS   (R11), Z0
+	VMOVUPS.Z 64(R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z2
+	VMOVUPS.Z 64(R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z4
+	VMOVUPS.Z 64(R11), K1, Z5
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z6
+	VMOVUPS.Z 64(R11), K1, Z7
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z8
+	VMOVUPS.Z 64(R11), K1, Z9
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z10
+	VMOVUPS.Z 64(R11), K1, Z11
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z12
+	VMOVUPS.Z 64(R11), K1, Z13
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z14
+	VMOVUPS.Z 64(R11), K1, Z15
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z16
+	VMOVUPS.Z 64(R11), K1, Z17
+	JMP       packboth9go
+
+packboth9zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+
+packboth9go:
+	MOVQ 184(AX), R11
+	LEAQ (CX)(R9*2), R14
+	ADDQ BX, R14
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packboth9k:
+	VMOVUPS      (R12), Z18
+	VMOVUPS      Z18, (R11)
+	VMOVUPS.Z    64(R12), K1, Z19
+	VMOVUPS      Z19, 64(R11)
+	VBROADCASTSS (CX), Z20
+	VFMADD231PS  Z20, Z18, Z0
+	VFMADD231PS  Z20, Z19, Z1
+	VBROADCASTSS (CX)(BX*1), Z20
+	VFMADD231PS  Z20, Z18, Z2
+	VFMADD231PS  Z20, Z19, Z3
+	VBROADCASTSS (CX)(BX*2), Z20
+	VFMADD231PS  Z20, Z18, Z4
+	VFMADD231PS  Z20, Z19, Z5
+	VBROADCASTSS (CX)(R9*1), Z20
+	VFMADD231PS  Z20, Z18, Z6
+	VFMADD231PS  Z20, Z19, Z7
+	VBROADCASTSS (CX)(BX*4), Z20
+	VFMADD231PS  Z20, Z18, Z8
+	VFMADD231PS  Z20, Z19, Z9
+	VBROADCASTSS (CX)(R10*1), Z20
+	VFMADD231PS  Z20, Z18, Z10
+	VFMADD231PS  Z20, Z19, Z11
+	VBROADCASTSS (CX)(R9*2), Z20
+	VFMADD231PS  Z20, Z18, Z12
+	VFMADD231PS  Z20, Z19, Z13
+	VBROADCASTSS (R14), Z20
+	VFMADD231PS  Z20, Z18, Z14
+	VFMADD231PS  Z20, Z19, Z15
+	VBROADCASTSS (R14)(BX*1), Z20
+	VFMADD231PS  Z20, Z18, Z16
+	VFMADD231PS  Z20, Z19, Z17
+	ADDQ         SI, CX
+	ADDQ         SI, R14
+	ADDQ         DI, R12
+	ADDQ         $0x00000080, R11
+	DECQ         R13
+	JNZ          packboth9k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth9unbiased
+	VMOVUPS      (CX), Z18
+	VADDPS       Z18, Z0, Z0
+	VADDPS       Z18, Z2, Z2
+	VADDPS       Z18, Z4, Z4
+	VADDPS       Z18, Z6, Z6
+	VADDPS       Z18, Z8, Z8
+	VADDPS       Z18, Z10, Z10
+	VADDPS       Z18, Z12, Z12
+	VADDPS       Z18, Z14, Z14
+	VADDPS       Z18, Z16, Z16
+	VMOVUPS.Z    64(CX), K1, Z18
+	VADDPS       Z18, Z1, Z1
+	VADDPS       Z18, Z3, Z3
+	VADDPS       Z18, Z5, Z5
+	VADDPS       Z18, Z7, Z7
+	VADDPS       Z18, Z9, Z9
+	VADDPS       Z18, Z11, Z11
+	VADDPS       Z18, Z13, Z13
+	VADDPS       Z18, Z15, Z15
+	VADDPS       Z18, Z17, Z17
+
+packboth9unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth9linear
+	VXORPS Z18, Z18, Z18
+	VMAXPS Z18, Z0, Z0
+	VMAXPS Z18, Z1, Z1
+	VMAXPS Z18, Z2, Z2
+	VMAXPS Z18, Z3, Z3
+	VMAXPS Z18, Z4, Z4
+	VMAXPS Z18, Z5, Z5
+	VMAXPS Z18, Z6, Z6
+	VMAXPS Z18, Z7, Z7
+	VMAXPS Z18, Z8, Z8
+	VMAXPS Z18, Z9, Z9
+	VMAXPS Z18, Z10, Z10
+	VMAXPS Z18, Z11, Z11
+	VMAXPS Z18, Z12, Z12
+	VMAXPS Z18, Z13, Z13
+	VMAXPS Z18, Z14, Z14
+	VMAXPS Z18, Z15, Z15
+	VMAXPS Z18, Z16, Z16
+	VMAXPS Z18, Z17, Z17
+
+packboth9linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z18
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z18, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z18, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z18, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z18, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z18, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z18, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z18, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z18, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z18, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z18, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z18, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z18, K2, Z11
+	VCMPPS       $0x03, Z12, Z12, K2
+	VMOVAPS      Z18, K2, Z12
+	VCMPPS       $0x03, Z13, Z13, K2
+	VMOVAPS      Z18, K2, Z13
+	VCMPPS       $0x03, Z14, Z14, K2
+	VMOVAPS      Z18, K2, Z14
+	VCMPPS       $0x03, Z15, Z15, K2
+	VMOVAPS      Z18, K2, Z15
+	VCMPPS       $0x03, Z16, Z16, K2
+	VMOVAPS      Z18, K2, Z16
+	VCMPPS       $0x03, Z17, Z17, K2
+	VMOVAPS      Z18, K2, Z17
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z14, (DX)
+	VMOVUPS      Z15, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z16, (DX)
+	VMOVUPS      Z17, K1, 64(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth10:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packboth10zero
+	MOVQ      DX, R11
+	VMOVUPS   (R11), Z0
+	VMOVUPS.Z 64(R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z2
+	VMOVUPS.Z 64(R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z4
+	VMOVUPS.Z 64(R11), K1, Z5
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z6
+	VMOVUPS.Z 64(R11), K1, Z7
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z8
+	VMOVUPS.Z 64(R11), K1, Z9
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z10
+	VMOVUPS.Z 64(R11), K1, Z11
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z12
+	VMOVUPS.Z 64(R11), K1, Z13
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z14
+	VMOVUPS.Z 64(R11), K1, Z15
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z16
+	VMOVUPS.Z 64(R11), K1, Z17
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z18
+	VMOVUPS.Z 64(R11), K1, Z19
+	JMP       packboth10go
+
+packboth10zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+
+packboth10go:
+	MOVQ 184(AX), R11
+	LEAQ (CX)(R9*2), R14
+	ADDQ BX, R14
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packboth10k:
+	VMOVUPS      (R12), Z20
+	VMOVUPS      Z20, (R11)
+	VMOVUPS.Z    64(R12), K1, Z21
+	VMOVUPS      Z21, 64(R11)
+	VBROADCASTSS (CX), Z22
+	VFMADD231PS  Z22, Z20, Z0
+	VFMADD231PS  Z22, Z21, Z1
+	VBROADCASTSS (CX)(BX*1), Z22
+	VFMADD231PS  Z22, Z20, Z2
+	VFMADD231PS  Z22, Z21, Z3
+	VBROADCASTSS (CX)(BX*2), Z22
+	VFMADD231PS  Z22, Z20, Z4
+	VFMADD231PS  Z22, Z21, Z5
+	VBROADCASTSS (CX)(R9*1), Z22
+	VFMADD231PS  Z22, Z20, Z6
+	VFMADD231PS  Z22, Z21, Z7
+	VBROADCASTSS (CX)(BX*4), Z22
+	VFMADD231PS  Z22, Z20, Z8
+	VFMADD231PS  Z22, Z21, Z9
+	VBROADCASTSS (CX)(R10*1), Z22
+	VFMADD231PS  Z22, Z20, Z10
+	VFMADD231PS  Z22, Z21, Z11
+	VBROADCASTSS (CX)(R9*2), Z22
+	VFMADD231PS  Z22, Z20, Z12
+	VFMADD231PS  Z22, Z21, Z13
+	VBROADCASTSS (R14), Z22
+	VFMADD231PS  Z22, Z20, Z14
+	VFMADD231PS  Z22, Z21, Z15
+	VBROADCASTSS (R14)(BX*1), Z22
+	VFMADD231PS  Z22, Z20, Z16
+	VFMADD231PS  Z22, Z21, Z17
+	VBROADCASTSS (R14)(BX*2), Z22
+	VFMADD231PS  Z22, Z20, Z18
+	VFMADD231PS  Z22, Z21, Z19
+	ADDQ         SI, CX
+	ADDQ         SI, R14
+	ADDQ         DI, R12
+	ADDQ         $0x00000080, R11
+	DECQ         R13
+	JNZ          packboth10k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth10unbiased
+	VMOVUPS      (CX), Z20
+	VADDPS       Z20, Z0, Z0
+	VADDPS       Z20, Z2, Z2
+	VADDPS       Z20, Z4, Z4
+	VADDPS       Z20, Z6, Z6
+	VADDPS       Z20, Z8, Z8
+	VADDPS       Z20, Z10, Z10
+	VADDPS       Z20, Z12, Z12
+	VADDPS       Z20, Z14, Z14
+	VADDPS       Z20, Z16, Z16
+	VADDPS       Z20, Z18, Z18
+	VMOVUPS.Z    64(CX), K1, Z20
+	VADDPS       Z20, Z1, Z1
+	VADDPS       Z20, Z3, Z3
+	VADDPS       Z20, Z5, Z5
+	VADDPS       Z20, Z7, Z7
+	VADDPS       Z20, Z9, Z9
+	VADDPS       Z20, Z11, Z11
+	VADDPS       Z20, Z13, Z13
+	VADDPS       Z20, Z15, Z15
+	VADDPS       Z20, Z17, Z17
+	VADDPS       Z20, Z19, Z19
+
+packboth10unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth10linear
+	VXORPS Z20, Z20, Z20
+	VMAXPS Z20, Z0, Z0
+	VMAXPS Z20, Z1, Z1
+	VMAXPS Z20, Z2, Z2
+	VMAXPS Z20, Z3, Z3
+	VMAXPS Z20, Z4, Z4
+	VMAXPS Z20, Z5, Z5
+	VMAXPS Z20, Z6, Z6
+	VMAXPS Z20, Z7, Z7
+	VMAXPS Z20, Z8, Z8
+	VMAXPS Z20, Z9, Z9
+	VMAXPS Z20, Z10, Z10
+	VMAXPS Z20, Z11, Z11
+	VMAXPS Z20, Z12, Z12
+	VMAXPS Z20, Z13, Z13
+	VMAXPS Z20, Z14, Z14
+	VMAXPS Z20, Z15, Z15
+	VMAXPS Z20, Z16, Z16
+	VMAXPS Z20, Z17, Z17
+	VMAXPS Z20, Z18, Z18
+	VMAXPS Z20, Z19, Z19
+
+packboth10linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z20
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z20, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z20, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z20, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z20, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z20, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z20, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z20, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z20, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z20, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z20, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z20, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z20, K2, Z11
+	VCMPPS       $0x03, Z12, Z12, K2
+	VMOVAPS      Z20, K2, Z12
+	VCMPPS       $0x03, Z13, Z13, K2
+	VMOVAPS      Z20, K2, Z13
+	VCMPPS       $0x03, Z14, Z14, K2
+	VMOVAPS      Z20, K2, Z14
+	VCMPPS       $0x03, Z15, Z15, K2
+	VMOVAPS      Z20, K2, Z15
+	VCMPPS       $0x03, Z16, Z16, K2
+	VMOVAPS      Z20, K2, Z16
+	VCMPPS       $0x03, Z17, Z17, K2
+	VMOVAPS      Z20, K2, Z17
+	VCMPPS       $0x03, Z18, Z18, K2
+	VMOVAPS      Z20, K2, Z18
+	VCMPPS       $0x03, Z19, Z19, K2
+	VMOVAPS      Z20, K2, Z19
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z14, (DX)
+	VMOVUPS      Z15, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z16, (DX)
+	VMOVUPS      Z17, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z18, (DX)
+	VMOVUPS      Z19, K1, 64(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth11:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packboth11zero
+	MOVQ      DX, R11
+	VMOVUPS   (R11), Z0
+	VMOVUPS.Z 64(R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z2
+	VMOVUPS.Z 64(R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z4
+	VMOVUPS.Z 64(R11), K1, Z5
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z6
+	VMOVUPS.Z 64(R11), K1, Z7
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z8
+	VMOVUPS.Z 64(R11), K1, Z9
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z10
+	VMOVUPS.Z 64(R11), K1, Z11
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z12
+	VMOVUPS.Z 64(R11), K1, Z13
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z14
+	VMOVUPS.Z 64(R11), K1, Z15
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z16
+	VMOVUPS.Z 64(R11), K1, Z17
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z18
+	VMOVUPS.Z 64(R11), K1, Z19
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z20
+	VMOVUPS.Z 64(R11), K1, Z21
+	JMP       packboth11go
+
+packboth11zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+
+packboth11go:
+	MOVQ 184(AX), R11
+	LEAQ (CX)(R9*2), R14
+	ADDQ BX, R14
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packboth11k:
+	VMOVUPS      (R12), Z22
+	VMOVUPS      Z22, (R11)
+	VMOVUPS.Z    64(R12), K1, Z23
+	VMOVUPS      Z23, 64(R11)
+	VBROADCASTSS (CX), Z24
+	VFMADD231PS  Z24, Z22, Z0
+	VFMADD231PS  Z24, Z23, Z1
+	VBROADCASTSS (CX)(BX*1), Z24
+	VFMADD231PS  Z24, Z22, Z2
+	VFMADD231PS  Z24, Z23, Z3
+	VBROADCASTSS (CX)(BX*2), Z24
+	VFMADD231PS  Z24, Z22, Z4
+	VFMADD231PS  Z24, Z23, Z5
+	VBROADCASTSS (CX)(R9*1), Z24
+	VFMADD231PS  Z24, Z22, Z6
+	VFMADD231PS  Z24, Z23, Z7
+	VBROADCASTSS (CX)(BX*4), Z24
+	VFMADD231PS  Z24, Z22, Z8
+	VFMADD231PS  Z24, Z23, Z9
+	VBROADCASTSS (CX)(R10*1), Z24
+	VFMADD231PS  Z24, Z22, Z10
+	VFMADD231PS  Z24, Z23, Z11
+	VBROADCASTSS (CX)(R9*2), Z24
+	VFMADD231PS  Z24, Z22, Z12
+	VFMADD231PS  Z24, Z23, Z13
+	VBROADCASTSS (R14), Z24
+	VFMADD231PS  Z24, Z22, Z14
+	VFMADD231PS  Z24, Z23, Z15
+	VBROADCASTSS (R14)(BX*1), Z24
+	VFMADD231PS  Z24, Z22, Z16
+	VFMADD231PS  Z24, Z23, Z17
+	VBROADCASTSS (R14)(BX*2), Z24
+	VFMADD231PS  Z24, Z22, Z18
+	VFMADD231PS  Z24, Z23, Z19
+	VBROADCASTSS (R14)(R9*1), Z24
+	VFMADD231PS  Z24, Z22, Z20
+	VFMADD231PS  Z24, Z23, Z21
+	ADDQ         SI, CX
+	ADDQ         SI, R14
+	ADDQ         DI, R12
+	ADDQ         $0x00000080, R11
+	DECQ         R13
+	JNZ          packboth11k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth11unbiased
+	VMOVUPS      (CX), Z22
+	VADDPS       Z22, Z0, Z0
+	VADDPS       Z22, Z2, Z2
+	VADDPS       Z22, Z4, Z4
+	VADDPS       Z22, Z6, Z6
+	VADDPS       Z22, Z8, Z8
+	VADDPS       Z22, Z10, Z10
+	VADDPS       Z22, Z12, Z12
+	VADDPS       Z22, Z14, Z14
+	VADDPS       Z22, Z16, Z16
+	VADDPS       Z22, Z18, Z18
+	VADDPS       Z22, Z20, Z20
+	VMOVUPS.Z    64(CX), K1, Z22
+	VADDPS       Z22, Z1, Z1
+	VADDPS       Z22, Z3, Z3
+	VADDPS       Z22, Z5, Z5
+	VADDPS       Z22, Z7, Z7
+	VADDPS       Z22, Z9, Z9
+	VADDPS       Z22, Z11, Z11
+	VADDPS       Z22, Z13, Z13
+	VADDPS       Z22, Z15, Z15
+	VADDPS       Z22, Z17, Z17
+	VADDPS       Z22, Z19, Z19
+	VADDPS       Z22, Z21, Z21
+
+packboth11unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth11linear
+	VXORPS Z22, Z22, Z22
+	VMAXPS Z22, Z0, Z0
+	VMAXPS Z22, Z1, Z1
+	VMAXPS Z22, Z2, Z2
+	VMAXPS Z22, Z3, Z3
+	VMAXPS Z22, Z4, Z4
+	VMAXPS Z22, Z5, Z5
+	VMAXPS Z22, Z6, Z6
+	VMAXPS Z22, Z7, Z7
+	VMAXPS Z22, Z8, Z8
+	VMAXPS Z22, Z9, Z9
+	VMAXPS Z22, Z10, Z10
+	VMAXPS Z22, Z11, Z11
+	VMAXPS Z22, Z12, Z12
+	VMAXPS Z22, Z13, Z13
+	VMAXPS Z22, Z14, Z14
+	VMAXPS Z22, Z15, Z15
+	VMAXPS Z22, Z16, Z16
+	VMAXPS Z22, Z17, Z17
+	VMAXPS Z22, Z18, Z18
+	VMAXPS Z22, Z19, Z19
+	VMAXPS Z22, Z20, Z20
+	VMAXPS Z22, Z21, Z21
+
+packboth11linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z22
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z22, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z22, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z22, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z22, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z22, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z22, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z22, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z22, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z22, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z22, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z22, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z22, K2, Z11
+	VCMPPS       $0x03, Z12, Z12, K2
+	VMOVAPS      Z22, K2, Z12
+	VCMPPS       $0x03, Z13, Z13, K2
+	VMOVAPS      Z22, K2, Z13
+	VCMPPS       $0x03, Z14, Z14, K2
+	VMOVAPS      Z22, K2, Z14
+	VCMPPS       $0x03, Z15, Z15, K2
+	VMOVAPS      Z22, K2, Z15
+	VCMPPS       $0x03, Z16, Z16, K2
+	VMOVAPS      Z22, K2, Z16
+	VCMPPS       $0x03, Z17, Z17, K2
+	VMOVAPS      Z22, K2, Z17
+	VCMPPS       $0x03, Z18, Z18, K2
+	VMOVAPS      Z22, K2, Z18
+	VCMPPS       $0x03, Z19, Z19, K2
+	VMOVAPS      Z22, K2, Z19
+	VCMPPS       $0x03, Z20, Z20, K2
+	VMOVAPS      Z22, K2, Z20
+	VCMPPS       $0x03, Z21, Z21, K2
+	VMOVAPS      Z22, K2, Z21
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z14, (DX)
+	VMOVUPS      Z15, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z16, (DX)
+	VMOVUPS      Z17, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z18, (DX)
+	VMOVUPS      Z19, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z20, (DX)
+	VMOVUPS      Z21, K1, 64(DX)
+	ADDQ         R8, DX
+	VZEROUPPER
+	RET
+
+packboth12:
+	MOVL      $-1, CX
+	BZHIL     DX, CX, CX
+	KMOVW     CX, K1
+	MOVQ      (AX), CX
+	MOVQ      48(AX), DX
+	MOVQ      72(AX), BX
+	SHLQ      $0x02, BX
+	MOVQ      80(AX), SI
+	SHLQ      $0x02, SI
+	MOVQ      96(AX), DI
+	SHLQ      $0x02, DI
+	MOVQ      104(AX), R8
+	SHLQ      $0x02, R8
+	LEAQ      (BX)(BX*2), R9
+	LEAQ      (BX)(BX*4), R10
+	CMPQ      144(AX), $0x00
+	JE        packboth12zero
+	MOVQ      DX, R11
+	VMOVUPS   (R11), Z0
+	VMOVUPS.Z 64(R11), K1, Z1
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z2
+	VMOVUPS.Z 64(R11), K1, Z3
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z4
+	VMOVUPS.Z 64(R11), K1, Z5
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z6
+	VMOVUPS.Z 64(R11), K1, Z7
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z8
+	VMOVUPS.Z 64(R11), K1, Z9
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z10
+	VMOVUPS.Z 64(R11), K1, Z11
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z12
+	VMOVUPS.Z 64(R11), K1, Z13
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z14
+	VMOVUPS.Z 64(R11), K1, Z15
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z16
+	VMOVUPS.Z 64(R11), K1, Z17
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z18
+	VMOVUPS.Z 64(R11), K1, Z19
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z20
+	VMOVUPS.Z 64(R11), K1, Z21
+	ADDQ      R8, R11
+	VMOVUPS   (R11), Z22
+	VMOVUPS.Z 64(R11), K1, Z23
+	JMP       packboth12go
+
+packboth12zero:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+
+packboth12go:
+	MOVQ 184(AX), R11
+	LEAQ (CX)(R9*2), R14
+	ADDQ BX, R14
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
+
+packboth12k:
+	VMOVUPS      (R12), Z24
+	VMOVUPS      Z24, (R11)
+	VMOVUPS.Z    64(R12), K1, Z25
+	VMOVUPS      Z25, 64(R11)
+	VBROADCASTSS (CX), Z26
+	VFMADD231PS  Z26, Z24, Z0
+	VFMADD231PS  Z26, Z25, Z1
+	VBROADCASTSS (CX)(BX*1), Z26
+	VFMADD231PS  Z26, Z24, Z2
+	VFMADD231PS  Z26, Z25, Z3
+	VBROADCASTSS (CX)(BX*2), Z26
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z26, Z25, Z5
+	VBROADCASTSS (CX)(R9*1), Z26
+	VFMADD231PS  Z26, Z24, Z6
+	VFMADD231PS  Z26, Z25, Z7
+	VBROADCASTSS (CX)(BX*4), Z26
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z26, Z25, Z9
+	VBROADCASTSS (CX)(R10*1), Z26
+	VFMADD231PS  Z26, Z24, Z10
+	VFMADD231PS  Z26, Z25, Z11
+	VBROADCASTSS (CX)(R9*2), Z26
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z26, Z25, Z13
+	VBROADCASTSS (R14), Z26
+	VFMADD231PS  Z26, Z24, Z14
+	VFMADD231PS  Z26, Z25, Z15
+	VBROADCASTSS (R14)(BX*1), Z26
+	VFMADD231PS  Z26, Z24, Z16
+	VFMADD231PS  Z26, Z25, Z17
+	VBROADCASTSS (R14)(BX*2), Z26
+	VFMADD231PS  Z26, Z24, Z18
+	VFMADD231PS  Z26, Z25, Z19
+	VBROADCASTSS (R14)(R9*1), Z26
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z26, Z25, Z21
+	VBROADCASTSS (R14)(BX*4), Z26
+	VFMADD231PS  Z26, Z24, Z22
+	VFMADD231PS  Z26, Z25, Z23
+	ADDQ         SI, CX
+	ADDQ         SI, R14
+	ADDQ         DI, R12
+	ADDQ         $0x00000080, R11
+	DECQ         R13
+	JNZ          packboth12k
+	MOVQ         160(AX), CX
+	TESTQ        CX, CX
+	JZ           packboth12unbiased
+	VMOVUPS      (CX), Z24
+	VADDPS       Z24, Z0, Z0
+	VADDPS       Z24, Z2, Z2
+	VADDPS       Z24, Z4, Z4
+	VADDPS       Z24, Z6, Z6
+	VADDPS       Z24, Z8, Z8
+	VADDPS       Z24, Z10, Z10
+	VADDPS       Z24, Z12, Z12
+	VADDPS       Z24, Z14, Z14
+	VADDPS       Z24, Z16, Z16
+	VADDPS       Z24, Z18, Z18
+	VADDPS       Z24, Z20, Z20
+	VADDPS       Z24, Z22, Z22
+	VMOVUPS.Z    64(CX), K1, Z24
+	VADDPS       Z24, Z1, Z1
+	VADDPS       Z24, Z3, Z3
+	VADDPS       Z24, Z5, Z5
+	VADDPS       Z24, Z7, Z7
+	VADDPS       Z24, Z9, Z9
+	VADDPS       Z24, Z11, Z11
+	VADDPS       Z24, Z13, Z13
+	VADDPS       Z24, Z15, Z15
+	VADDPS       Z24, Z17, Z17
+	VADDPS       Z24, Z19, Z19
+	VADDPS       Z24, Z21, Z21
+	VADDPS       Z24, Z23, Z23
+
+packboth12unbiased:
+	CMPQ   152(AX), $0x00
+	JE     packboth12linear
+	VXORPS Z24, Z24, Z24
+	VMAXPS Z24, Z0, Z0
+	VMAXPS Z24, Z1, Z1
+	VMAXPS Z24, Z2, Z2
+	VMAXPS Z24, Z3, Z3
+	VMAXPS Z24, Z4, Z4
+	VMAXPS Z24, Z5, Z5
+	VMAXPS Z24, Z6, Z6
+	VMAXPS Z24, Z7, Z7
+	VMAXPS Z24, Z8, Z8
+	VMAXPS Z24, Z9, Z9
+	VMAXPS Z24, Z10, Z10
+	VMAXPS Z24, Z11, Z11
+	VMAXPS Z24, Z12, Z12
+	VMAXPS Z24, Z13, Z13
+	VMAXPS Z24, Z14, Z14
+	VMAXPS Z24, Z15, Z15
+	VMAXPS Z24, Z16, Z16
+	VMAXPS Z24, Z17, Z17
+	VMAXPS Z24, Z18, Z18
+	VMAXPS Z24, Z19, Z19
+	VMAXPS Z24, Z20, Z20
+	VMAXPS Z24, Z21, Z21
+	VMAXPS Z24, Z22, Z22
+	VMAXPS Z24, Z23, Z23
+
+packboth12linear:
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z24
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z24, K2, Z0
+	VCMPPS       $0x03, Z1, Z1, K2
+	VMOVAPS      Z24, K2, Z1
+	VCMPPS       $0x03, Z2, Z2, K2
+	VMOVAPS      Z24, K2, Z2
+	VCMPPS       $0x03, Z3, Z3, K2
+	VMOVAPS      Z24, K2, Z3
+	VCMPPS       $0x03, Z4, Z4, K2
+	VMOVAPS      Z24, K2, Z4
+	VCMPPS       $0x03, Z5, Z5, K2
+	VMOVAPS      Z24, K2, Z5
+	VCMPPS       $0x03, Z6, Z6, K2
+	VMOVAPS      Z24, K2, Z6
+	VCMPPS       $0x03, Z7, Z7, K2
+	VMOVAPS      Z24, K2, Z7
+	VCMPPS       $0x03, Z8, Z8, K2
+	VMOVAPS      Z24, K2, Z8
+	VCMPPS       $0x03, Z9, Z9, K2
+	VMOVAPS      Z24, K2, Z9
+	VCMPPS       $0x03, Z10, Z10, K2
+	VMOVAPS      Z24, K2, Z10
+	VCMPPS       $0x03, Z11, Z11, K2
+	VMOVAPS      Z24, K2, Z11
+	VCMPPS       $0x03, Z12, Z12, K2
+	VMOVAPS      Z24, K2, Z12
+	VCMPPS       $0x03, Z13, Z13, K2
+	VMOVAPS      Z24, K2, Z13
+	VCMPPS       $0x03, Z14, Z14, K2
+	VMOVAPS      Z24, K2, Z14
+	VCMPPS       $0x03, Z15, Z15, K2
+	VMOVAPS      Z24, K2, Z15
+	VCMPPS       $0x03, Z16, Z16, K2
+	VMOVAPS      Z24, K2, Z16
+	VCMPPS       $0x03, Z17, Z17, K2
+	VMOVAPS      Z24, K2, Z17
+	VCMPPS       $0x03, Z18, Z18, K2
+	VMOVAPS      Z24, K2, Z18
+	VCMPPS       $0x03, Z19, Z19, K2
+	VMOVAPS      Z24, K2, Z19
+	VCMPPS       $0x03, Z20, Z20, K2
+	VMOVAPS      Z24, K2, Z20
+	VCMPPS       $0x03, Z21, Z21, K2
+	VMOVAPS      Z24, K2, Z21
+	VCMPPS       $0x03, Z22, Z22, K2
+	VMOVAPS      Z24, K2, Z22
+	VCMPPS       $0x03, Z23, Z23, K2
+	VMOVAPS      Z24, K2, Z23
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z14, (DX)
+	VMOVUPS      Z15, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z16, (DX)
+	VMOVUPS      Z17, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z18, (DX)
+	VMOVUPS      Z19, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z20, (DX)
+	VMOVUPS      Z21, K1, 64(DX)
+	ADDQ         R8, DX
+	VMOVUPS      Z22, (DX)
+	VMOVUPS      Z23, K1, 64(DX)
+	ADDQ         R8, DX
 	VZEROUPPER
 	RET
 

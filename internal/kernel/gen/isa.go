@@ -13,12 +13,14 @@ import (
 type isa struct {
 	name string
 	wide bool // 512 bits rather than 256
-	rows int  // of the largest tile of a product; its columns are two registers
+	rows int  // of the largest tile of a product two registers wide
+
+	rowsOne int // of the largest tile one register wide
 }
 
 var (
-	avx2   = isa{name: "AVX2", rows: 6}
-	avx512 = isa{name: "AVX512", wide: true, rows: 8}
+	avx2   = isa{name: "AVX2", rows: 6, rowsOne: 8}
+	avx512 = isa{name: "AVX512", wide: true, rows: 12, rowsOne: 14}
 )
 
 // lanes returns how many elements of so many bytes a register holds.

@@ -10,8 +10,9 @@ import (
 )
 
 // product writes the function that computes one panel. It chooses among bodies
-// for every height of a tile and one or two registers of width; a body loops over
-// the tiles and, for each, over k:
+// for every height of a tile and one or two registers of width, once more for
+// tiles that pack b as they read it; a body loops over the tiles and, for each,
+// over k:
 //
 //	       ┌────────┬────────┐
 //	k step │ b[p,0] │ b[p,1] │        two loads
@@ -25,47 +26,76 @@ func product(s isa) {
 	Load(w.Field("rows"), rows)
 	Load(w.Field("cols"), cols)
 	lanes := s.lanes(4)
-
-	CMPQ(cols, U32(uint32(lanes)))
-	JG(LabelRef("two"))
-	choose(s, "one", rows)
-	Label("two")
-	SUBQ(U32(uint32(lanes)), cols)
+	bodies := []body{
+		{kind: "one", vecs: 1, masked: true},
+		{kind: "both", vecs: 2, masked: true},
+	}
 	if !s.wide {
+		bodies = append(bodies, body{kind: "full", vecs: 2})
+	}
+	pack := GP64()
+	Load(w.Field("pack").Base(), pack)
+	TESTQ(pack, pack)
+	JNZ(LabelRef("packing"))
+	for _, packing := range []bool{false, true} {
+		prefix := ""
+		if packing {
+			prefix = "pack"
+			Label("packing")
+		}
 		CMPQ(cols, U32(uint32(lanes)))
-		JE(LabelRef("full"))
-	}
-	choose(s, "both", rows)
-	if !s.wide {
-		Label("full")
-		choose(s, "twofull", rows)
-	}
-	for r := 1; r <= s.rows; r++ {
-		body(s, w, cols, bodyName("one", r), r, 1, true)
-		body(s, w, cols, bodyName("both", r), r, 2, true)
+		JG(LabelRef(prefix + "two"))
+		choose(prefix+"one", rows, s.rowsOne)
+		Label(prefix + "two")
+		SUBQ(U32(uint32(lanes)), cols)
 		if !s.wide {
-			body(s, w, cols, bodyName("twofull", r), r, 2, false)
+			CMPQ(cols, U32(uint32(lanes)))
+			JE(LabelRef(prefix + "whole"))
+		}
+		choose(prefix+"both", rows, s.rows)
+		if !s.wide {
+			Label(prefix + "whole")
+			choose(prefix+"full", rows, s.rows)
+		}
+		for _, b := range bodies {
+			most := s.rows
+			if b.vecs == 1 {
+				most = s.rowsOne
+			}
+			b.kind, b.packing = prefix+b.kind, packing
+			for b.rows = 1; b.rows <= most; b.rows++ {
+				b.write(s, w, cols)
+			}
 		}
 	}
 }
 
-func bodyName(kind string, rows int) string { return fmt.Sprintf("%s%d", kind, rows) }
-
 // choose jumps to the body for a height of tile.
-func choose(s isa, kind string, rows GPVirtual) {
-	for r := s.rows; r > 1; r-- {
+func choose(kind string, rows GPVirtual, most int) {
+	for r := most; r > 1; r-- {
 		CMPQ(rows, U32(uint32(r)))
-		JE(LabelRef(bodyName(kind, r)))
+		JE(LabelRef(body{kind: kind, rows: r}.name()))
 	}
-	JMP(LabelRef(bodyName(kind, 1)))
+	JMP(LabelRef(body{kind: kind, rows: 1}.name()))
 }
 
-// body writes the loops for tiles of a fixed size. cols counts the columns of the
-// last register, to which the mask applies.
-func body(s isa, w gotypes.Component, cols GPVirtual, name string, rows, vecs int, masked bool) {
+// body is the loops for tiles of a fixed size.
+type body struct {
+	kind       string
+	rows, vecs int
+	masked     bool // the last register of a row isn't full
+	packing    bool // copies b, for one tile
+}
+
+func (b body) name() string { return fmt.Sprintf("%s%d", b.kind, b.rows) }
+
+// write writes the loops. cols counts the columns of the last register, to which
+// the mask applies.
+func (b body) write(s isa, w gotypes.Component, cols GPVirtual) {
+	name, rows, vecs := b.name(), b.rows, b.vecs
 	Label(name)
 	var k *mask
-	if masked {
+	if b.masked {
 		k = s.maskFor(cols, 4, false)
 	}
 	maskOf := func(v int) *mask {
@@ -80,10 +110,14 @@ func body(s isa, w gotypes.Component, cols GPVirtual, name string, rows, vecs in
 		SHLQ(U8(2), r)
 		return r
 	}
-	a, c, tiles := GP64(), GP64(), GP64()
+	a, c := GP64(), GP64()
+	var tiles GPVirtual
 	Load(w.Field("a").Base(), a)
 	Load(w.Field("c").Base(), c)
-	Load(w.Field("tile"), tiles)
+	if !b.packing {
+		tiles = GP64()
+		Load(w.Field("tile"), tiles)
+	}
 	ars, acs, brs, crs := stride("ars"), stride("acs"), stride("brs"), stride("crs")
 	at := rowsOf(ars, rows)
 
@@ -94,31 +128,52 @@ func body(s isa, w gotypes.Component, cols GPVirtual, name string, rows, vecs in
 
 	Label(name + "tile")
 	begin(s, w, c, crs, sum, name, rows, vecs, maskOf)
-	pa, pb, n := GP64(), GP64(), GP64()
-	MOVQ(a, pa)
+	pa, pb, n := [2]GPVirtual{GP64()}, GP64(), GP64()
+	var to GPVirtual
+	if b.packing {
+		to = GP64()
+		Load(w.Field("pack").Base(), to)
+	}
+	MOVQ(a, pa[0])
+	if rows > lowRows {
+		pa[1] = GP64()
+		LEAQ(at([2]GPVirtual{pa[0]}, lowRows-1), pa[1])
+		ADDQ(ars, pa[1])
+	}
 	Load(w.Field("b").Base(), pb)
 	Load(w.Field("k"), n)
 
 	Label(name + "k")
-	b := make([]VecVirtual, vecs)
-	for v := range b {
-		b[v] = s.vec()
-		s.load(Mem{Base: pb, Disp: v * s.lanes(4) * 4}, b[v], maskOf(v), 4)
+	bs := make([]VecVirtual, vecs)
+	for v := range bs {
+		bs[v] = s.vec()
+		s.load(Mem{Base: pb, Disp: v * s.lanes(4) * 4}, bs[v], maskOf(v), 4)
+		if b.packing {
+			s.store(bs[v], Mem{Base: to, Disp: v * s.lanes(4) * 4}, nil, 4)
+		}
 	}
 	for r := range rows {
-		multiply(s, at(pa, r), b, sum[r*vecs:])
+		multiply(s, at(pa, r), bs, sum[r*vecs:])
 	}
-	ADDQ(acs, pa)
+	ADDQ(acs, pa[0])
+	if rows > lowRows {
+		ADDQ(acs, pa[1])
+	}
 	ADDQ(brs, pb)
+	if b.packing {
+		ADDQ(U32(uint32(2*s.lanes(4)*4)), to)
+	}
 	DECQ(n)
 	JNZ(LabelRef(name + "k"))
 
-	end(s, c, crs, sum, rows, vecs, maskOf)
-	for range rows {
-		ADDQ(ars, a)
+	end(s, w, c, crs, sum, name, rows, vecs, maskOf)
+	if !b.packing {
+		t := GP64()
+		Load(w.Field("ats"), t)
+		LEAQ(Mem{Base: a, Index: t, Scale: 4}, a)
+		DECQ(tiles)
+		JNZ(LabelRef(name + "tile"))
 	}
-	DECQ(tiles)
-	JNZ(LabelRef(name + "tile"))
 	VZEROUPPER()
 	RET()
 }
@@ -137,36 +192,35 @@ func multiply(s isa, a Mem, b, sum []VecVirtual) {
 	}
 }
 
-// rowsOf returns the address of an element in each row of a tile of a.
-func rowsOf(ars GPVirtual, rows int) func(base GPVirtual, r int) Mem {
+// lowRows is how many rows of a tile of a are addressed from the first pointer;
+// the others are from a second one.
+const lowRows = 7
+
+// rowsOf returns the address of an element in each row of a tile of a. base[1]
+// points to row lowRows.
+func rowsOf(ars GPVirtual, rows int) func(base [2]GPVirtual, r int) Mem {
 	times := map[int]GPVirtual{1: ars}
-	multiple := func(n int) {
-		t := GP64()
-		switch n {
-		case 3:
-			LEAQ(Mem{Base: ars, Index: ars, Scale: 2}, t)
-		case 5:
-			LEAQ(Mem{Base: ars, Index: ars, Scale: 4}, t)
-		case 7:
-			LEAQ(Mem{Base: times[3], Index: ars, Scale: 4}, t)
-		}
-		times[n] = t
-	}
-	for _, n := range []int{3, 5, 7} {
+	for _, n := range []int{3, 5} {
 		if rows > n {
-			multiple(n)
+			t := GP64()
+			LEAQ(Mem{Base: ars, Index: ars, Scale: uint8(n - 1)}, t)
+			times[n] = t
 		}
 	}
-	return func(base GPVirtual, r int) Mem {
+	return func(base [2]GPVirtual, r int) Mem {
+		p := base[0]
+		if r >= lowRows {
+			p, r = base[1], r-lowRows
+		}
 		if r == 0 {
-			return Mem{Base: base}
+			return Mem{Base: p}
 		}
 		scale := uint8(1)
 		for r%2 == 0 {
 			r /= 2
 			scale *= 2
 		}
-		return Mem{Base: base, Index: times[r], Scale: scale}
+		return Mem{Base: p, Index: times[r], Scale: scale}
 	}
 }
 
@@ -187,9 +241,29 @@ func begin(s isa, w gotypes.Component, c, crs GPVirtual, sum []VecVirtual, name 
 	Label(name + "go")
 }
 
-// end stores the sums, with one pattern for NaN, and moves c to the next tile.
-func end(s isa, c, crs GPVirtual, sum []VecVirtual, rows, vecs int, maskOf func(int) *mask) {
-	nan, t := all32bits(s.vec(), nan32), s.vec()
+// end adds the bias and applies relu, if the panel says so, stores the sums with
+// one pattern for NaN, and moves c to the next tile.
+func end(s isa, w gotypes.Component, c, crs GPVirtual, sum []VecVirtual, name string, rows, vecs int, maskOf func(int) *mask) {
+	t := s.vec()
+	bias := GP64()
+	Load(w.Field("bias").Base(), bias)
+	TESTQ(bias, bias)
+	JZ(LabelRef(name + "unbiased"))
+	for v := range vecs {
+		s.load(Mem{Base: bias, Disp: v * s.lanes(4) * 4}, t, maskOf(v), 4)
+		for r := range rows {
+			VADDPS(t, sum[r*vecs+v], sum[r*vecs+v])
+		}
+	}
+	Label(name + "unbiased")
+	CMPQ(address(w.Field("relu")), U8(0))
+	JE(LabelRef(name + "linear"))
+	VXORPS(t, t, t)
+	for _, v := range sum {
+		VMAXPS(t, v, v)
+	}
+	Label(name + "linear")
+	nan := all32bits(s.vec(), nan32)
 	for _, v := range sum {
 		s.quiet32(v, nan, t)
 	}
