@@ -5,7 +5,7 @@ import "fmt"
 // Scratch holds the packing buffers of products. The zero value is ready; it grows
 // to what the largest product needs and then stays. One goroutine at a time.
 type Scratch struct {
-	packed  []float32 // a tile's width of b, kBlock rows
+	packed  []float32 // columns of b as wide as a tile, kBlock rows each
 	packedA []float32 // a block of a
 	panel   panel
 
@@ -14,6 +14,7 @@ type Scratch struct {
 	a      matrix
 	tiled  bool
 	height heights
+	keep   bool // b is packed once for all blocks of rows
 }
 
 // panel is one call of a variant: a column of tiles of c.
@@ -62,6 +63,10 @@ const kBlock = 256
 // mBlock cuts the rows: so many of a, kBlock wide, stay in the second-level cache
 // while the columns of tiles pass over them.
 const mBlock = 600
+
+// nBlock cuts the columns where there are several blocks of rows: so many of b,
+// kBlock high, are kept packed from one block of rows to the next.
+const nBlock = 2048
 
 // callSteps bounds tiles*k of one call, so that a call in assembly, which can't
 // be preempted, stays far below 100 µs.
@@ -120,9 +125,9 @@ type epilogue struct {
 	relu bool
 }
 
-// gemm cuts c into blocks of rows and k into blocks, both about equal, and each
-// block of rows into columns as wide as a tile, which it hands down as a few calls.
-// The first block of k starts the chains, the others go on from c.
+// gemm cuts c into blocks of columns and rows and k into blocks, all about equal.
+// Within each, columns as wide as a tile are handed down as a few calls. The first
+// block of k starts the chains, the others go on from c.
 func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, accumulate bool, end epilogue) {
 	if m == 0 || n == 0 {
 		return
@@ -137,11 +142,15 @@ func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, accumulate bool, e
 	if 2*n <= v.cols {
 		tall = v.rowsOne
 	}
-	mStep, kStep := even(m, mBlock, tall), even(k, kBlock, 8)
 	w.crs = n
-	for i := 0; i < m; i += mStep {
-		rows := min(mStep, m-i)
-		s.height = share(rows, tall)
+	mStep, nStep, kStep := even(m, mBlock, tall), n, even(k, kBlock, 8)
+	s.keep = mStep < m
+	if s.keep {
+		nStep = even(n, nBlock, v.cols)
+	}
+	for j := 0; j < n; j += nStep {
+		cols := min(nStep, n-j)
+		s.growB(v, cols)
 		for p := 0; p < k; p += kStep {
 			w.k = min(kStep, k-p)
 			w.load = 0
@@ -152,15 +161,29 @@ func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, accumulate bool, e
 			if p+w.k == k {
 				at = end
 			}
-			s.chooseA(a, i, p, rows, n)
-			for j := 0; j < n; j += v.cols {
-				w.cols = min(v.cols, n-j)
-				at.set(w, j)
-				s.column(v, b, p, j, c[i*n+j:])
+			for i := 0; i < m; i += mStep {
+				rows := min(mStep, m-i)
+				s.height = share(rows, tall)
+				s.chooseA(v, a, i, p, rows, n)
+				s.block(v, b, p, i, j, cols, c, at)
 			}
 		}
 	}
 	s.panel, s.a = panel{wide: w.wide}, matrix{} // holds on to nothing of the caller's
+}
+
+// block computes a block of c, whose rows of a have been chosen.
+func (s *Scratch) block(v *variant, b matrix, p, i, j, cols int, c []float32, end epilogue) {
+	w := &s.panel
+	for q := 0; q < cols; q += v.cols {
+		w.cols = min(v.cols, cols-q)
+		end.set(w, j+q)
+		to := s.packed
+		if s.keep {
+			to = to[q*kBlock:]
+		}
+		s.column(v, b, p, j+q, i > 0, to, c[i*w.crs+j+q:])
+	}
 }
 
 // set has a panel end so, which begins at column j.
@@ -185,20 +208,15 @@ func even(n, most, unit int) int {
 	return size
 }
 
-// bufferB returns the buffer for a tile's width of b.
-func (s *Scratch) bufferB() []float32 {
-	if len(s.packed) == 0 {
-		s.packed = make([]float32, kBlock*maxCols)
+// growB makes room for the packed form of b, of one or of all columns of tiles.
+func (s *Scratch) growB(v *variant, cols int) {
+	need := kBlock * maxCols
+	if s.keep {
+		need = kBlock * ((cols + maxCols - 1) / maxCols * maxCols)
 	}
-	return s.packed
-}
-
-// transposeB points the panel at block (p, j) of b, whose columns are contiguous,
-// transposed into the buffer.
-func (s *Scratch) transposeB(v *variant, b matrix, p, j int) {
-	w := &s.panel
-	w.b, w.brs = s.bufferB(), w.cols
-	v.pack(w.b, b.from(p, j), w.k, w.cols, b.cs)
+	if len(s.packed) < need {
+		s.packed = make([]float32, need)
+	}
 }
 
 // maxCols is the widest tile of any variant.
@@ -237,32 +255,100 @@ func share(m, tall int) heights {
 	return heights{tiles, m / tiles, m % tiles}
 }
 
-// chooseA decides from where block (i, p) of a is read.
-func (s *Scratch) chooseA(a matrix, i, p, rows, n int) {
+// chooseA decides from where block (i, p) of a is read: where it is, or from a copy
+// if its rows or columns lie so far apart that they compete for the same lines of
+// the first-level cache, and if enough columns of tiles share the work of copying.
+func (s *Scratch) chooseA(v *variant, a matrix, i, p, rows, n int) {
+	k := s.panel.k
 	s.a, s.tiled = matrix{a.from(i, p), a.rs, a.cs}, false
+	if !v.packs || max(a.rs, a.cs) < farApart || n < 8*v.cols || k < 32 {
+		return
+	}
+	if a.cs == 1 {
+		s.copyRows(rows, k)
+	} else {
+		s.copyTiles(rows, k)
+	}
 }
 
-// column computes one column of tiles.
-func (s *Scratch) column(v *variant, b matrix, p, j int, c []float32) {
+// farApart is from which stride on a block of a is copied.
+const farApart = 256
+
+// bufferA returns the buffer for a block of a, with room for a whole row more.
+func (s *Scratch) bufferA() []float32 {
+	if len(s.packedA) == 0 {
+		s.packedA = make([]float32, (mBlock+maxRows)*(kBlock+16)+maxRows)
+	}
+	return s.packedA
+}
+
+// maxRows is the height of the highest tile of any variant.
+const maxRows = 14
+
+// copyRows copies a block of a row by row.
+func (s *Scratch) copyRows(rows, k int) {
+	const stride = kBlock + 16
+	to := s.bufferA()
+	for i := range rows {
+		copy(to[i*stride:][:k], s.a.from(i, 0))
+	}
+	s.a = matrix{to, stride, 1}
+}
+
+// copyTiles copies a block of a tile by tile, k step by k step.
+func (s *Scratch) copyTiles(rows, k int) {
+	to := s.bufferA()
+	h, cs, i := s.height, s.a.cs, 0
+	for t := range h.tiles {
+		high := h.low
+		if t < h.high {
+			high++
+		}
+		from := s.a.x[i:]
+		for p := range k {
+			if x := from[p*cs:]; len(x) >= 12 && high <= 12 {
+				*(*[12]float32)(to) = *(*[12]float32)(x) // what is too much is overwritten
+			} else {
+				copy(to[:high], x)
+			}
+			to = to[high:]
+		}
+		i += high
+	}
+	s.tiled = true
+}
+
+// column computes one column of tiles; packed says that its b is in buffer.
+func (s *Scratch) column(v *variant, b matrix, p, j int, packed bool, buffer []float32, c []float32) {
 	w, h := &s.panel, s.height
 	i := 0
 	switch {
 	case b.cs != 1:
-		s.transposeB(v, b, p, j)
-	case v.packs && h.tiles > 2:
-		rows := h.low + min(h.high, 1)
-		w.b, w.brs, w.pack = b.from(p, j), b.rs, s.bufferB()
-		s.stack(c, 0, rows, 1)
-		w.b, w.brs, w.pack = s.packed, v.cols, nil
-		i = rows
-		h.tiles--
-		h.high = max(0, h.high-1)
-	default:
+		w.b, w.brs = buffer, w.cols
+		if !packed || !s.keep {
+			v.pack(buffer, b.from(p, j), w.k, w.cols, b.cs)
+		}
+	case !v.packs || h.tiles <= 2 || w.k*b.rs <= nearEnough:
 		w.b, w.brs = b.from(p, j), b.rs
+	default:
+		if !packed {
+			rows := h.low + min(h.high, 1)
+			w.b, w.brs, w.pack = b.from(p, j), b.rs, buffer
+			s.stack(c, 0, rows, 1)
+			w.pack = nil
+			i = rows
+			h.tiles--
+			h.high = max(0, h.high-1)
+		}
+		w.b, w.brs = buffer, v.cols
 	}
 	s.stack(c, i, h.low+1, h.high)
 	s.stack(c, i+h.high*(h.low+1), h.low, h.tiles-h.high)
 }
+
+// nearEnough is how many elements of b, all of its columns counted, stay in the
+// first-level cache without being packed.
+const nearEnough = 8192
 
 // stack computes tiles of equal height, from row i on, in calls of bounded length.
 func (s *Scratch) stack(c []float32, i, rows, tiles int) {

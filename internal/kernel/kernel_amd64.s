@@ -3,7 +3,7 @@
 #include "textflag.h"
 
 // func productAVX2(w *panel)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·productAVX2(SB), $0-8
 	MOVQ  w+0(FP), AX
 	MOVQ  120(AX), CX
@@ -85,9 +85,13 @@ one1zero:
 	VXORPS Y1, Y1, Y1
 
 one1go:
-	MOVQ CX, R9
-	MOVQ 24(AX), R10
-	MOVQ 112(AX), R11
+	MOVQ       CX, R9
+	MOVQ       24(AX), R10
+	IMUL3Q     $0x01, R8, R11
+	ADDQ       DX, R11
+	PREFETCHT0 (R11)
+	ADDQ       R8, R11
+	MOVQ       112(AX), R11
 
 one1k:
 	VMASKMOVPS   (R10), Y0, Y2
@@ -152,9 +156,15 @@ one2zero:
 	VXORPS Y2, Y2, Y2
 
 one2go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ       CX, R10
+	MOVQ       24(AX), R11
+	IMUL3Q     $0x02, R9, R12
+	ADDQ       DX, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	MOVQ       112(AX), R12
 
 one2k:
 	VMASKMOVPS   (R11), Y0, Y3
@@ -230,9 +240,17 @@ one3zero:
 	VXORPS Y3, Y3, Y3
 
 one3go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ       CX, R10
+	MOVQ       24(AX), R11
+	IMUL3Q     $0x03, R9, R12
+	ADDQ       DX, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	MOVQ       112(AX), R12
 
 one3k:
 	VMASKMOVPS   (R11), Y0, Y4
@@ -320,9 +338,19 @@ one4zero:
 	VXORPS Y4, Y4, Y4
 
 one4go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ       CX, R11
+	MOVQ       24(AX), R12
+	IMUL3Q     $0x04, R9, R13
+	ADDQ       DX, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	MOVQ       112(AX), R13
 
 one4k:
 	VMASKMOVPS   (R12), Y0, Y5
@@ -421,9 +449,21 @@ one5zero:
 	VXORPS Y5, Y5, Y5
 
 one5go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ       CX, R11
+	MOVQ       24(AX), R12
+	IMUL3Q     $0x05, R9, R13
+	ADDQ       DX, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	MOVQ       112(AX), R13
 
 one5k:
 	VMASKMOVPS   (R12), Y0, Y6
@@ -534,9 +574,23 @@ one6zero:
 	VXORPS Y6, Y6, Y6
 
 one6go:
-	MOVQ CX, R12
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x06, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 one6k:
 	VMASKMOVPS   (R13), Y0, Y7
@@ -658,9 +712,25 @@ one7zero:
 	VXORPS Y7, Y7, Y7
 
 one7go:
-	MOVQ CX, R12
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x07, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 one7k:
 	VMASKMOVPS   (R13), Y0, Y8
@@ -793,11 +863,29 @@ one8zero:
 	VXORPS Y8, Y8, Y8
 
 one8go:
-	MOVQ CX, R12
-	LEAQ (R12)(R10*2), R15
-	ADDQ SI, R15
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	LEAQ       (R12)(R10*2), R15
+	ADDQ       SI, R15
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x08, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 one8k:
 	VMASKMOVPS   (R13), Y0, Y9
@@ -918,9 +1006,13 @@ both1zero:
 	VXORPS Y2, Y2, Y2
 
 both1go:
-	MOVQ CX, R9
-	MOVQ 24(AX), R10
-	MOVQ 112(AX), R11
+	MOVQ       CX, R9
+	MOVQ       24(AX), R10
+	IMUL3Q     $0x01, R8, R11
+	ADDQ       DX, R11
+	PREFETCHT0 (R11)
+	ADDQ       R8, R11
+	MOVQ       112(AX), R11
 
 both1k:
 	VMOVUPS      (R10), Y3
@@ -997,9 +1089,15 @@ both2zero:
 	VXORPS Y4, Y4, Y4
 
 both2go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ       CX, R10
+	MOVQ       24(AX), R11
+	IMUL3Q     $0x02, R9, R12
+	ADDQ       DX, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	MOVQ       112(AX), R12
 
 both2k:
 	VMOVUPS      (R11), Y5
@@ -1095,9 +1193,17 @@ both3zero:
 	VXORPS Y6, Y6, Y6
 
 both3go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ       CX, R10
+	MOVQ       24(AX), R11
+	IMUL3Q     $0x03, R9, R12
+	ADDQ       DX, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	MOVQ       112(AX), R12
 
 both3k:
 	VMOVUPS      (R11), Y7
@@ -1213,9 +1319,19 @@ both4zero:
 	VXORPS Y8, Y8, Y8
 
 both4go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ       CX, R11
+	MOVQ       24(AX), R12
+	IMUL3Q     $0x04, R9, R13
+	ADDQ       DX, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	MOVQ       112(AX), R13
 
 both4k:
 	VMOVUPS      (R12), Y9
@@ -1350,9 +1466,21 @@ both5zero:
 	VXORPS Y10, Y10, Y10
 
 both5go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ       CX, R11
+	MOVQ       24(AX), R12
+	IMUL3Q     $0x05, R9, R13
+	ADDQ       DX, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	MOVQ       112(AX), R13
 
 both5k:
 	VMOVUPS      (R12), Y11
@@ -1507,9 +1635,23 @@ both6zero:
 	VXORPS Y12, Y12, Y12
 
 both6go:
-	MOVQ CX, R12
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x06, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 both6k:
 	VMOVUPS      (R13), Y13
@@ -1648,9 +1790,13 @@ full1zero:
 	VXORPS Y1, Y1, Y1
 
 full1go:
-	MOVQ CX, R9
-	MOVQ 24(AX), R10
-	MOVQ 112(AX), R11
+	MOVQ       CX, R9
+	MOVQ       24(AX), R10
+	IMUL3Q     $0x01, R8, R11
+	ADDQ       DX, R11
+	PREFETCHT0 (R11)
+	ADDQ       R8, R11
+	MOVQ       112(AX), R11
 
 full1k:
 	VMOVUPS      (R10), Y2
@@ -1724,9 +1870,15 @@ full2zero:
 	VXORPS Y3, Y3, Y3
 
 full2go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ       CX, R10
+	MOVQ       24(AX), R11
+	IMUL3Q     $0x02, R9, R12
+	ADDQ       DX, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	MOVQ       112(AX), R12
 
 full2k:
 	VMOVUPS      (R11), Y4
@@ -1819,9 +1971,17 @@ full3zero:
 	VXORPS Y5, Y5, Y5
 
 full3go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ       CX, R10
+	MOVQ       24(AX), R11
+	IMUL3Q     $0x03, R9, R12
+	ADDQ       DX, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	MOVQ       112(AX), R12
 
 full3k:
 	VMOVUPS      (R11), Y6
@@ -1934,9 +2094,19 @@ full4zero:
 	VXORPS Y7, Y7, Y7
 
 full4go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ       CX, R11
+	MOVQ       24(AX), R12
+	IMUL3Q     $0x04, R9, R13
+	ADDQ       DX, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	MOVQ       112(AX), R13
 
 full4k:
 	VMOVUPS      (R12), Y8
@@ -2068,9 +2238,21 @@ full5zero:
 	VXORPS Y9, Y9, Y9
 
 full5go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ       CX, R11
+	MOVQ       24(AX), R12
+	IMUL3Q     $0x05, R9, R13
+	ADDQ       DX, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	MOVQ       112(AX), R13
 
 full5k:
 	VMOVUPS      (R12), Y10
@@ -2222,9 +2404,23 @@ full6zero:
 	VXORPS Y11, Y11, Y11
 
 full6go:
-	MOVQ CX, R12
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x06, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 full6k:
 	VMOVUPS      (R13), Y12
@@ -2409,19 +2605,21 @@ packone1zero:
 	VXORPS Y1, Y1, Y1
 
 packone1go:
+	LEAQ (SI)(SI*1), R9
 	MOVQ 184(AX), R8
-	MOVQ 24(AX), R9
-	MOVQ 112(AX), R10
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
 
 packone1k:
-	VMASKMOVPS   (R9), Y0, Y2
+	VMASKMOVPS   (R10), Y0, Y2
+	PREFETCHT0   (R10)(R9*8)
 	VMOVUPS      Y2, (R8)
 	VBROADCASTSS (CX), Y3
 	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         BX, CX
-	ADDQ         SI, R9
+	ADDQ         SI, R10
 	ADDQ         $0x00000040, R8
-	DECQ         R10
+	DECQ         R11
 	JNZ          packone1k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -2471,21 +2669,23 @@ packone2zero:
 	VXORPS Y2, Y2, Y2
 
 packone2go:
+	LEAQ (DI)(DI*1), R10
 	MOVQ 184(AX), R9
-	MOVQ 24(AX), R10
-	MOVQ 112(AX), R11
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
 
 packone2k:
-	VMASKMOVPS   (R10), Y0, Y3
+	VMASKMOVPS   (R11), Y0, Y3
+	PREFETCHT0   (R11)(R10*8)
 	VMOVUPS      Y3, (R9)
 	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y4, Y3, Y1
 	VBROADCASTSS (CX)(BX*1), Y4
 	VFMADD231PS  Y4, Y3, Y2
 	ADDQ         SI, CX
-	ADDQ         DI, R10
+	ADDQ         DI, R11
 	ADDQ         $0x00000040, R9
-	DECQ         R11
+	DECQ         R12
 	JNZ          packone2k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -2544,12 +2744,14 @@ packone3zero:
 	VXORPS Y3, Y3, Y3
 
 packone3go:
+	LEAQ (DI)(DI*1), R10
 	MOVQ 184(AX), R9
-	MOVQ 24(AX), R10
-	MOVQ 112(AX), R11
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
 
 packone3k:
-	VMASKMOVPS   (R10), Y0, Y4
+	VMASKMOVPS   (R11), Y0, Y4
+	PREFETCHT0   (R11)(R10*8)
 	VMOVUPS      Y4, (R9)
 	VBROADCASTSS (CX), Y5
 	VFMADD231PS  Y5, Y4, Y1
@@ -2558,9 +2760,9 @@ packone3k:
 	VBROADCASTSS (CX)(BX*2), Y5
 	VFMADD231PS  Y5, Y4, Y3
 	ADDQ         SI, CX
-	ADDQ         DI, R10
+	ADDQ         DI, R11
 	ADDQ         $0x00000040, R9
-	DECQ         R11
+	DECQ         R12
 	JNZ          packone3k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -2629,12 +2831,14 @@ packone4zero:
 	VXORPS Y4, Y4, Y4
 
 packone4go:
+	LEAQ (DI)(DI*1), R11
 	MOVQ 184(AX), R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
 
 packone4k:
-	VMASKMOVPS   (R11), Y0, Y5
+	VMASKMOVPS   (R12), Y0, Y5
+	PREFETCHT0   (R12)(R11*8)
 	VMOVUPS      Y5, (R10)
 	VBROADCASTSS (CX), Y6
 	VFMADD231PS  Y6, Y5, Y1
@@ -2645,9 +2849,9 @@ packone4k:
 	VBROADCASTSS (CX)(R9*1), Y6
 	VFMADD231PS  Y6, Y5, Y4
 	ADDQ         SI, CX
-	ADDQ         DI, R11
+	ADDQ         DI, R12
 	ADDQ         $0x00000040, R10
-	DECQ         R12
+	DECQ         R13
 	JNZ          packone4k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -2725,12 +2929,14 @@ packone5zero:
 	VXORPS Y5, Y5, Y5
 
 packone5go:
+	LEAQ (DI)(DI*1), R11
 	MOVQ 184(AX), R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
 
 packone5k:
-	VMASKMOVPS   (R11), Y0, Y6
+	VMASKMOVPS   (R12), Y0, Y6
+	PREFETCHT0   (R12)(R11*8)
 	VMOVUPS      Y6, (R10)
 	VBROADCASTSS (CX), Y7
 	VFMADD231PS  Y7, Y6, Y1
@@ -2743,9 +2949,9 @@ packone5k:
 	VBROADCASTSS (CX)(BX*4), Y7
 	VFMADD231PS  Y7, Y6, Y5
 	ADDQ         SI, CX
-	ADDQ         DI, R11
+	ADDQ         DI, R12
 	ADDQ         $0x00000040, R10
-	DECQ         R12
+	DECQ         R13
 	JNZ          packone5k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -2833,12 +3039,14 @@ packone6zero:
 	VXORPS Y6, Y6, Y6
 
 packone6go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packone6k:
-	VMASKMOVPS   (R12), Y0, Y7
+	VMASKMOVPS   (R13), Y0, Y7
+	PREFETCHT0   (R13)(R12*8)
 	VMOVUPS      Y7, (R11)
 	VBROADCASTSS (CX), Y8
 	VFMADD231PS  Y8, Y7, Y1
@@ -2853,9 +3061,9 @@ packone6k:
 	VBROADCASTSS (CX)(R10*1), Y8
 	VFMADD231PS  Y8, Y7, Y6
 	ADDQ         SI, CX
-	ADDQ         DI, R12
+	ADDQ         DI, R13
 	ADDQ         $0x00000040, R11
-	DECQ         R13
+	DECQ         R14
 	JNZ          packone6k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -2952,12 +3160,14 @@ packone7zero:
 	VXORPS Y7, Y7, Y7
 
 packone7go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packone7k:
-	VMASKMOVPS   (R12), Y0, Y8
+	VMASKMOVPS   (R13), Y0, Y8
+	PREFETCHT0   (R13)(R12*8)
 	VMOVUPS      Y8, (R11)
 	VBROADCASTSS (CX), Y9
 	VFMADD231PS  Y9, Y8, Y1
@@ -2974,9 +3184,9 @@ packone7k:
 	VBROADCASTSS (CX)(R9*2), Y9
 	VFMADD231PS  Y9, Y8, Y7
 	ADDQ         SI, CX
-	ADDQ         DI, R12
+	ADDQ         DI, R13
 	ADDQ         $0x00000040, R11
-	DECQ         R13
+	DECQ         R14
 	JNZ          packone7k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -3082,14 +3292,16 @@ packone8zero:
 	VXORPS Y8, Y8, Y8
 
 packone8go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	LEAQ (CX)(R9*2), R14
-	ADDQ BX, R14
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	LEAQ (CX)(R9*2), R15
+	ADDQ BX, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packone8k:
-	VMASKMOVPS   (R12), Y0, Y9
+	VMASKMOVPS   (R13), Y0, Y9
+	PREFETCHT0   (R13)(R12*8)
 	VMOVUPS      Y9, (R11)
 	VBROADCASTSS (CX), Y10
 	VFMADD231PS  Y10, Y9, Y1
@@ -3105,13 +3317,13 @@ packone8k:
 	VFMADD231PS  Y10, Y9, Y6
 	VBROADCASTSS (CX)(R9*2), Y10
 	VFMADD231PS  Y10, Y9, Y7
-	VBROADCASTSS (R14), Y10
+	VBROADCASTSS (R15), Y10
 	VFMADD231PS  Y10, Y9, Y8
 	ADDQ         SI, CX
-	ADDQ         SI, R14
-	ADDQ         DI, R12
+	ADDQ         SI, R15
+	ADDQ         DI, R13
 	ADDQ         $0x00000040, R11
-	DECQ         R13
+	DECQ         R14
 	JNZ          packone8k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -3202,22 +3414,25 @@ packboth1zero:
 	VXORPS Y2, Y2, Y2
 
 packboth1go:
+	LEAQ (SI)(SI*1), R9
 	MOVQ 184(AX), R8
-	MOVQ 24(AX), R9
-	MOVQ 112(AX), R10
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
 
 packboth1k:
-	VMOVUPS      (R9), Y3
+	VMOVUPS      (R10), Y3
+	PREFETCHT0   (R10)(R9*8)
 	VMOVUPS      Y3, (R8)
-	VMASKMOVPS   32(R9), Y0, Y4
+	VMASKMOVPS   32(R10), Y0, Y4
+	PREFETCHT0   32(R10)(R9*8)
 	VMOVUPS      Y4, 32(R8)
 	VBROADCASTSS (CX), Y5
 	VFMADD231PS  Y5, Y3, Y1
 	VFMADD231PS  Y5, Y4, Y2
 	ADDQ         BX, CX
-	ADDQ         SI, R9
+	ADDQ         SI, R10
 	ADDQ         $0x00000040, R8
-	DECQ         R10
+	DECQ         R11
 	JNZ          packboth1k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -3277,14 +3492,17 @@ packboth2zero:
 	VXORPS Y4, Y4, Y4
 
 packboth2go:
+	LEAQ (DI)(DI*1), R10
 	MOVQ 184(AX), R9
-	MOVQ 24(AX), R10
-	MOVQ 112(AX), R11
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
 
 packboth2k:
-	VMOVUPS      (R10), Y5
+	VMOVUPS      (R11), Y5
+	PREFETCHT0   (R11)(R10*8)
 	VMOVUPS      Y5, (R9)
-	VMASKMOVPS   32(R10), Y0, Y6
+	VMASKMOVPS   32(R11), Y0, Y6
+	PREFETCHT0   32(R11)(R10*8)
 	VMOVUPS      Y6, 32(R9)
 	VBROADCASTSS (CX), Y7
 	VFMADD231PS  Y7, Y5, Y1
@@ -3293,9 +3511,9 @@ packboth2k:
 	VFMADD231PS  Y7, Y5, Y3
 	VFMADD231PS  Y7, Y6, Y4
 	ADDQ         SI, CX
-	ADDQ         DI, R10
+	ADDQ         DI, R11
 	ADDQ         $0x00000040, R9
-	DECQ         R11
+	DECQ         R12
 	JNZ          packboth2k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -3371,14 +3589,17 @@ packboth3zero:
 	VXORPS Y6, Y6, Y6
 
 packboth3go:
+	LEAQ (DI)(DI*1), R10
 	MOVQ 184(AX), R9
-	MOVQ 24(AX), R10
-	MOVQ 112(AX), R11
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
 
 packboth3k:
-	VMOVUPS      (R10), Y7
+	VMOVUPS      (R11), Y7
+	PREFETCHT0   (R11)(R10*8)
 	VMOVUPS      Y7, (R9)
-	VMASKMOVPS   32(R10), Y0, Y8
+	VMASKMOVPS   32(R11), Y0, Y8
+	PREFETCHT0   32(R11)(R10*8)
 	VMOVUPS      Y8, 32(R9)
 	VBROADCASTSS (CX), Y9
 	VFMADD231PS  Y9, Y7, Y1
@@ -3390,9 +3611,9 @@ packboth3k:
 	VFMADD231PS  Y9, Y7, Y5
 	VFMADD231PS  Y9, Y8, Y6
 	ADDQ         SI, CX
-	ADDQ         DI, R10
+	ADDQ         DI, R11
 	ADDQ         $0x00000040, R9
-	DECQ         R11
+	DECQ         R12
 	JNZ          packboth3k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -3485,14 +3706,17 @@ packboth4zero:
 	VXORPS Y8, Y8, Y8
 
 packboth4go:
+	LEAQ (DI)(DI*1), R11
 	MOVQ 184(AX), R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
 
 packboth4k:
-	VMOVUPS      (R11), Y9
+	VMOVUPS      (R12), Y9
+	PREFETCHT0   (R12)(R11*8)
 	VMOVUPS      Y9, (R10)
-	VMASKMOVPS   32(R11), Y0, Y10
+	VMASKMOVPS   32(R12), Y0, Y10
+	PREFETCHT0   32(R12)(R11*8)
 	VMOVUPS      Y10, 32(R10)
 	VBROADCASTSS (CX), Y11
 	VFMADD231PS  Y11, Y9, Y1
@@ -3507,9 +3731,9 @@ packboth4k:
 	VFMADD231PS  Y11, Y9, Y7
 	VFMADD231PS  Y11, Y10, Y8
 	ADDQ         SI, CX
-	ADDQ         DI, R11
+	ADDQ         DI, R12
 	ADDQ         $0x00000040, R10
-	DECQ         R12
+	DECQ         R13
 	JNZ          packboth4k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -3618,14 +3842,17 @@ packboth5zero:
 	VXORPS Y10, Y10, Y10
 
 packboth5go:
+	LEAQ (DI)(DI*1), R11
 	MOVQ 184(AX), R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
 
 packboth5k:
-	VMOVUPS      (R11), Y11
+	VMOVUPS      (R12), Y11
+	PREFETCHT0   (R12)(R11*8)
 	VMOVUPS      Y11, (R10)
-	VMASKMOVPS   32(R11), Y0, Y12
+	VMASKMOVPS   32(R12), Y0, Y12
+	PREFETCHT0   32(R12)(R11*8)
 	VMOVUPS      Y12, 32(R10)
 	VBROADCASTSS (CX), Y13
 	VFMADD231PS  Y13, Y11, Y1
@@ -3643,9 +3870,9 @@ packboth5k:
 	VFMADD231PS  Y13, Y11, Y9
 	VFMADD231PS  Y13, Y12, Y10
 	ADDQ         SI, CX
-	ADDQ         DI, R11
+	ADDQ         DI, R12
 	ADDQ         $0x00000040, R10
-	DECQ         R12
+	DECQ         R13
 	JNZ          packboth5k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -3771,14 +3998,17 @@ packboth6zero:
 	VXORPS Y12, Y12, Y12
 
 packboth6go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packboth6k:
-	VMOVUPS      (R12), Y13
+	VMOVUPS      (R13), Y13
+	PREFETCHT0   (R13)(R12*8)
 	VMOVUPS      Y13, (R11)
-	VMASKMOVPS   32(R12), Y0, Y14
+	VMASKMOVPS   32(R13), Y0, Y14
+	PREFETCHT0   32(R13)(R12*8)
 	VMOVUPS      Y14, 32(R11)
 	VBROADCASTSS (CX), Y15
 	VFMADD231PS  Y15, Y13, Y1
@@ -3799,9 +4029,9 @@ packboth6k:
 	VFMADD231PS  Y15, Y13, Y11
 	VFMADD231PS  Y15, Y14, Y12
 	ADDQ         SI, CX
-	ADDQ         DI, R12
+	ADDQ         DI, R13
 	ADDQ         $0x00000040, R11
-	DECQ         R13
+	DECQ         R14
 	JNZ          packboth6k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -3908,22 +4138,25 @@ packfull1zero:
 	VXORPS Y1, Y1, Y1
 
 packfull1go:
+	LEAQ (SI)(SI*1), R9
 	MOVQ 184(AX), R8
-	MOVQ 24(AX), R9
-	MOVQ 112(AX), R10
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
 
 packfull1k:
-	VMOVUPS      (R9), Y2
+	VMOVUPS      (R10), Y2
+	PREFETCHT0   (R10)(R9*8)
 	VMOVUPS      Y2, (R8)
-	VMOVUPS      32(R9), Y3
+	VMOVUPS      32(R10), Y3
+	PREFETCHT0   32(R10)(R9*8)
 	VMOVUPS      Y3, 32(R8)
 	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y4, Y2, Y0
 	VFMADD231PS  Y4, Y3, Y1
 	ADDQ         BX, CX
-	ADDQ         SI, R9
+	ADDQ         SI, R10
 	ADDQ         $0x00000040, R8
-	DECQ         R10
+	DECQ         R11
 	JNZ          packfull1k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -3980,14 +4213,17 @@ packfull2zero:
 	VXORPS Y3, Y3, Y3
 
 packfull2go:
+	LEAQ (DI)(DI*1), R10
 	MOVQ 184(AX), R9
-	MOVQ 24(AX), R10
-	MOVQ 112(AX), R11
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
 
 packfull2k:
-	VMOVUPS      (R10), Y4
+	VMOVUPS      (R11), Y4
+	PREFETCHT0   (R11)(R10*8)
 	VMOVUPS      Y4, (R9)
-	VMOVUPS      32(R10), Y5
+	VMOVUPS      32(R11), Y5
+	PREFETCHT0   32(R11)(R10*8)
 	VMOVUPS      Y5, 32(R9)
 	VBROADCASTSS (CX), Y6
 	VFMADD231PS  Y6, Y4, Y0
@@ -3996,9 +4232,9 @@ packfull2k:
 	VFMADD231PS  Y6, Y4, Y2
 	VFMADD231PS  Y6, Y5, Y3
 	ADDQ         SI, CX
-	ADDQ         DI, R10
+	ADDQ         DI, R11
 	ADDQ         $0x00000040, R9
-	DECQ         R11
+	DECQ         R12
 	JNZ          packfull2k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -4071,14 +4307,17 @@ packfull3zero:
 	VXORPS Y5, Y5, Y5
 
 packfull3go:
+	LEAQ (DI)(DI*1), R10
 	MOVQ 184(AX), R9
-	MOVQ 24(AX), R10
-	MOVQ 112(AX), R11
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
 
 packfull3k:
-	VMOVUPS      (R10), Y6
+	VMOVUPS      (R11), Y6
+	PREFETCHT0   (R11)(R10*8)
 	VMOVUPS      Y6, (R9)
-	VMOVUPS      32(R10), Y7
+	VMOVUPS      32(R11), Y7
+	PREFETCHT0   32(R11)(R10*8)
 	VMOVUPS      Y7, 32(R9)
 	VBROADCASTSS (CX), Y8
 	VFMADD231PS  Y8, Y6, Y0
@@ -4090,9 +4329,9 @@ packfull3k:
 	VFMADD231PS  Y8, Y6, Y4
 	VFMADD231PS  Y8, Y7, Y5
 	ADDQ         SI, CX
-	ADDQ         DI, R10
+	ADDQ         DI, R11
 	ADDQ         $0x00000040, R9
-	DECQ         R11
+	DECQ         R12
 	JNZ          packfull3k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -4182,14 +4421,17 @@ packfull4zero:
 	VXORPS Y7, Y7, Y7
 
 packfull4go:
+	LEAQ (DI)(DI*1), R11
 	MOVQ 184(AX), R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
 
 packfull4k:
-	VMOVUPS      (R11), Y8
+	VMOVUPS      (R12), Y8
+	PREFETCHT0   (R12)(R11*8)
 	VMOVUPS      Y8, (R10)
-	VMOVUPS      32(R11), Y9
+	VMOVUPS      32(R12), Y9
+	PREFETCHT0   32(R12)(R11*8)
 	VMOVUPS      Y9, 32(R10)
 	VBROADCASTSS (CX), Y10
 	VFMADD231PS  Y10, Y8, Y0
@@ -4204,9 +4446,9 @@ packfull4k:
 	VFMADD231PS  Y10, Y8, Y6
 	VFMADD231PS  Y10, Y9, Y7
 	ADDQ         SI, CX
-	ADDQ         DI, R11
+	ADDQ         DI, R12
 	ADDQ         $0x00000040, R10
-	DECQ         R12
+	DECQ         R13
 	JNZ          packfull4k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -4312,14 +4554,17 @@ packfull5zero:
 	VXORPS Y9, Y9, Y9
 
 packfull5go:
+	LEAQ (DI)(DI*1), R11
 	MOVQ 184(AX), R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
 
 packfull5k:
-	VMOVUPS      (R11), Y10
+	VMOVUPS      (R12), Y10
+	PREFETCHT0   (R12)(R11*8)
 	VMOVUPS      Y10, (R10)
-	VMOVUPS      32(R11), Y11
+	VMOVUPS      32(R12), Y11
+	PREFETCHT0   32(R12)(R11*8)
 	VMOVUPS      Y11, 32(R10)
 	VBROADCASTSS (CX), Y12
 	VFMADD231PS  Y12, Y10, Y0
@@ -4337,9 +4582,9 @@ packfull5k:
 	VFMADD231PS  Y12, Y10, Y8
 	VFMADD231PS  Y12, Y11, Y9
 	ADDQ         SI, CX
-	ADDQ         DI, R11
+	ADDQ         DI, R12
 	ADDQ         $0x00000040, R10
-	DECQ         R12
+	DECQ         R13
 	JNZ          packfull5k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -4462,14 +4707,17 @@ packfull6zero:
 	VXORPS Y11, Y11, Y11
 
 packfull6go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packfull6k:
-	VMOVUPS      (R12), Y12
+	VMOVUPS      (R13), Y12
+	PREFETCHT0   (R13)(R12*8)
 	VMOVUPS      Y12, (R11)
-	VMOVUPS      32(R12), Y13
+	VMOVUPS      32(R13), Y13
+	PREFETCHT0   32(R13)(R12*8)
 	VMOVUPS      Y13, 32(R11)
 	VBROADCASTSS (CX), Y14
 	VFMADD231PS  Y14, Y12, Y0
@@ -4490,9 +4738,9 @@ packfull6k:
 	VFMADD231PS  Y14, Y12, Y10
 	VFMADD231PS  Y14, Y13, Y11
 	ADDQ         SI, CX
-	ADDQ         DI, R12
+	ADDQ         DI, R13
 	ADDQ         $0x00000040, R11
-	DECQ         R13
+	DECQ         R14
 	JNZ          packfull6k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -5510,7 +5758,7 @@ done:
 	RET
 
 // func productAVX512(w *panel)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·productAVX512(SB), $0-8
 	MOVQ  w+0(FP), AX
 	MOVQ  120(AX), CX
@@ -5601,9 +5849,13 @@ one1zero:
 	VXORPS Z0, Z0, Z0
 
 one1go:
-	MOVQ CX, R9
-	MOVQ 24(AX), R10
-	MOVQ 112(AX), R11
+	MOVQ       CX, R9
+	MOVQ       24(AX), R10
+	IMUL3Q     $0x01, R8, R11
+	ADDQ       DX, R11
+	PREFETCHT0 (R11)
+	ADDQ       R8, R11
+	MOVQ       112(AX), R11
 
 one1k:
 	VMOVUPS.Z        (R10), K1, Z1
@@ -5667,9 +5919,15 @@ one2zero:
 	VXORPS Z1, Z1, Z1
 
 one2go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ       CX, R10
+	MOVQ       24(AX), R11
+	IMUL3Q     $0x02, R9, R12
+	ADDQ       DX, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	MOVQ       112(AX), R12
 
 one2k:
 	VMOVUPS.Z        (R11), K1, Z2
@@ -5743,9 +6001,17 @@ one3zero:
 	VXORPS Z2, Z2, Z2
 
 one3go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ       CX, R10
+	MOVQ       24(AX), R11
+	IMUL3Q     $0x03, R9, R12
+	ADDQ       DX, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	PREFETCHT0 (R12)
+	ADDQ       R9, R12
+	MOVQ       112(AX), R12
 
 one3k:
 	VMOVUPS.Z        (R11), K1, Z3
@@ -5830,9 +6096,19 @@ one4zero:
 	VXORPS Z3, Z3, Z3
 
 one4go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ       CX, R11
+	MOVQ       24(AX), R12
+	IMUL3Q     $0x04, R9, R13
+	ADDQ       DX, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	MOVQ       112(AX), R13
 
 one4k:
 	VMOVUPS.Z        (R12), K1, Z4
@@ -5927,9 +6203,21 @@ one5zero:
 	VXORPS Z4, Z4, Z4
 
 one5go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ       CX, R11
+	MOVQ       24(AX), R12
+	IMUL3Q     $0x05, R9, R13
+	ADDQ       DX, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	ADDQ       R9, R13
+	MOVQ       112(AX), R13
 
 one5k:
 	VMOVUPS.Z        (R12), K1, Z5
@@ -6035,9 +6323,23 @@ one6zero:
 	VXORPS Z5, Z5, Z5
 
 one6go:
-	MOVQ CX, R12
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x06, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 one6k:
 	VMOVUPS.Z        (R13), K1, Z6
@@ -6153,9 +6455,25 @@ one7zero:
 	VXORPS Z6, Z6, Z6
 
 one7go:
-	MOVQ CX, R12
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x07, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 one7k:
 	VMOVUPS.Z        (R13), K1, Z7
@@ -6281,11 +6599,29 @@ one8zero:
 	VXORPS Z7, Z7, Z7
 
 one8go:
-	MOVQ CX, R12
-	LEAQ (R12)(R10*2), R15
-	ADDQ SI, R15
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	LEAQ       (R12)(R10*2), R15
+	ADDQ       SI, R15
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x08, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 one8k:
 	VMOVUPS.Z        (R13), K1, Z8
@@ -6422,11 +6758,31 @@ one9zero:
 	VXORPS Z8, Z8, Z8
 
 one9go:
-	MOVQ CX, R12
-	LEAQ (R12)(R10*2), R15
-	ADDQ SI, R15
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	LEAQ       (R12)(R10*2), R15
+	ADDQ       SI, R15
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x09, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 one9k:
 	VMOVUPS.Z        (R13), K1, Z9
@@ -6573,11 +6929,33 @@ one10zero:
 	VXORPS Z9, Z9, Z9
 
 one10go:
-	MOVQ CX, R12
-	LEAQ (R12)(R10*2), R15
-	ADDQ SI, R15
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	LEAQ       (R12)(R10*2), R15
+	ADDQ       SI, R15
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x0a, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 one10k:
 	VMOVUPS.Z        (R13), K1, Z10
@@ -6734,11 +7112,35 @@ one11zero:
 	VXORPS Z10, Z10, Z10
 
 one11go:
-	MOVQ CX, R12
-	LEAQ (R12)(R10*2), R15
-	ADDQ SI, R15
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	LEAQ       (R12)(R10*2), R15
+	ADDQ       SI, R15
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x0b, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 one11k:
 	VMOVUPS.Z        (R13), K1, Z11
@@ -6905,11 +7307,37 @@ one12zero:
 	VXORPS Z11, Z11, Z11
 
 one12go:
-	MOVQ CX, R12
-	LEAQ (R12)(R10*2), R15
-	ADDQ SI, R15
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	LEAQ       (R12)(R10*2), R15
+	ADDQ       SI, R15
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x0c, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 one12k:
 	VMOVUPS.Z        (R13), K1, Z12
@@ -7086,11 +7514,39 @@ one13zero:
 	VXORPS Z12, Z12, Z12
 
 one13go:
-	MOVQ CX, R12
-	LEAQ (R12)(R10*2), R15
-	ADDQ SI, R15
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	LEAQ       (R12)(R10*2), R15
+	ADDQ       SI, R15
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x0d, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 one13k:
 	VMOVUPS.Z        (R13), K1, Z13
@@ -7277,11 +7733,41 @@ one14zero:
 	VXORPS Z13, Z13, Z13
 
 one14go:
-	MOVQ CX, R12
-	LEAQ (R12)(R10*2), R15
-	ADDQ SI, R15
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	LEAQ       (R12)(R10*2), R15
+	ADDQ       SI, R15
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x0e, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 one14k:
 	VMOVUPS.Z        (R13), K1, Z14
@@ -7436,9 +7922,14 @@ both1zero:
 	VXORPS Z1, Z1, Z1
 
 both1go:
-	MOVQ CX, R9
-	MOVQ 24(AX), R10
-	MOVQ 112(AX), R11
+	MOVQ       CX, R9
+	MOVQ       24(AX), R10
+	IMUL3Q     $0x01, R8, R11
+	ADDQ       DX, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R8, R11
+	MOVQ       112(AX), R11
 
 both1k:
 	VMOVUPS      (R10), Z2
@@ -7515,9 +8006,17 @@ both2zero:
 	VXORPS Z3, Z3, Z3
 
 both2go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ       CX, R10
+	MOVQ       24(AX), R11
+	IMUL3Q     $0x02, R9, R12
+	ADDQ       DX, R12
+	PREFETCHT0 (R12)
+	PREFETCHT0 64(R12)
+	ADDQ       R9, R12
+	PREFETCHT0 (R12)
+	PREFETCHT0 64(R12)
+	ADDQ       R9, R12
+	MOVQ       112(AX), R12
 
 both2k:
 	VMOVUPS      (R11), Z4
@@ -7613,9 +8112,20 @@ both3zero:
 	VXORPS Z5, Z5, Z5
 
 both3go:
-	MOVQ CX, R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ       CX, R10
+	MOVQ       24(AX), R11
+	IMUL3Q     $0x03, R9, R12
+	ADDQ       DX, R12
+	PREFETCHT0 (R12)
+	PREFETCHT0 64(R12)
+	ADDQ       R9, R12
+	PREFETCHT0 (R12)
+	PREFETCHT0 64(R12)
+	ADDQ       R9, R12
+	PREFETCHT0 (R12)
+	PREFETCHT0 64(R12)
+	ADDQ       R9, R12
+	MOVQ       112(AX), R12
 
 both3k:
 	VMOVUPS      (R11), Z6
@@ -7731,9 +8241,23 @@ both4zero:
 	VXORPS Z7, Z7, Z7
 
 both4go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ       CX, R11
+	MOVQ       24(AX), R12
+	IMUL3Q     $0x04, R9, R13
+	ADDQ       DX, R13
+	PREFETCHT0 (R13)
+	PREFETCHT0 64(R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	PREFETCHT0 64(R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	PREFETCHT0 64(R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	PREFETCHT0 64(R13)
+	ADDQ       R9, R13
+	MOVQ       112(AX), R13
 
 both4k:
 	VMOVUPS      (R12), Z8
@@ -7868,9 +8392,26 @@ both5zero:
 	VXORPS Z9, Z9, Z9
 
 both5go:
-	MOVQ CX, R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ       CX, R11
+	MOVQ       24(AX), R12
+	IMUL3Q     $0x05, R9, R13
+	ADDQ       DX, R13
+	PREFETCHT0 (R13)
+	PREFETCHT0 64(R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	PREFETCHT0 64(R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	PREFETCHT0 64(R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	PREFETCHT0 64(R13)
+	ADDQ       R9, R13
+	PREFETCHT0 (R13)
+	PREFETCHT0 64(R13)
+	ADDQ       R9, R13
+	MOVQ       112(AX), R13
 
 both5k:
 	VMOVUPS      (R12), Z10
@@ -8025,9 +8566,29 @@ both6zero:
 	VXORPS Z11, Z11, Z11
 
 both6go:
-	MOVQ CX, R12
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x06, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 both6k:
 	VMOVUPS      (R13), Z12
@@ -8201,9 +8762,32 @@ both7zero:
 	VXORPS Z13, Z13, Z13
 
 both7go:
-	MOVQ CX, R12
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x07, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 both7k:
 	VMOVUPS      (R13), Z14
@@ -8396,11 +8980,37 @@ both8zero:
 	VXORPS Z15, Z15, Z15
 
 both8go:
-	MOVQ CX, R12
-	LEAQ (R12)(R10*2), R15
-	ADDQ SI, R15
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	LEAQ       (R12)(R10*2), R15
+	ADDQ       SI, R15
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x08, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 both8k:
 	VMOVUPS      (R13), Z16
@@ -8613,11 +9223,40 @@ both9zero:
 	VXORPS Z17, Z17, Z17
 
 both9go:
-	MOVQ CX, R12
-	LEAQ (R12)(R10*2), R15
-	ADDQ SI, R15
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	LEAQ       (R12)(R10*2), R15
+	ADDQ       SI, R15
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x09, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 both9k:
 	VMOVUPS      (R13), Z18
@@ -8849,11 +9488,43 @@ both10zero:
 	VXORPS Z19, Z19, Z19
 
 both10go:
-	MOVQ CX, R12
-	LEAQ (R12)(R10*2), R15
-	ADDQ SI, R15
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	LEAQ       (R12)(R10*2), R15
+	ADDQ       SI, R15
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x0a, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 both10k:
 	VMOVUPS      (R13), Z20
@@ -9104,11 +9775,46 @@ both11zero:
 	VXORPS Z21, Z21, Z21
 
 both11go:
-	MOVQ CX, R12
-	LEAQ (R12)(R10*2), R15
-	ADDQ SI, R15
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	LEAQ       (R12)(R10*2), R15
+	ADDQ       SI, R15
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x0b, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 both11k:
 	VMOVUPS      (R13), Z22
@@ -9378,11 +10084,49 @@ both12zero:
 	VXORPS Z23, Z23, Z23
 
 both12go:
-	MOVQ CX, R12
-	LEAQ (R12)(R10*2), R15
-	ADDQ SI, R15
-	MOVQ 24(AX), R13
-	MOVQ 112(AX), R14
+	MOVQ       CX, R12
+	LEAQ       (R12)(R10*2), R15
+	ADDQ       SI, R15
+	MOVQ       24(AX), R13
+	IMUL3Q     $0x0c, R9, R14
+	ADDQ       DX, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	PREFETCHT0 (R14)
+	PREFETCHT0 64(R14)
+	ADDQ       R9, R14
+	MOVQ       112(AX), R14
 
 both12k:
 	VMOVUPS      (R13), Z24
@@ -9661,18 +10405,20 @@ packone1zero:
 	VXORPS Z0, Z0, Z0
 
 packone1go:
+	LEAQ (SI)(SI*1), R9
 	MOVQ 184(AX), R8
-	MOVQ 24(AX), R9
-	MOVQ 112(AX), R10
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
 
 packone1k:
-	VMOVUPS.Z        (R9), K1, Z1
+	VMOVUPS.Z        (R10), K1, Z1
+	PREFETCHT0       (R10)(R9*8)
 	VMOVUPS          Z1, (R8)
 	VFMADD231PS.BCST (CX), Z1, Z0
 	ADDQ             BX, CX
-	ADDQ             SI, R9
+	ADDQ             SI, R10
 	ADDQ             $0x00000080, R8
-	DECQ             R10
+	DECQ             R11
 	JNZ              packone1k
 	MOVQ             160(AX), CX
 	TESTQ            CX, CX
@@ -9722,19 +10468,21 @@ packone2zero:
 	VXORPS Z1, Z1, Z1
 
 packone2go:
+	LEAQ (DI)(DI*1), R10
 	MOVQ 184(AX), R9
-	MOVQ 24(AX), R10
-	MOVQ 112(AX), R11
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
 
 packone2k:
-	VMOVUPS.Z        (R10), K1, Z2
+	VMOVUPS.Z        (R11), K1, Z2
+	PREFETCHT0       (R11)(R10*8)
 	VMOVUPS          Z2, (R9)
 	VFMADD231PS.BCST (CX), Z2, Z0
 	VFMADD231PS.BCST (CX)(BX*1), Z2, Z1
 	ADDQ             SI, CX
-	ADDQ             DI, R10
+	ADDQ             DI, R11
 	ADDQ             $0x00000080, R9
-	DECQ             R11
+	DECQ             R12
 	JNZ              packone2k
 	MOVQ             160(AX), CX
 	TESTQ            CX, CX
@@ -9793,20 +10541,22 @@ packone3zero:
 	VXORPS Z2, Z2, Z2
 
 packone3go:
+	LEAQ (DI)(DI*1), R10
 	MOVQ 184(AX), R9
-	MOVQ 24(AX), R10
-	MOVQ 112(AX), R11
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
 
 packone3k:
-	VMOVUPS.Z        (R10), K1, Z3
+	VMOVUPS.Z        (R11), K1, Z3
+	PREFETCHT0       (R11)(R10*8)
 	VMOVUPS          Z3, (R9)
 	VFMADD231PS.BCST (CX), Z3, Z0
 	VFMADD231PS.BCST (CX)(BX*1), Z3, Z1
 	VFMADD231PS.BCST (CX)(BX*2), Z3, Z2
 	ADDQ             SI, CX
-	ADDQ             DI, R10
+	ADDQ             DI, R11
 	ADDQ             $0x00000080, R9
-	DECQ             R11
+	DECQ             R12
 	JNZ              packone3k
 	MOVQ             160(AX), CX
 	TESTQ            CX, CX
@@ -9875,21 +10625,23 @@ packone4zero:
 	VXORPS Z3, Z3, Z3
 
 packone4go:
+	LEAQ (DI)(DI*1), R11
 	MOVQ 184(AX), R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
 
 packone4k:
-	VMOVUPS.Z        (R11), K1, Z4
+	VMOVUPS.Z        (R12), K1, Z4
+	PREFETCHT0       (R12)(R11*8)
 	VMOVUPS          Z4, (R10)
 	VFMADD231PS.BCST (CX), Z4, Z0
 	VFMADD231PS.BCST (CX)(BX*1), Z4, Z1
 	VFMADD231PS.BCST (CX)(BX*2), Z4, Z2
 	VFMADD231PS.BCST (CX)(R9*1), Z4, Z3
 	ADDQ             SI, CX
-	ADDQ             DI, R11
+	ADDQ             DI, R12
 	ADDQ             $0x00000080, R10
-	DECQ             R12
+	DECQ             R13
 	JNZ              packone4k
 	MOVQ             160(AX), CX
 	TESTQ            CX, CX
@@ -9967,12 +10719,14 @@ packone5zero:
 	VXORPS Z4, Z4, Z4
 
 packone5go:
+	LEAQ (DI)(DI*1), R11
 	MOVQ 184(AX), R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
 
 packone5k:
-	VMOVUPS.Z        (R11), K1, Z5
+	VMOVUPS.Z        (R12), K1, Z5
+	PREFETCHT0       (R12)(R11*8)
 	VMOVUPS          Z5, (R10)
 	VFMADD231PS.BCST (CX), Z5, Z0
 	VFMADD231PS.BCST (CX)(BX*1), Z5, Z1
@@ -9980,9 +10734,9 @@ packone5k:
 	VFMADD231PS.BCST (CX)(R9*1), Z5, Z3
 	VFMADD231PS.BCST (CX)(BX*4), Z5, Z4
 	ADDQ             SI, CX
-	ADDQ             DI, R11
+	ADDQ             DI, R12
 	ADDQ             $0x00000080, R10
-	DECQ             R12
+	DECQ             R13
 	JNZ              packone5k
 	MOVQ             160(AX), CX
 	TESTQ            CX, CX
@@ -10070,12 +10824,14 @@ packone6zero:
 	VXORPS Z5, Z5, Z5
 
 packone6go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packone6k:
-	VMOVUPS.Z        (R12), K1, Z6
+	VMOVUPS.Z        (R13), K1, Z6
+	PREFETCHT0       (R13)(R12*8)
 	VMOVUPS          Z6, (R11)
 	VFMADD231PS.BCST (CX), Z6, Z0
 	VFMADD231PS.BCST (CX)(BX*1), Z6, Z1
@@ -10084,9 +10840,9 @@ packone6k:
 	VFMADD231PS.BCST (CX)(BX*4), Z6, Z4
 	VFMADD231PS.BCST (CX)(R10*1), Z6, Z5
 	ADDQ             SI, CX
-	ADDQ             DI, R12
+	ADDQ             DI, R13
 	ADDQ             $0x00000080, R11
-	DECQ             R13
+	DECQ             R14
 	JNZ              packone6k
 	MOVQ             160(AX), CX
 	TESTQ            CX, CX
@@ -10183,12 +10939,14 @@ packone7zero:
 	VXORPS Z6, Z6, Z6
 
 packone7go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packone7k:
-	VMOVUPS.Z        (R12), K1, Z7
+	VMOVUPS.Z        (R13), K1, Z7
+	PREFETCHT0       (R13)(R12*8)
 	VMOVUPS          Z7, (R11)
 	VFMADD231PS.BCST (CX), Z7, Z0
 	VFMADD231PS.BCST (CX)(BX*1), Z7, Z1
@@ -10198,9 +10956,9 @@ packone7k:
 	VFMADD231PS.BCST (CX)(R10*1), Z7, Z5
 	VFMADD231PS.BCST (CX)(R9*2), Z7, Z6
 	ADDQ             SI, CX
-	ADDQ             DI, R12
+	ADDQ             DI, R13
 	ADDQ             $0x00000080, R11
-	DECQ             R13
+	DECQ             R14
 	JNZ              packone7k
 	MOVQ             160(AX), CX
 	TESTQ            CX, CX
@@ -10306,14 +11064,16 @@ packone8zero:
 	VXORPS Z7, Z7, Z7
 
 packone8go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	LEAQ (CX)(R9*2), R14
-	ADDQ BX, R14
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	LEAQ (CX)(R9*2), R15
+	ADDQ BX, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packone8k:
-	VMOVUPS.Z        (R12), K1, Z8
+	VMOVUPS.Z        (R13), K1, Z8
+	PREFETCHT0       (R13)(R12*8)
 	VMOVUPS          Z8, (R11)
 	VFMADD231PS.BCST (CX), Z8, Z0
 	VFMADD231PS.BCST (CX)(BX*1), Z8, Z1
@@ -10322,12 +11082,12 @@ packone8k:
 	VFMADD231PS.BCST (CX)(BX*4), Z8, Z4
 	VFMADD231PS.BCST (CX)(R10*1), Z8, Z5
 	VFMADD231PS.BCST (CX)(R9*2), Z8, Z6
-	VFMADD231PS.BCST (R14), Z8, Z7
+	VFMADD231PS.BCST (R15), Z8, Z7
 	ADDQ             SI, CX
-	ADDQ             SI, R14
-	ADDQ             DI, R12
+	ADDQ             SI, R15
+	ADDQ             DI, R13
 	ADDQ             $0x00000080, R11
-	DECQ             R13
+	DECQ             R14
 	JNZ              packone8k
 	MOVQ             160(AX), CX
 	TESTQ            CX, CX
@@ -10442,14 +11202,16 @@ packone9zero:
 	VXORPS Z8, Z8, Z8
 
 packone9go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	LEAQ (CX)(R9*2), R14
-	ADDQ BX, R14
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	LEAQ (CX)(R9*2), R15
+	ADDQ BX, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packone9k:
-	VMOVUPS.Z        (R12), K1, Z9
+	VMOVUPS.Z        (R13), K1, Z9
+	PREFETCHT0       (R13)(R12*8)
 	VMOVUPS          Z9, (R11)
 	VFMADD231PS.BCST (CX), Z9, Z0
 	VFMADD231PS.BCST (CX)(BX*1), Z9, Z1
@@ -10458,13 +11220,13 @@ packone9k:
 	VFMADD231PS.BCST (CX)(BX*4), Z9, Z4
 	VFMADD231PS.BCST (CX)(R10*1), Z9, Z5
 	VFMADD231PS.BCST (CX)(R9*2), Z9, Z6
-	VFMADD231PS.BCST (R14), Z9, Z7
-	VFMADD231PS.BCST (R14)(BX*1), Z9, Z8
+	VFMADD231PS.BCST (R15), Z9, Z7
+	VFMADD231PS.BCST (R15)(BX*1), Z9, Z8
 	ADDQ             SI, CX
-	ADDQ             SI, R14
-	ADDQ             DI, R12
+	ADDQ             SI, R15
+	ADDQ             DI, R13
 	ADDQ             $0x00000080, R11
-	DECQ             R13
+	DECQ             R14
 	JNZ              packone9k
 	MOVQ             160(AX), CX
 	TESTQ            CX, CX
@@ -10588,14 +11350,16 @@ packone10zero:
 	VXORPS Z9, Z9, Z9
 
 packone10go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	LEAQ (CX)(R9*2), R14
-	ADDQ BX, R14
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	LEAQ (CX)(R9*2), R15
+	ADDQ BX, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packone10k:
-	VMOVUPS.Z        (R12), K1, Z10
+	VMOVUPS.Z        (R13), K1, Z10
+	PREFETCHT0       (R13)(R12*8)
 	VMOVUPS          Z10, (R11)
 	VFMADD231PS.BCST (CX), Z10, Z0
 	VFMADD231PS.BCST (CX)(BX*1), Z10, Z1
@@ -10604,14 +11368,14 @@ packone10k:
 	VFMADD231PS.BCST (CX)(BX*4), Z10, Z4
 	VFMADD231PS.BCST (CX)(R10*1), Z10, Z5
 	VFMADD231PS.BCST (CX)(R9*2), Z10, Z6
-	VFMADD231PS.BCST (R14), Z10, Z7
-	VFMADD231PS.BCST (R14)(BX*1), Z10, Z8
-	VFMADD231PS.BCST (R14)(BX*2), Z10, Z9
+	VFMADD231PS.BCST (R15), Z10, Z7
+	VFMADD231PS.BCST (R15)(BX*1), Z10, Z8
+	VFMADD231PS.BCST (R15)(BX*2), Z10, Z9
 	ADDQ             SI, CX
-	ADDQ             SI, R14
-	ADDQ             DI, R12
+	ADDQ             SI, R15
+	ADDQ             DI, R13
 	ADDQ             $0x00000080, R11
-	DECQ             R13
+	DECQ             R14
 	JNZ              packone10k
 	MOVQ             160(AX), CX
 	TESTQ            CX, CX
@@ -10744,14 +11508,16 @@ packone11zero:
 	VXORPS Z10, Z10, Z10
 
 packone11go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	LEAQ (CX)(R9*2), R14
-	ADDQ BX, R14
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	LEAQ (CX)(R9*2), R15
+	ADDQ BX, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packone11k:
-	VMOVUPS.Z        (R12), K1, Z11
+	VMOVUPS.Z        (R13), K1, Z11
+	PREFETCHT0       (R13)(R12*8)
 	VMOVUPS          Z11, (R11)
 	VFMADD231PS.BCST (CX), Z11, Z0
 	VFMADD231PS.BCST (CX)(BX*1), Z11, Z1
@@ -10760,15 +11526,15 @@ packone11k:
 	VFMADD231PS.BCST (CX)(BX*4), Z11, Z4
 	VFMADD231PS.BCST (CX)(R10*1), Z11, Z5
 	VFMADD231PS.BCST (CX)(R9*2), Z11, Z6
-	VFMADD231PS.BCST (R14), Z11, Z7
-	VFMADD231PS.BCST (R14)(BX*1), Z11, Z8
-	VFMADD231PS.BCST (R14)(BX*2), Z11, Z9
-	VFMADD231PS.BCST (R14)(R9*1), Z11, Z10
+	VFMADD231PS.BCST (R15), Z11, Z7
+	VFMADD231PS.BCST (R15)(BX*1), Z11, Z8
+	VFMADD231PS.BCST (R15)(BX*2), Z11, Z9
+	VFMADD231PS.BCST (R15)(R9*1), Z11, Z10
 	ADDQ             SI, CX
-	ADDQ             SI, R14
-	ADDQ             DI, R12
+	ADDQ             SI, R15
+	ADDQ             DI, R13
 	ADDQ             $0x00000080, R11
-	DECQ             R13
+	DECQ             R14
 	JNZ              packone11k
 	MOVQ             160(AX), CX
 	TESTQ            CX, CX
@@ -10910,14 +11676,16 @@ packone12zero:
 	VXORPS Z11, Z11, Z11
 
 packone12go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	LEAQ (CX)(R9*2), R14
-	ADDQ BX, R14
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	LEAQ (CX)(R9*2), R15
+	ADDQ BX, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packone12k:
-	VMOVUPS.Z        (R12), K1, Z12
+	VMOVUPS.Z        (R13), K1, Z12
+	PREFETCHT0       (R13)(R12*8)
 	VMOVUPS          Z12, (R11)
 	VFMADD231PS.BCST (CX), Z12, Z0
 	VFMADD231PS.BCST (CX)(BX*1), Z12, Z1
@@ -10926,16 +11694,16 @@ packone12k:
 	VFMADD231PS.BCST (CX)(BX*4), Z12, Z4
 	VFMADD231PS.BCST (CX)(R10*1), Z12, Z5
 	VFMADD231PS.BCST (CX)(R9*2), Z12, Z6
-	VFMADD231PS.BCST (R14), Z12, Z7
-	VFMADD231PS.BCST (R14)(BX*1), Z12, Z8
-	VFMADD231PS.BCST (R14)(BX*2), Z12, Z9
-	VFMADD231PS.BCST (R14)(R9*1), Z12, Z10
-	VFMADD231PS.BCST (R14)(BX*4), Z12, Z11
+	VFMADD231PS.BCST (R15), Z12, Z7
+	VFMADD231PS.BCST (R15)(BX*1), Z12, Z8
+	VFMADD231PS.BCST (R15)(BX*2), Z12, Z9
+	VFMADD231PS.BCST (R15)(R9*1), Z12, Z10
+	VFMADD231PS.BCST (R15)(BX*4), Z12, Z11
 	ADDQ             SI, CX
-	ADDQ             SI, R14
-	ADDQ             DI, R12
+	ADDQ             SI, R15
+	ADDQ             DI, R13
 	ADDQ             $0x00000080, R11
-	DECQ             R13
+	DECQ             R14
 	JNZ              packone12k
 	MOVQ             160(AX), CX
 	TESTQ            CX, CX
@@ -11086,14 +11854,16 @@ packone13zero:
 	VXORPS Z12, Z12, Z12
 
 packone13go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	LEAQ (CX)(R9*2), R14
-	ADDQ BX, R14
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	LEAQ (CX)(R9*2), R15
+	ADDQ BX, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packone13k:
-	VMOVUPS.Z        (R12), K1, Z13
+	VMOVUPS.Z        (R13), K1, Z13
+	PREFETCHT0       (R13)(R12*8)
 	VMOVUPS          Z13, (R11)
 	VFMADD231PS.BCST (CX), Z13, Z0
 	VFMADD231PS.BCST (CX)(BX*1), Z13, Z1
@@ -11102,17 +11872,17 @@ packone13k:
 	VFMADD231PS.BCST (CX)(BX*4), Z13, Z4
 	VFMADD231PS.BCST (CX)(R10*1), Z13, Z5
 	VFMADD231PS.BCST (CX)(R9*2), Z13, Z6
-	VFMADD231PS.BCST (R14), Z13, Z7
-	VFMADD231PS.BCST (R14)(BX*1), Z13, Z8
-	VFMADD231PS.BCST (R14)(BX*2), Z13, Z9
-	VFMADD231PS.BCST (R14)(R9*1), Z13, Z10
-	VFMADD231PS.BCST (R14)(BX*4), Z13, Z11
-	VFMADD231PS.BCST (R14)(R10*1), Z13, Z12
+	VFMADD231PS.BCST (R15), Z13, Z7
+	VFMADD231PS.BCST (R15)(BX*1), Z13, Z8
+	VFMADD231PS.BCST (R15)(BX*2), Z13, Z9
+	VFMADD231PS.BCST (R15)(R9*1), Z13, Z10
+	VFMADD231PS.BCST (R15)(BX*4), Z13, Z11
+	VFMADD231PS.BCST (R15)(R10*1), Z13, Z12
 	ADDQ             SI, CX
-	ADDQ             SI, R14
-	ADDQ             DI, R12
+	ADDQ             SI, R15
+	ADDQ             DI, R13
 	ADDQ             $0x00000080, R11
-	DECQ             R13
+	DECQ             R14
 	JNZ              packone13k
 	MOVQ             160(AX), CX
 	TESTQ            CX, CX
@@ -11272,14 +12042,16 @@ packone14zero:
 	VXORPS Z13, Z13, Z13
 
 packone14go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	LEAQ (CX)(R9*2), R14
-	ADDQ BX, R14
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	LEAQ (CX)(R9*2), R15
+	ADDQ BX, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packone14k:
-	VMOVUPS.Z        (R12), K1, Z14
+	VMOVUPS.Z        (R13), K1, Z14
+	PREFETCHT0       (R13)(R12*8)
 	VMOVUPS          Z14, (R11)
 	VFMADD231PS.BCST (CX), Z14, Z0
 	VFMADD231PS.BCST (CX)(BX*1), Z14, Z1
@@ -11288,18 +12060,18 @@ packone14k:
 	VFMADD231PS.BCST (CX)(BX*4), Z14, Z4
 	VFMADD231PS.BCST (CX)(R10*1), Z14, Z5
 	VFMADD231PS.BCST (CX)(R9*2), Z14, Z6
-	VFMADD231PS.BCST (R14), Z14, Z7
-	VFMADD231PS.BCST (R14)(BX*1), Z14, Z8
-	VFMADD231PS.BCST (R14)(BX*2), Z14, Z9
-	VFMADD231PS.BCST (R14)(R9*1), Z14, Z10
-	VFMADD231PS.BCST (R14)(BX*4), Z14, Z11
-	VFMADD231PS.BCST (R14)(R10*1), Z14, Z12
-	VFMADD231PS.BCST (R14)(R9*2), Z14, Z13
+	VFMADD231PS.BCST (R15), Z14, Z7
+	VFMADD231PS.BCST (R15)(BX*1), Z14, Z8
+	VFMADD231PS.BCST (R15)(BX*2), Z14, Z9
+	VFMADD231PS.BCST (R15)(R9*1), Z14, Z10
+	VFMADD231PS.BCST (R15)(BX*4), Z14, Z11
+	VFMADD231PS.BCST (R15)(R10*1), Z14, Z12
+	VFMADD231PS.BCST (R15)(R9*2), Z14, Z13
 	ADDQ             SI, CX
-	ADDQ             SI, R14
-	ADDQ             DI, R12
+	ADDQ             SI, R15
+	ADDQ             DI, R13
 	ADDQ             $0x00000080, R11
-	DECQ             R13
+	DECQ             R14
 	JNZ              packone14k
 	MOVQ             160(AX), CX
 	TESTQ            CX, CX
@@ -11426,22 +12198,25 @@ packboth1zero:
 	VXORPS Z1, Z1, Z1
 
 packboth1go:
+	LEAQ (SI)(SI*1), R9
 	MOVQ 184(AX), R8
-	MOVQ 24(AX), R9
-	MOVQ 112(AX), R10
+	MOVQ 24(AX), R10
+	MOVQ 112(AX), R11
 
 packboth1k:
-	VMOVUPS      (R9), Z2
+	VMOVUPS      (R10), Z2
+	PREFETCHT0   (R10)(R9*8)
 	VMOVUPS      Z2, (R8)
-	VMOVUPS.Z    64(R9), K1, Z3
+	VMOVUPS.Z    64(R10), K1, Z3
+	PREFETCHT0   64(R10)(R9*8)
 	VMOVUPS      Z3, 64(R8)
 	VBROADCASTSS (CX), Z4
 	VFMADD231PS  Z4, Z2, Z0
 	VFMADD231PS  Z4, Z3, Z1
 	ADDQ         BX, CX
-	ADDQ         SI, R9
+	ADDQ         SI, R10
 	ADDQ         $0x00000080, R8
-	DECQ         R10
+	DECQ         R11
 	JNZ          packboth1k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -11501,14 +12276,17 @@ packboth2zero:
 	VXORPS Z3, Z3, Z3
 
 packboth2go:
+	LEAQ (DI)(DI*1), R10
 	MOVQ 184(AX), R9
-	MOVQ 24(AX), R10
-	MOVQ 112(AX), R11
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
 
 packboth2k:
-	VMOVUPS      (R10), Z4
+	VMOVUPS      (R11), Z4
+	PREFETCHT0   (R11)(R10*8)
 	VMOVUPS      Z4, (R9)
-	VMOVUPS.Z    64(R10), K1, Z5
+	VMOVUPS.Z    64(R11), K1, Z5
+	PREFETCHT0   64(R11)(R10*8)
 	VMOVUPS      Z5, 64(R9)
 	VBROADCASTSS (CX), Z6
 	VFMADD231PS  Z6, Z4, Z0
@@ -11517,9 +12295,9 @@ packboth2k:
 	VFMADD231PS  Z6, Z4, Z2
 	VFMADD231PS  Z6, Z5, Z3
 	ADDQ         SI, CX
-	ADDQ         DI, R10
+	ADDQ         DI, R11
 	ADDQ         $0x00000080, R9
-	DECQ         R11
+	DECQ         R12
 	JNZ          packboth2k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -11595,14 +12373,17 @@ packboth3zero:
 	VXORPS Z5, Z5, Z5
 
 packboth3go:
+	LEAQ (DI)(DI*1), R10
 	MOVQ 184(AX), R9
-	MOVQ 24(AX), R10
-	MOVQ 112(AX), R11
+	MOVQ 24(AX), R11
+	MOVQ 112(AX), R12
 
 packboth3k:
-	VMOVUPS      (R10), Z6
+	VMOVUPS      (R11), Z6
+	PREFETCHT0   (R11)(R10*8)
 	VMOVUPS      Z6, (R9)
-	VMOVUPS.Z    64(R10), K1, Z7
+	VMOVUPS.Z    64(R11), K1, Z7
+	PREFETCHT0   64(R11)(R10*8)
 	VMOVUPS      Z7, 64(R9)
 	VBROADCASTSS (CX), Z8
 	VFMADD231PS  Z8, Z6, Z0
@@ -11614,9 +12395,9 @@ packboth3k:
 	VFMADD231PS  Z8, Z6, Z4
 	VFMADD231PS  Z8, Z7, Z5
 	ADDQ         SI, CX
-	ADDQ         DI, R10
+	ADDQ         DI, R11
 	ADDQ         $0x00000080, R9
-	DECQ         R11
+	DECQ         R12
 	JNZ          packboth3k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -11709,14 +12490,17 @@ packboth4zero:
 	VXORPS Z7, Z7, Z7
 
 packboth4go:
+	LEAQ (DI)(DI*1), R11
 	MOVQ 184(AX), R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
 
 packboth4k:
-	VMOVUPS      (R11), Z8
+	VMOVUPS      (R12), Z8
+	PREFETCHT0   (R12)(R11*8)
 	VMOVUPS      Z8, (R10)
-	VMOVUPS.Z    64(R11), K1, Z9
+	VMOVUPS.Z    64(R12), K1, Z9
+	PREFETCHT0   64(R12)(R11*8)
 	VMOVUPS      Z9, 64(R10)
 	VBROADCASTSS (CX), Z10
 	VFMADD231PS  Z10, Z8, Z0
@@ -11731,9 +12515,9 @@ packboth4k:
 	VFMADD231PS  Z10, Z8, Z6
 	VFMADD231PS  Z10, Z9, Z7
 	ADDQ         SI, CX
-	ADDQ         DI, R11
+	ADDQ         DI, R12
 	ADDQ         $0x00000080, R10
-	DECQ         R12
+	DECQ         R13
 	JNZ          packboth4k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -11842,14 +12626,17 @@ packboth5zero:
 	VXORPS Z9, Z9, Z9
 
 packboth5go:
+	LEAQ (DI)(DI*1), R11
 	MOVQ 184(AX), R10
-	MOVQ 24(AX), R11
-	MOVQ 112(AX), R12
+	MOVQ 24(AX), R12
+	MOVQ 112(AX), R13
 
 packboth5k:
-	VMOVUPS      (R11), Z10
+	VMOVUPS      (R12), Z10
+	PREFETCHT0   (R12)(R11*8)
 	VMOVUPS      Z10, (R10)
-	VMOVUPS.Z    64(R11), K1, Z11
+	VMOVUPS.Z    64(R12), K1, Z11
+	PREFETCHT0   64(R12)(R11*8)
 	VMOVUPS      Z11, 64(R10)
 	VBROADCASTSS (CX), Z12
 	VFMADD231PS  Z12, Z10, Z0
@@ -11867,9 +12654,9 @@ packboth5k:
 	VFMADD231PS  Z12, Z10, Z8
 	VFMADD231PS  Z12, Z11, Z9
 	ADDQ         SI, CX
-	ADDQ         DI, R11
+	ADDQ         DI, R12
 	ADDQ         $0x00000080, R10
-	DECQ         R12
+	DECQ         R13
 	JNZ          packboth5k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -11995,14 +12782,17 @@ packboth6zero:
 	VXORPS Z11, Z11, Z11
 
 packboth6go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packboth6k:
-	VMOVUPS      (R12), Z12
+	VMOVUPS      (R13), Z12
+	PREFETCHT0   (R13)(R12*8)
 	VMOVUPS      Z12, (R11)
-	VMOVUPS.Z    64(R12), K1, Z13
+	VMOVUPS.Z    64(R13), K1, Z13
+	PREFETCHT0   64(R13)(R12*8)
 	VMOVUPS      Z13, 64(R11)
 	VBROADCASTSS (CX), Z14
 	VFMADD231PS  Z14, Z12, Z0
@@ -12023,9 +12813,9 @@ packboth6k:
 	VFMADD231PS  Z14, Z12, Z10
 	VFMADD231PS  Z14, Z13, Z11
 	ADDQ         SI, CX
-	ADDQ         DI, R12
+	ADDQ         DI, R13
 	ADDQ         $0x00000080, R11
-	DECQ         R13
+	DECQ         R14
 	JNZ          packboth6k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -12167,14 +12957,17 @@ packboth7zero:
 	VXORPS Z13, Z13, Z13
 
 packboth7go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packboth7k:
-	VMOVUPS      (R12), Z14
+	VMOVUPS      (R13), Z14
+	PREFETCHT0   (R13)(R12*8)
 	VMOVUPS      Z14, (R11)
-	VMOVUPS.Z    64(R12), K1, Z15
+	VMOVUPS.Z    64(R13), K1, Z15
+	PREFETCHT0   64(R13)(R12*8)
 	VMOVUPS      Z15, 64(R11)
 	VBROADCASTSS (CX), Z16
 	VFMADD231PS  Z16, Z14, Z0
@@ -12198,9 +12991,9 @@ packboth7k:
 	VFMADD231PS  Z16, Z14, Z12
 	VFMADD231PS  Z16, Z15, Z13
 	ADDQ         SI, CX
-	ADDQ         DI, R12
+	ADDQ         DI, R13
 	ADDQ         $0x00000080, R11
-	DECQ         R13
+	DECQ         R14
 	JNZ          packboth7k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -12358,16 +13151,19 @@ packboth8zero:
 	VXORPS Z15, Z15, Z15
 
 packboth8go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	LEAQ (CX)(R9*2), R14
-	ADDQ BX, R14
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	LEAQ (CX)(R9*2), R15
+	ADDQ BX, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packboth8k:
-	VMOVUPS      (R12), Z16
+	VMOVUPS      (R13), Z16
+	PREFETCHT0   (R13)(R12*8)
 	VMOVUPS      Z16, (R11)
-	VMOVUPS.Z    64(R12), K1, Z17
+	VMOVUPS.Z    64(R13), K1, Z17
+	PREFETCHT0   64(R13)(R12*8)
 	VMOVUPS      Z17, 64(R11)
 	VBROADCASTSS (CX), Z18
 	VFMADD231PS  Z18, Z16, Z0
@@ -12390,14 +13186,14 @@ packboth8k:
 	VBROADCASTSS (CX)(R9*2), Z18
 	VFMADD231PS  Z18, Z16, Z12
 	VFMADD231PS  Z18, Z17, Z13
-	VBROADCASTSS (R14), Z18
+	VBROADCASTSS (R15), Z18
 	VFMADD231PS  Z18, Z16, Z14
 	VFMADD231PS  Z18, Z17, Z15
 	ADDQ         SI, CX
-	ADDQ         SI, R14
-	ADDQ         DI, R12
+	ADDQ         SI, R15
+	ADDQ         DI, R13
 	ADDQ         $0x00000080, R11
-	DECQ         R13
+	DECQ         R14
 	JNZ          packboth8k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -12571,16 +13367,19 @@ packboth9zero:
 	VXORPS Z17, Z17, Z17
 
 packboth9go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	LEAQ (CX)(R9*2), R14
-	ADDQ BX, R14
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	LEAQ (CX)(R9*2), R15
+	ADDQ BX, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packboth9k:
-	VMOVUPS      (R12), Z18
+	VMOVUPS      (R13), Z18
+	PREFETCHT0   (R13)(R12*8)
 	VMOVUPS      Z18, (R11)
-	VMOVUPS.Z    64(R12), K1, Z19
+	VMOVUPS.Z    64(R13), K1, Z19
+	PREFETCHT0   64(R13)(R12*8)
 	VMOVUPS      Z19, 64(R11)
 	VBROADCASTSS (CX), Z20
 	VFMADD231PS  Z20, Z18, Z0
@@ -12603,17 +13402,17 @@ packboth9k:
 	VBROADCASTSS (CX)(R9*2), Z20
 	VFMADD231PS  Z20, Z18, Z12
 	VFMADD231PS  Z20, Z19, Z13
-	VBROADCASTSS (R14), Z20
+	VBROADCASTSS (R15), Z20
 	VFMADD231PS  Z20, Z18, Z14
 	VFMADD231PS  Z20, Z19, Z15
-	VBROADCASTSS (R14)(BX*1), Z20
+	VBROADCASTSS (R15)(BX*1), Z20
 	VFMADD231PS  Z20, Z18, Z16
 	VFMADD231PS  Z20, Z19, Z17
 	ADDQ         SI, CX
-	ADDQ         SI, R14
-	ADDQ         DI, R12
+	ADDQ         SI, R15
+	ADDQ         DI, R13
 	ADDQ         $0x00000080, R11
-	DECQ         R13
+	DECQ         R14
 	JNZ          packboth9k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -12803,16 +13602,19 @@ packboth10zero:
 	VXORPS Z19, Z19, Z19
 
 packboth10go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	LEAQ (CX)(R9*2), R14
-	ADDQ BX, R14
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	LEAQ (CX)(R9*2), R15
+	ADDQ BX, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packboth10k:
-	VMOVUPS      (R12), Z20
+	VMOVUPS      (R13), Z20
+	PREFETCHT0   (R13)(R12*8)
 	VMOVUPS      Z20, (R11)
-	VMOVUPS.Z    64(R12), K1, Z21
+	VMOVUPS.Z    64(R13), K1, Z21
+	PREFETCHT0   64(R13)(R12*8)
 	VMOVUPS      Z21, 64(R11)
 	VBROADCASTSS (CX), Z22
 	VFMADD231PS  Z22, Z20, Z0
@@ -12835,20 +13637,20 @@ packboth10k:
 	VBROADCASTSS (CX)(R9*2), Z22
 	VFMADD231PS  Z22, Z20, Z12
 	VFMADD231PS  Z22, Z21, Z13
-	VBROADCASTSS (R14), Z22
+	VBROADCASTSS (R15), Z22
 	VFMADD231PS  Z22, Z20, Z14
 	VFMADD231PS  Z22, Z21, Z15
-	VBROADCASTSS (R14)(BX*1), Z22
+	VBROADCASTSS (R15)(BX*1), Z22
 	VFMADD231PS  Z22, Z20, Z16
 	VFMADD231PS  Z22, Z21, Z17
-	VBROADCASTSS (R14)(BX*2), Z22
+	VBROADCASTSS (R15)(BX*2), Z22
 	VFMADD231PS  Z22, Z20, Z18
 	VFMADD231PS  Z22, Z21, Z19
 	ADDQ         SI, CX
-	ADDQ         SI, R14
-	ADDQ         DI, R12
+	ADDQ         SI, R15
+	ADDQ         DI, R13
 	ADDQ         $0x00000080, R11
-	DECQ         R13
+	DECQ         R14
 	JNZ          packboth10k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -13054,16 +13856,19 @@ packboth11zero:
 	VXORPS Z21, Z21, Z21
 
 packboth11go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	LEAQ (CX)(R9*2), R14
-	ADDQ BX, R14
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	LEAQ (CX)(R9*2), R15
+	ADDQ BX, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packboth11k:
-	VMOVUPS      (R12), Z22
+	VMOVUPS      (R13), Z22
+	PREFETCHT0   (R13)(R12*8)
 	VMOVUPS      Z22, (R11)
-	VMOVUPS.Z    64(R12), K1, Z23
+	VMOVUPS.Z    64(R13), K1, Z23
+	PREFETCHT0   64(R13)(R12*8)
 	VMOVUPS      Z23, 64(R11)
 	VBROADCASTSS (CX), Z24
 	VFMADD231PS  Z24, Z22, Z0
@@ -13086,23 +13891,23 @@ packboth11k:
 	VBROADCASTSS (CX)(R9*2), Z24
 	VFMADD231PS  Z24, Z22, Z12
 	VFMADD231PS  Z24, Z23, Z13
-	VBROADCASTSS (R14), Z24
+	VBROADCASTSS (R15), Z24
 	VFMADD231PS  Z24, Z22, Z14
 	VFMADD231PS  Z24, Z23, Z15
-	VBROADCASTSS (R14)(BX*1), Z24
+	VBROADCASTSS (R15)(BX*1), Z24
 	VFMADD231PS  Z24, Z22, Z16
 	VFMADD231PS  Z24, Z23, Z17
-	VBROADCASTSS (R14)(BX*2), Z24
+	VBROADCASTSS (R15)(BX*2), Z24
 	VFMADD231PS  Z24, Z22, Z18
 	VFMADD231PS  Z24, Z23, Z19
-	VBROADCASTSS (R14)(R9*1), Z24
+	VBROADCASTSS (R15)(R9*1), Z24
 	VFMADD231PS  Z24, Z22, Z20
 	VFMADD231PS  Z24, Z23, Z21
 	ADDQ         SI, CX
-	ADDQ         SI, R14
-	ADDQ         DI, R12
+	ADDQ         SI, R15
+	ADDQ         DI, R13
 	ADDQ         $0x00000080, R11
-	DECQ         R13
+	DECQ         R14
 	JNZ          packboth11k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX
@@ -13324,16 +14129,19 @@ packboth12zero:
 	VXORPS Z23, Z23, Z23
 
 packboth12go:
+	LEAQ (DI)(DI*1), R12
 	MOVQ 184(AX), R11
-	LEAQ (CX)(R9*2), R14
-	ADDQ BX, R14
-	MOVQ 24(AX), R12
-	MOVQ 112(AX), R13
+	LEAQ (CX)(R9*2), R15
+	ADDQ BX, R15
+	MOVQ 24(AX), R13
+	MOVQ 112(AX), R14
 
 packboth12k:
-	VMOVUPS      (R12), Z24
+	VMOVUPS      (R13), Z24
+	PREFETCHT0   (R13)(R12*8)
 	VMOVUPS      Z24, (R11)
-	VMOVUPS.Z    64(R12), K1, Z25
+	VMOVUPS.Z    64(R13), K1, Z25
+	PREFETCHT0   64(R13)(R12*8)
 	VMOVUPS      Z25, 64(R11)
 	VBROADCASTSS (CX), Z26
 	VFMADD231PS  Z26, Z24, Z0
@@ -13356,26 +14164,26 @@ packboth12k:
 	VBROADCASTSS (CX)(R9*2), Z26
 	VFMADD231PS  Z26, Z24, Z12
 	VFMADD231PS  Z26, Z25, Z13
-	VBROADCASTSS (R14), Z26
+	VBROADCASTSS (R15), Z26
 	VFMADD231PS  Z26, Z24, Z14
 	VFMADD231PS  Z26, Z25, Z15
-	VBROADCASTSS (R14)(BX*1), Z26
+	VBROADCASTSS (R15)(BX*1), Z26
 	VFMADD231PS  Z26, Z24, Z16
 	VFMADD231PS  Z26, Z25, Z17
-	VBROADCASTSS (R14)(BX*2), Z26
+	VBROADCASTSS (R15)(BX*2), Z26
 	VFMADD231PS  Z26, Z24, Z18
 	VFMADD231PS  Z26, Z25, Z19
-	VBROADCASTSS (R14)(R9*1), Z26
+	VBROADCASTSS (R15)(R9*1), Z26
 	VFMADD231PS  Z26, Z24, Z20
 	VFMADD231PS  Z26, Z25, Z21
-	VBROADCASTSS (R14)(BX*4), Z26
+	VBROADCASTSS (R15)(BX*4), Z26
 	VFMADD231PS  Z26, Z24, Z22
 	VFMADD231PS  Z26, Z25, Z23
 	ADDQ         SI, CX
-	ADDQ         SI, R14
-	ADDQ         DI, R12
+	ADDQ         SI, R15
+	ADDQ         DI, R13
 	ADDQ         $0x00000080, R11
-	DECQ         R13
+	DECQ         R14
 	JNZ          packboth12k
 	MOVQ         160(AX), CX
 	TESTQ        CX, CX

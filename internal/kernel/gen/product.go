@@ -129,9 +129,10 @@ func (b body) write(s isa, w gotypes.Component, cols GPVirtual) {
 	Label(name + "tile")
 	begin(s, w, c, crs, sum, name, rows, vecs, maskOf)
 	pa, pb, n := [2]GPVirtual{GP64()}, GP64(), GP64()
-	var to GPVirtual
+	var to, ahead GPVirtual
 	if b.packing {
-		to = GP64()
+		to, ahead = GP64(), GP64()
+		LEAQ(Mem{Base: brs, Index: brs, Scale: 1}, ahead)
 		Load(w.Field("pack").Base(), to)
 	}
 	MOVQ(a, pa[0])
@@ -141,14 +142,19 @@ func (b body) write(s isa, w gotypes.Component, cols GPVirtual) {
 		ADDQ(ars, pa[1])
 	}
 	Load(w.Field("b").Base(), pb)
-	Load(w.Field("k"), n)
-
+	if b.packing {
+		Load(w.Field("k"), n)
+	} else {
+		fetch(c, crs, n, rows, vecs*s.lanes(4)*4)
+		Load(w.Field("k"), n)
+	}
 	Label(name + "k")
 	bs := make([]VecVirtual, vecs)
 	for v := range bs {
 		bs[v] = s.vec()
 		s.load(Mem{Base: pb, Disp: v * s.lanes(4) * 4}, bs[v], maskOf(v), 4)
 		if b.packing {
+			PREFETCHT0(Mem{Base: pb, Index: ahead, Scale: 8, Disp: v * s.lanes(4) * 4})
 			s.store(bs[v], Mem{Base: to, Disp: v * s.lanes(4) * 4}, nil, 4)
 		}
 	}
@@ -272,6 +278,18 @@ func end(s isa, w gotypes.Component, c, crs GPVirtual, sum []VecVirtual, name st
 			s.store(sum[r*vecs+v], Mem{Base: c, Disp: v * s.lanes(4) * 4}, maskOf(v), 4)
 		}
 		ADDQ(crs, c)
+	}
+}
+
+// fetch asks for the rows of c below a tile: the next tile's. p is overwritten.
+func fetch(c, crs, p GPVirtual, rows, bytes int) {
+	IMUL3Q(U8(uint8(rows)), crs, p)
+	ADDQ(c, p)
+	for range rows {
+		for at := 0; at < bytes; at += 64 {
+			PREFETCHT0(Mem{Base: p, Disp: at})
+		}
+		ADDQ(crs, p)
 	}
 }
 
