@@ -7,6 +7,7 @@ import "fmt"
 type Scratch struct {
 	packed  []float32 // columns of b as wide as a tile, kBlock rows each
 	packedA []float32 // a block of a
+	turn    *turnBuffers
 	panel   panel
 
 	// Of the block of a at hand: where it is, whether tile by tile in packedA, and
@@ -125,6 +126,8 @@ type epilogue struct {
 	relu bool
 }
 
+func (e epilogue) none() bool { return e.bias == nil && !e.relu }
+
 // gemm cuts c into blocks of columns and rows and k into blocks, all about equal.
 // Within each, columns as wide as a tile are handed down as a few calls. The first
 // block of k starts the chains, the others go on from c.
@@ -138,6 +141,10 @@ func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, accumulate bool, e
 		return
 	}
 	v, w := active, &s.panel
+	if v.packs && a.rs == 1 && n <= turnedMost && n > 1 && m >= v.cols && k >= 8 && !accumulate && end.none() {
+		s.turned(v, m, n, k, a, b, c)
+		return
+	}
 	tall := v.rows
 	if 2*n <= v.cols {
 		tall = v.rowsOne
@@ -184,6 +191,53 @@ func (s *Scratch) block(v *variant, b matrix, p, i, j, cols int, c []float32, en
 		}
 		s.column(v, b, p, j+q, i > 0, to, c[i*w.crs+j+q:])
 	}
+}
+
+// turnedMost is the greatest n of a product that is computed as its transpose.
+const turnedMost = 12
+
+// turnBuffers hold a tile's width of columns of a transposed product, and its rows.
+type turnBuffers struct {
+	columns [16 * maxCols]float32
+	rows    [turnedMost*maxCols + 16]float32
+}
+
+// turned computes a narrow product whose a has contiguous columns as the transpose
+// of bᵀ·aᵀ: so the lanes, which n would leave half empty, are filled along m. The
+// two factors of a product change places, which no bit of it depends on.
+func (s *Scratch) turned(v *variant, m, n, k int, a, b matrix, c []float32) {
+	if s.turn == nil {
+		s.turn = new(turnBuffers)
+	}
+	w := &s.panel
+	w.crs, w.brs = v.cols, a.cs
+	s.tiled, s.height = false, share(n, v.rows)
+	for i := 0; i < m; i += v.cols {
+		w.cols = min(v.cols, m-i)
+		for p := 0; p < k; p += callSteps {
+			w.k = min(callSteps, k-p)
+			w.load = min(p, 1)
+			s.a = matrix{b.from(p, 0), b.cs, b.rs}
+			w.b = a.from(i, p)
+			h := s.height
+			s.stack(s.turn.columns[:], 0, h.low+1, h.high)
+			s.stack(s.turn.columns[:], h.high*(h.low+1), h.low, h.tiles-h.high)
+		}
+		// The transpose writes eight elements of a row at a time. What is too much
+		// lies in rows below, which are written later, or behind the last.
+		rows, tail := c[i*n:], (m-i-v.cols)*n < 16
+		if tail {
+			rows = s.turn.rows[:]
+		}
+		if n > 8 {
+			v.transpose(&rows[8], &s.turn.columns[8*v.cols], v.cols/8, n, v.cols)
+		}
+		v.transpose(&rows[0], &s.turn.columns[0], v.cols/8, n, v.cols)
+		if tail {
+			copy(c[i*n:(i+w.cols)*n], rows)
+		}
+	}
+	s.panel, s.a = panel{wide: w.wide}, matrix{}
 }
 
 // set has a panel end so, which begins at column j.
@@ -295,27 +349,36 @@ func (s *Scratch) copyRows(rows, k int) {
 	s.a = matrix{to, stride, 1}
 }
 
-// copyTiles copies a block of a tile by tile, k step by k step.
+// copyTiles copies a block of a tile by tile, k step by k step. It walks along rows
+// of the source a few at a time, so that pages and lines are touched in order.
 func (s *Scratch) copyTiles(rows, k int) {
-	to := s.bufferA()
-	h, cs, i := s.height, s.a.cs, 0
-	for t := range h.tiles {
-		high := h.low
-		if t < h.high {
-			high++
-		}
-		from := s.a.x[i:]
-		for p := range k {
-			if x := from[p*cs:]; len(x) >= 12 && high <= 12 {
-				*(*[12]float32)(to) = *(*[12]float32)(x) // what is too much is overwritten
-			} else {
-				copy(to[:high], x)
+	const few = 8
+	to, h, cs := s.bufferA(), s.height, s.a.cs
+	for p := 0; p < k; p += few {
+		i := 0
+		for t := range h.tiles {
+			high := h.low
+			if t < h.high {
+				high++
 			}
-			to = to[high:]
+			copyTile(to[i*k+p*high:], s.a.x[p*cs+i:], high, min(few, k-p), cs)
+			i += high
 		}
-		i += high
 	}
 	s.tiled = true
+}
+
+// copyTile copies high elements from each of k rows, which lie cs apart.
+func copyTile(to, from []float32, high, k, cs int) {
+	for p := range k {
+		if x, y := from[p*cs:], to[p*high:]; len(x) >= 12 && high == 12 {
+			*(*[12]float32)(y) = *(*[12]float32)(x)
+		} else if len(x) >= 12 && high == 11 {
+			*(*[11]float32)(y) = *(*[11]float32)(x)
+		} else {
+			copy(y[:high], x)
+		}
+	}
 }
 
 // column computes one column of tiles; packed says that its b is in buffer.
