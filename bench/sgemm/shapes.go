@@ -29,6 +29,9 @@ func shapes() []shape {
 			all = append(all, shape{"square", k, n, n, n})
 		}
 	}
+	for _, batch := range []int{1, 4, 8} {
+		all = append(all, dense("few samples", batch, 784, 128, true)[0], dense("few samples", batch, 128, 512, true)[0])
+	}
 	for _, batch := range []int{32, 128, 512} {
 		all = append(all, dense("mlp 784-128-10", batch, 784, 128, true)...)
 		all = append(all, dense("mlp 784-128-10", batch, 128, 10, false)...)

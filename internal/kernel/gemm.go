@@ -151,6 +151,9 @@ func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, accumulate bool, e
 	}
 	w.crs = n
 	mStep, nStep, kStep := even(m, mBlock, tall), n, even(k, kBlock, 8)
+	if a.rs == 1 && a.cs > 1 && n < copyFrom*v.cols {
+		kStep = even(k, kBlock/2, 8) // a tile's columns of a take half a line more each
+	}
 	s.keep = mStep < m
 	if s.keep {
 		nStep = even(n, nBlock, v.cols)
@@ -315,7 +318,7 @@ func share(m, tall int) heights {
 func (s *Scratch) chooseA(v *variant, a matrix, i, p, rows, n int) {
 	k := s.panel.k
 	s.a, s.tiled = matrix{a.from(i, p), a.rs, a.cs}, false
-	if !v.packs || max(a.rs, a.cs) < farApart || n < 8*v.cols || k < 32 {
+	if !v.packs || max(a.rs, a.cs) < farApart || n < copyFrom*v.cols || k < 32 {
 		return
 	}
 	if a.cs == 1 {
@@ -325,8 +328,12 @@ func (s *Scratch) chooseA(v *variant, a matrix, i, p, rows, n int) {
 	}
 }
 
-// farApart is from which stride on a block of a is copied.
-const farApart = 256
+// farApart is from which stride on a block of a is copied, copyFrom for how many
+// columns of tiles.
+const (
+	farApart = 256
+	copyFrom = 8
+)
 
 // bufferA returns the buffer for a block of a, with room for a whole row more.
 func (s *Scratch) bufferA() []float32 {

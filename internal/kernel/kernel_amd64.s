@@ -87,11 +87,15 @@ one1zero:
 one1go:
 	MOVQ       CX, R9
 	MOVQ       24(AX), R10
+	CMPQ       BX, $0x01
+	JE         one1last
 	IMUL3Q     $0x01, R8, R11
 	ADDQ       DX, R11
 	PREFETCHT0 (R11)
 	ADDQ       R8, R11
-	MOVQ       112(AX), R11
+
+one1last:
+	MOVQ 112(AX), R11
 
 one1k:
 	VMASKMOVPS   (R10), Y0, Y2
@@ -158,13 +162,17 @@ one2zero:
 one2go:
 	MOVQ       CX, R10
 	MOVQ       24(AX), R11
+	CMPQ       BX, $0x01
+	JE         one2last
 	IMUL3Q     $0x02, R9, R12
 	ADDQ       DX, R12
 	PREFETCHT0 (R12)
 	ADDQ       R9, R12
 	PREFETCHT0 (R12)
 	ADDQ       R9, R12
-	MOVQ       112(AX), R12
+
+one2last:
+	MOVQ 112(AX), R12
 
 one2k:
 	VMASKMOVPS   (R11), Y0, Y3
@@ -242,6 +250,8 @@ one3zero:
 one3go:
 	MOVQ       CX, R10
 	MOVQ       24(AX), R11
+	CMPQ       BX, $0x01
+	JE         one3last
 	IMUL3Q     $0x03, R9, R12
 	ADDQ       DX, R12
 	PREFETCHT0 (R12)
@@ -250,7 +260,9 @@ one3go:
 	ADDQ       R9, R12
 	PREFETCHT0 (R12)
 	ADDQ       R9, R12
-	MOVQ       112(AX), R12
+
+one3last:
+	MOVQ 112(AX), R12
 
 one3k:
 	VMASKMOVPS   (R11), Y0, Y4
@@ -340,6 +352,8 @@ one4zero:
 one4go:
 	MOVQ       CX, R11
 	MOVQ       24(AX), R12
+	CMPQ       BX, $0x01
+	JE         one4last
 	IMUL3Q     $0x04, R9, R13
 	ADDQ       DX, R13
 	PREFETCHT0 (R13)
@@ -350,7 +364,9 @@ one4go:
 	ADDQ       R9, R13
 	PREFETCHT0 (R13)
 	ADDQ       R9, R13
-	MOVQ       112(AX), R13
+
+one4last:
+	MOVQ 112(AX), R13
 
 one4k:
 	VMASKMOVPS   (R12), Y0, Y5
@@ -451,6 +467,8 @@ one5zero:
 one5go:
 	MOVQ       CX, R11
 	MOVQ       24(AX), R12
+	CMPQ       BX, $0x01
+	JE         one5last
 	IMUL3Q     $0x05, R9, R13
 	ADDQ       DX, R13
 	PREFETCHT0 (R13)
@@ -463,7 +481,9 @@ one5go:
 	ADDQ       R9, R13
 	PREFETCHT0 (R13)
 	ADDQ       R9, R13
-	MOVQ       112(AX), R13
+
+one5last:
+	MOVQ 112(AX), R13
 
 one5k:
 	VMASKMOVPS   (R12), Y0, Y6
@@ -576,6 +596,8 @@ one6zero:
 one6go:
 	MOVQ       CX, R12
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         one6last
 	IMUL3Q     $0x06, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -590,7 +612,9 @@ one6go:
 	ADDQ       R9, R14
 	PREFETCHT0 (R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+one6last:
+	MOVQ 112(AX), R14
 
 one6k:
 	VMASKMOVPS   (R13), Y0, Y7
@@ -714,6 +738,8 @@ one7zero:
 one7go:
 	MOVQ       CX, R12
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         one7last
 	IMUL3Q     $0x07, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -730,7 +756,9 @@ one7go:
 	ADDQ       R9, R14
 	PREFETCHT0 (R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+one7last:
+	MOVQ 112(AX), R14
 
 one7k:
 	VMASKMOVPS   (R13), Y0, Y8
@@ -867,6 +895,8 @@ one8go:
 	LEAQ       (R12)(R10*2), R15
 	ADDQ       SI, R15
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         one8last
 	IMUL3Q     $0x08, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -885,7 +915,9 @@ one8go:
 	ADDQ       R9, R14
 	PREFETCHT0 (R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+one8last:
+	MOVQ 112(AX), R14
 
 one8k:
 	VMASKMOVPS   (R13), Y0, Y9
@@ -1008,11 +1040,15 @@ both1zero:
 both1go:
 	MOVQ       CX, R9
 	MOVQ       24(AX), R10
+	CMPQ       BX, $0x01
+	JE         both1last
 	IMUL3Q     $0x01, R8, R11
 	ADDQ       DX, R11
 	PREFETCHT0 (R11)
 	ADDQ       R8, R11
-	MOVQ       112(AX), R11
+
+both1last:
+	MOVQ 112(AX), R11
 
 both1k:
 	VMOVUPS      (R10), Y3
@@ -1091,13 +1127,17 @@ both2zero:
 both2go:
 	MOVQ       CX, R10
 	MOVQ       24(AX), R11
+	CMPQ       BX, $0x01
+	JE         both2last
 	IMUL3Q     $0x02, R9, R12
 	ADDQ       DX, R12
 	PREFETCHT0 (R12)
 	ADDQ       R9, R12
 	PREFETCHT0 (R12)
 	ADDQ       R9, R12
-	MOVQ       112(AX), R12
+
+both2last:
+	MOVQ 112(AX), R12
 
 both2k:
 	VMOVUPS      (R11), Y5
@@ -1195,6 +1235,8 @@ both3zero:
 both3go:
 	MOVQ       CX, R10
 	MOVQ       24(AX), R11
+	CMPQ       BX, $0x01
+	JE         both3last
 	IMUL3Q     $0x03, R9, R12
 	ADDQ       DX, R12
 	PREFETCHT0 (R12)
@@ -1203,7 +1245,9 @@ both3go:
 	ADDQ       R9, R12
 	PREFETCHT0 (R12)
 	ADDQ       R9, R12
-	MOVQ       112(AX), R12
+
+both3last:
+	MOVQ 112(AX), R12
 
 both3k:
 	VMOVUPS      (R11), Y7
@@ -1321,6 +1365,8 @@ both4zero:
 both4go:
 	MOVQ       CX, R11
 	MOVQ       24(AX), R12
+	CMPQ       BX, $0x01
+	JE         both4last
 	IMUL3Q     $0x04, R9, R13
 	ADDQ       DX, R13
 	PREFETCHT0 (R13)
@@ -1331,7 +1377,9 @@ both4go:
 	ADDQ       R9, R13
 	PREFETCHT0 (R13)
 	ADDQ       R9, R13
-	MOVQ       112(AX), R13
+
+both4last:
+	MOVQ 112(AX), R13
 
 both4k:
 	VMOVUPS      (R12), Y9
@@ -1468,6 +1516,8 @@ both5zero:
 both5go:
 	MOVQ       CX, R11
 	MOVQ       24(AX), R12
+	CMPQ       BX, $0x01
+	JE         both5last
 	IMUL3Q     $0x05, R9, R13
 	ADDQ       DX, R13
 	PREFETCHT0 (R13)
@@ -1480,7 +1530,9 @@ both5go:
 	ADDQ       R9, R13
 	PREFETCHT0 (R13)
 	ADDQ       R9, R13
-	MOVQ       112(AX), R13
+
+both5last:
+	MOVQ 112(AX), R13
 
 both5k:
 	VMOVUPS      (R12), Y11
@@ -1637,6 +1689,8 @@ both6zero:
 both6go:
 	MOVQ       CX, R12
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         both6last
 	IMUL3Q     $0x06, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -1651,7 +1705,9 @@ both6go:
 	ADDQ       R9, R14
 	PREFETCHT0 (R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+both6last:
+	MOVQ 112(AX), R14
 
 both6k:
 	VMOVUPS      (R13), Y13
@@ -1792,11 +1848,15 @@ full1zero:
 full1go:
 	MOVQ       CX, R9
 	MOVQ       24(AX), R10
+	CMPQ       BX, $0x01
+	JE         full1last
 	IMUL3Q     $0x01, R8, R11
 	ADDQ       DX, R11
 	PREFETCHT0 (R11)
 	ADDQ       R8, R11
-	MOVQ       112(AX), R11
+
+full1last:
+	MOVQ 112(AX), R11
 
 full1k:
 	VMOVUPS      (R10), Y2
@@ -1872,13 +1932,17 @@ full2zero:
 full2go:
 	MOVQ       CX, R10
 	MOVQ       24(AX), R11
+	CMPQ       BX, $0x01
+	JE         full2last
 	IMUL3Q     $0x02, R9, R12
 	ADDQ       DX, R12
 	PREFETCHT0 (R12)
 	ADDQ       R9, R12
 	PREFETCHT0 (R12)
 	ADDQ       R9, R12
-	MOVQ       112(AX), R12
+
+full2last:
+	MOVQ 112(AX), R12
 
 full2k:
 	VMOVUPS      (R11), Y4
@@ -1973,6 +2037,8 @@ full3zero:
 full3go:
 	MOVQ       CX, R10
 	MOVQ       24(AX), R11
+	CMPQ       BX, $0x01
+	JE         full3last
 	IMUL3Q     $0x03, R9, R12
 	ADDQ       DX, R12
 	PREFETCHT0 (R12)
@@ -1981,7 +2047,9 @@ full3go:
 	ADDQ       R9, R12
 	PREFETCHT0 (R12)
 	ADDQ       R9, R12
-	MOVQ       112(AX), R12
+
+full3last:
+	MOVQ 112(AX), R12
 
 full3k:
 	VMOVUPS      (R11), Y6
@@ -2096,6 +2164,8 @@ full4zero:
 full4go:
 	MOVQ       CX, R11
 	MOVQ       24(AX), R12
+	CMPQ       BX, $0x01
+	JE         full4last
 	IMUL3Q     $0x04, R9, R13
 	ADDQ       DX, R13
 	PREFETCHT0 (R13)
@@ -2106,7 +2176,9 @@ full4go:
 	ADDQ       R9, R13
 	PREFETCHT0 (R13)
 	ADDQ       R9, R13
-	MOVQ       112(AX), R13
+
+full4last:
+	MOVQ 112(AX), R13
 
 full4k:
 	VMOVUPS      (R12), Y8
@@ -2240,6 +2312,8 @@ full5zero:
 full5go:
 	MOVQ       CX, R11
 	MOVQ       24(AX), R12
+	CMPQ       BX, $0x01
+	JE         full5last
 	IMUL3Q     $0x05, R9, R13
 	ADDQ       DX, R13
 	PREFETCHT0 (R13)
@@ -2252,7 +2326,9 @@ full5go:
 	ADDQ       R9, R13
 	PREFETCHT0 (R13)
 	ADDQ       R9, R13
-	MOVQ       112(AX), R13
+
+full5last:
+	MOVQ 112(AX), R13
 
 full5k:
 	VMOVUPS      (R12), Y10
@@ -2406,6 +2482,8 @@ full6zero:
 full6go:
 	MOVQ       CX, R12
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         full6last
 	IMUL3Q     $0x06, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -2420,7 +2498,9 @@ full6go:
 	ADDQ       R9, R14
 	PREFETCHT0 (R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+full6last:
+	MOVQ 112(AX), R14
 
 full6k:
 	VMOVUPS      (R13), Y12
@@ -5851,11 +5931,15 @@ one1zero:
 one1go:
 	MOVQ       CX, R9
 	MOVQ       24(AX), R10
+	CMPQ       BX, $0x01
+	JE         one1last
 	IMUL3Q     $0x01, R8, R11
 	ADDQ       DX, R11
 	PREFETCHT0 (R11)
 	ADDQ       R8, R11
-	MOVQ       112(AX), R11
+
+one1last:
+	MOVQ 112(AX), R11
 
 one1k:
 	VMOVUPS.Z        (R10), K1, Z1
@@ -5921,13 +6005,17 @@ one2zero:
 one2go:
 	MOVQ       CX, R10
 	MOVQ       24(AX), R11
+	CMPQ       BX, $0x01
+	JE         one2last
 	IMUL3Q     $0x02, R9, R12
 	ADDQ       DX, R12
 	PREFETCHT0 (R12)
 	ADDQ       R9, R12
 	PREFETCHT0 (R12)
 	ADDQ       R9, R12
-	MOVQ       112(AX), R12
+
+one2last:
+	MOVQ 112(AX), R12
 
 one2k:
 	VMOVUPS.Z        (R11), K1, Z2
@@ -6003,6 +6091,8 @@ one3zero:
 one3go:
 	MOVQ       CX, R10
 	MOVQ       24(AX), R11
+	CMPQ       BX, $0x01
+	JE         one3last
 	IMUL3Q     $0x03, R9, R12
 	ADDQ       DX, R12
 	PREFETCHT0 (R12)
@@ -6011,7 +6101,9 @@ one3go:
 	ADDQ       R9, R12
 	PREFETCHT0 (R12)
 	ADDQ       R9, R12
-	MOVQ       112(AX), R12
+
+one3last:
+	MOVQ 112(AX), R12
 
 one3k:
 	VMOVUPS.Z        (R11), K1, Z3
@@ -6098,6 +6190,8 @@ one4zero:
 one4go:
 	MOVQ       CX, R11
 	MOVQ       24(AX), R12
+	CMPQ       BX, $0x01
+	JE         one4last
 	IMUL3Q     $0x04, R9, R13
 	ADDQ       DX, R13
 	PREFETCHT0 (R13)
@@ -6108,7 +6202,9 @@ one4go:
 	ADDQ       R9, R13
 	PREFETCHT0 (R13)
 	ADDQ       R9, R13
-	MOVQ       112(AX), R13
+
+one4last:
+	MOVQ 112(AX), R13
 
 one4k:
 	VMOVUPS.Z        (R12), K1, Z4
@@ -6205,6 +6301,8 @@ one5zero:
 one5go:
 	MOVQ       CX, R11
 	MOVQ       24(AX), R12
+	CMPQ       BX, $0x01
+	JE         one5last
 	IMUL3Q     $0x05, R9, R13
 	ADDQ       DX, R13
 	PREFETCHT0 (R13)
@@ -6217,7 +6315,9 @@ one5go:
 	ADDQ       R9, R13
 	PREFETCHT0 (R13)
 	ADDQ       R9, R13
-	MOVQ       112(AX), R13
+
+one5last:
+	MOVQ 112(AX), R13
 
 one5k:
 	VMOVUPS.Z        (R12), K1, Z5
@@ -6325,6 +6425,8 @@ one6zero:
 one6go:
 	MOVQ       CX, R12
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         one6last
 	IMUL3Q     $0x06, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -6339,7 +6441,9 @@ one6go:
 	ADDQ       R9, R14
 	PREFETCHT0 (R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+one6last:
+	MOVQ 112(AX), R14
 
 one6k:
 	VMOVUPS.Z        (R13), K1, Z6
@@ -6457,6 +6561,8 @@ one7zero:
 one7go:
 	MOVQ       CX, R12
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         one7last
 	IMUL3Q     $0x07, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -6473,7 +6579,9 @@ one7go:
 	ADDQ       R9, R14
 	PREFETCHT0 (R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+one7last:
+	MOVQ 112(AX), R14
 
 one7k:
 	VMOVUPS.Z        (R13), K1, Z7
@@ -6603,6 +6711,8 @@ one8go:
 	LEAQ       (R12)(R10*2), R15
 	ADDQ       SI, R15
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         one8last
 	IMUL3Q     $0x08, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -6621,7 +6731,9 @@ one8go:
 	ADDQ       R9, R14
 	PREFETCHT0 (R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+one8last:
+	MOVQ 112(AX), R14
 
 one8k:
 	VMOVUPS.Z        (R13), K1, Z8
@@ -6762,6 +6874,8 @@ one9go:
 	LEAQ       (R12)(R10*2), R15
 	ADDQ       SI, R15
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         one9last
 	IMUL3Q     $0x09, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -6782,7 +6896,9 @@ one9go:
 	ADDQ       R9, R14
 	PREFETCHT0 (R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+one9last:
+	MOVQ 112(AX), R14
 
 one9k:
 	VMOVUPS.Z        (R13), K1, Z9
@@ -6933,6 +7049,8 @@ one10go:
 	LEAQ       (R12)(R10*2), R15
 	ADDQ       SI, R15
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         one10last
 	IMUL3Q     $0x0a, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -6955,7 +7073,9 @@ one10go:
 	ADDQ       R9, R14
 	PREFETCHT0 (R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+one10last:
+	MOVQ 112(AX), R14
 
 one10k:
 	VMOVUPS.Z        (R13), K1, Z10
@@ -7116,6 +7236,8 @@ one11go:
 	LEAQ       (R12)(R10*2), R15
 	ADDQ       SI, R15
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         one11last
 	IMUL3Q     $0x0b, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -7140,7 +7262,9 @@ one11go:
 	ADDQ       R9, R14
 	PREFETCHT0 (R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+one11last:
+	MOVQ 112(AX), R14
 
 one11k:
 	VMOVUPS.Z        (R13), K1, Z11
@@ -7311,6 +7435,8 @@ one12go:
 	LEAQ       (R12)(R10*2), R15
 	ADDQ       SI, R15
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         one12last
 	IMUL3Q     $0x0c, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -7337,7 +7463,9 @@ one12go:
 	ADDQ       R9, R14
 	PREFETCHT0 (R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+one12last:
+	MOVQ 112(AX), R14
 
 one12k:
 	VMOVUPS.Z        (R13), K1, Z12
@@ -7518,6 +7646,8 @@ one13go:
 	LEAQ       (R12)(R10*2), R15
 	ADDQ       SI, R15
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         one13last
 	IMUL3Q     $0x0d, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -7546,7 +7676,9 @@ one13go:
 	ADDQ       R9, R14
 	PREFETCHT0 (R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+one13last:
+	MOVQ 112(AX), R14
 
 one13k:
 	VMOVUPS.Z        (R13), K1, Z13
@@ -7737,6 +7869,8 @@ one14go:
 	LEAQ       (R12)(R10*2), R15
 	ADDQ       SI, R15
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         one14last
 	IMUL3Q     $0x0e, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -7767,7 +7901,9 @@ one14go:
 	ADDQ       R9, R14
 	PREFETCHT0 (R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+one14last:
+	MOVQ 112(AX), R14
 
 one14k:
 	VMOVUPS.Z        (R13), K1, Z14
@@ -7924,12 +8060,16 @@ both1zero:
 both1go:
 	MOVQ       CX, R9
 	MOVQ       24(AX), R10
+	CMPQ       BX, $0x01
+	JE         both1last
 	IMUL3Q     $0x01, R8, R11
 	ADDQ       DX, R11
 	PREFETCHT0 (R11)
 	PREFETCHT0 64(R11)
 	ADDQ       R8, R11
-	MOVQ       112(AX), R11
+
+both1last:
+	MOVQ 112(AX), R11
 
 both1k:
 	VMOVUPS      (R10), Z2
@@ -8008,6 +8148,8 @@ both2zero:
 both2go:
 	MOVQ       CX, R10
 	MOVQ       24(AX), R11
+	CMPQ       BX, $0x01
+	JE         both2last
 	IMUL3Q     $0x02, R9, R12
 	ADDQ       DX, R12
 	PREFETCHT0 (R12)
@@ -8016,7 +8158,9 @@ both2go:
 	PREFETCHT0 (R12)
 	PREFETCHT0 64(R12)
 	ADDQ       R9, R12
-	MOVQ       112(AX), R12
+
+both2last:
+	MOVQ 112(AX), R12
 
 both2k:
 	VMOVUPS      (R11), Z4
@@ -8114,6 +8258,8 @@ both3zero:
 both3go:
 	MOVQ       CX, R10
 	MOVQ       24(AX), R11
+	CMPQ       BX, $0x01
+	JE         both3last
 	IMUL3Q     $0x03, R9, R12
 	ADDQ       DX, R12
 	PREFETCHT0 (R12)
@@ -8125,7 +8271,9 @@ both3go:
 	PREFETCHT0 (R12)
 	PREFETCHT0 64(R12)
 	ADDQ       R9, R12
-	MOVQ       112(AX), R12
+
+both3last:
+	MOVQ 112(AX), R12
 
 both3k:
 	VMOVUPS      (R11), Z6
@@ -8243,6 +8391,8 @@ both4zero:
 both4go:
 	MOVQ       CX, R11
 	MOVQ       24(AX), R12
+	CMPQ       BX, $0x01
+	JE         both4last
 	IMUL3Q     $0x04, R9, R13
 	ADDQ       DX, R13
 	PREFETCHT0 (R13)
@@ -8257,7 +8407,9 @@ both4go:
 	PREFETCHT0 (R13)
 	PREFETCHT0 64(R13)
 	ADDQ       R9, R13
-	MOVQ       112(AX), R13
+
+both4last:
+	MOVQ 112(AX), R13
 
 both4k:
 	VMOVUPS      (R12), Z8
@@ -8394,6 +8546,8 @@ both5zero:
 both5go:
 	MOVQ       CX, R11
 	MOVQ       24(AX), R12
+	CMPQ       BX, $0x01
+	JE         both5last
 	IMUL3Q     $0x05, R9, R13
 	ADDQ       DX, R13
 	PREFETCHT0 (R13)
@@ -8411,7 +8565,9 @@ both5go:
 	PREFETCHT0 (R13)
 	PREFETCHT0 64(R13)
 	ADDQ       R9, R13
-	MOVQ       112(AX), R13
+
+both5last:
+	MOVQ 112(AX), R13
 
 both5k:
 	VMOVUPS      (R12), Z10
@@ -8568,6 +8724,8 @@ both6zero:
 both6go:
 	MOVQ       CX, R12
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         both6last
 	IMUL3Q     $0x06, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -8588,7 +8746,9 @@ both6go:
 	PREFETCHT0 (R14)
 	PREFETCHT0 64(R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+both6last:
+	MOVQ 112(AX), R14
 
 both6k:
 	VMOVUPS      (R13), Z12
@@ -8764,6 +8924,8 @@ both7zero:
 both7go:
 	MOVQ       CX, R12
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         both7last
 	IMUL3Q     $0x07, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -8787,7 +8949,9 @@ both7go:
 	PREFETCHT0 (R14)
 	PREFETCHT0 64(R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+both7last:
+	MOVQ 112(AX), R14
 
 both7k:
 	VMOVUPS      (R13), Z14
@@ -8984,6 +9148,8 @@ both8go:
 	LEAQ       (R12)(R10*2), R15
 	ADDQ       SI, R15
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         both8last
 	IMUL3Q     $0x08, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -9010,7 +9176,9 @@ both8go:
 	PREFETCHT0 (R14)
 	PREFETCHT0 64(R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+both8last:
+	MOVQ 112(AX), R14
 
 both8k:
 	VMOVUPS      (R13), Z16
@@ -9227,6 +9395,8 @@ both9go:
 	LEAQ       (R12)(R10*2), R15
 	ADDQ       SI, R15
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         both9last
 	IMUL3Q     $0x09, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -9256,7 +9426,9 @@ both9go:
 	PREFETCHT0 (R14)
 	PREFETCHT0 64(R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+both9last:
+	MOVQ 112(AX), R14
 
 both9k:
 	VMOVUPS      (R13), Z18
@@ -9492,6 +9664,8 @@ both10go:
 	LEAQ       (R12)(R10*2), R15
 	ADDQ       SI, R15
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         both10last
 	IMUL3Q     $0x0a, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -9524,7 +9698,9 @@ both10go:
 	PREFETCHT0 (R14)
 	PREFETCHT0 64(R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+both10last:
+	MOVQ 112(AX), R14
 
 both10k:
 	VMOVUPS      (R13), Z20
@@ -9779,6 +9955,8 @@ both11go:
 	LEAQ       (R12)(R10*2), R15
 	ADDQ       SI, R15
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         both11last
 	IMUL3Q     $0x0b, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -9814,7 +9992,9 @@ both11go:
 	PREFETCHT0 (R14)
 	PREFETCHT0 64(R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+both11last:
+	MOVQ 112(AX), R14
 
 both11k:
 	VMOVUPS      (R13), Z22
@@ -10088,6 +10268,8 @@ both12go:
 	LEAQ       (R12)(R10*2), R15
 	ADDQ       SI, R15
 	MOVQ       24(AX), R13
+	CMPQ       BX, $0x01
+	JE         both12last
 	IMUL3Q     $0x0c, R9, R14
 	ADDQ       DX, R14
 	PREFETCHT0 (R14)
@@ -10126,7 +10308,9 @@ both12go:
 	PREFETCHT0 (R14)
 	PREFETCHT0 64(R14)
 	ADDQ       R9, R14
-	MOVQ       112(AX), R14
+
+both12last:
+	MOVQ 112(AX), R14
 
 both12k:
 	VMOVUPS      (R13), Z24

@@ -145,7 +145,10 @@ func (b body) write(s isa, w gotypes.Component, cols GPVirtual) {
 	if b.packing {
 		Load(w.Field("k"), n)
 	} else {
+		CMPQ(tiles, U8(1))
+		JE(LabelRef(name + "last"))
 		fetch(c, crs, n, rows, vecs*s.lanes(4)*4)
+		Label(name + "last")
 		Load(w.Field("k"), n)
 	}
 	Label(name + "k")
