@@ -47,7 +47,7 @@ type panel struct {
 	k    int // > 0
 	rows int // of one tile, 1 to variant.rows, or rowsOne if a tile is half as wide
 	tile int // how many tiles, one below the other, > 0
-	cols int // of each tile, 1 to variant.cols
+	cols int // of each tile, 1 to variant.cols, or twice that if rows <= variant.rowsFour
 	load int // 1 to start from what c holds, 0 to start from +0
 	relu int // 1 to end with relu
 
@@ -154,6 +154,9 @@ func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, accumulate bool, e
 	if a.rs == 1 && a.cs > 1 && n < copyFrom*v.cols {
 		kStep = even(k, kBlock/2, 8) // a tile's columns of a take half a line more each
 	}
+	if m <= tall && b.cs == 1 && v.packs {
+		kStep = even(k, callSteps, 8) // nothing of b is read twice
+	}
 	s.keep = mStep < m
 	if s.keep {
 		nStep = even(n, nBlock, v.cols)
@@ -185,8 +188,11 @@ func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, accumulate bool, e
 // block computes a block of c, whose rows of a have been chosen.
 func (s *Scratch) block(v *variant, b matrix, p, i, j, cols int, c []float32, end epilogue) {
 	w := &s.panel
-	for q := 0; q < cols; q += v.cols {
+	for q := 0; q < cols; q += w.cols {
 		w.cols = min(v.cols, cols-q)
+		if s.height.tiles*s.height.low <= v.rowsFour && b.cs == 1 && cols-q >= 2*v.cols {
+			w.cols = 2 * v.cols
+		}
 		end.set(w, j+q)
 		to := s.packed
 		if s.keep {
@@ -318,7 +324,7 @@ func share(m, tall int) heights {
 func (s *Scratch) chooseA(v *variant, a matrix, i, p, rows, n int) {
 	k := s.panel.k
 	s.a, s.tiled = matrix{a.from(i, p), a.rs, a.cs}, false
-	if !v.packs || max(a.rs, a.cs) < farApart || n < copyFrom*v.cols || k < 32 {
+	if !v.packs || max(a.rs, a.cs) < farApart || n < copyFrom*v.cols || k < 32 || k > kBlock {
 		return
 	}
 	if a.cs == 1 {

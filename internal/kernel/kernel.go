@@ -49,6 +49,7 @@ type variant struct {
 
 	rows, cols int          // largest tile of a product held in registers
 	rowsOne    int          // height of the largest tile of half the width
+	rowsFour   int          // up to which height a tile may be twice as wide
 	packs      bool         // product knows panel.pack
 	product    func(*panel) // see panel
 	// transpose copies blocks of 8 by 8 elements, side by side in src, one below

@@ -139,7 +139,7 @@ func TestProductsOfEveryShapeMatchTheirTwin(t *testing.T) {
 	each(t, func(t *testing.T) {
 		src := source(1)
 		var s Scratch
-		shapes := [][3]int{{9, 40, 784}, {32, 10, 128}, {200, 10, 32}, {17, 33, 300}, {50, 70, 20}, {1, 1, 1000}}
+		shapes := [][3]int{{9, 40, 784}, {32, 10, 128}, {200, 10, 32}, {17, 33, 300}, {50, 70, 20}, {1, 1, 1000}, {4, 128, 784}, {1, 300, 600}, {8, 300, 600}, {5, 160, 513}, {81, 9, 70}, {330, 11, 9}, {700, 300, 270}, {130, 2100, 33}}
 		for range 150 {
 			shapes = append(shapes, [3]int{int(src.next() % 41), int(src.next() % 70), int(src.next() % 41)})
 		}

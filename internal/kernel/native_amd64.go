@@ -19,7 +19,7 @@ func native() []variant {
 
 var variantAVX512 = variant{
 	name: "avx512",
-	rows: 12, cols: 32, rowsOne: 14, packs: true,
+	rows: 12, cols: 32, rowsOne: 14, rowsFour: 4, packs: true,
 	transpose: transposeAVX2,
 	product:   productAVX512,
 	add:       addAVX512,
@@ -37,7 +37,7 @@ var variantAVX512 = variant{
 
 var variantAVX2 = variant{
 	name: "avx2",
-	rows: 6, cols: 16, rowsOne: 8, packs: true,
+	rows: 6, cols: 16, rowsOne: 8, rowsFour: 2, packs: true,
 	transpose: transposeAVX2,
 	product:   productAVX2,
 	add:       addAVX2,

@@ -15,12 +15,13 @@ type isa struct {
 	wide bool // 512 bits rather than 256
 	rows int  // of the largest tile of a product two registers wide
 
-	rowsOne int // of the largest tile one register wide
+	rowsOne  int // of the largest tile one register wide
+	rowsFour int // of the largest tile four registers wide
 }
 
 var (
-	avx2   = isa{name: "AVX2", rows: 6, rowsOne: 8}
-	avx512 = isa{name: "AVX512", wide: true, rows: 12, rowsOne: 14}
+	avx2   = isa{name: "AVX2", rows: 6, rowsOne: 8, rowsFour: 2}
+	avx512 = isa{name: "AVX512", wide: true, rows: 12, rowsOne: 14, rowsFour: 4}
 )
 
 // lanes returns how many elements of so many bytes a register holds.

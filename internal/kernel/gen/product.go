@@ -10,7 +10,7 @@ import (
 )
 
 // product writes the function that computes one panel. It chooses among bodies
-// for every height of a tile and one or two registers of width, once more for
+// for every height of a tile and one, two or four registers of width, once more for
 // tiles that pack b as they read it; a body loops over the tiles and, for each,
 // over k:
 //
@@ -29,6 +29,7 @@ func product(s isa) {
 	bodies := []body{
 		{kind: "one", vecs: 1, masked: true},
 		{kind: "both", vecs: 2, masked: true},
+		{kind: "four", vecs: 4},
 	}
 	if !s.wide {
 		bodies = append(bodies, body{kind: "full", vecs: 2})
@@ -47,6 +48,12 @@ func product(s isa) {
 		JG(LabelRef(prefix + "two"))
 		choose(prefix+"one", rows, s.rowsOne)
 		Label(prefix + "two")
+		if !packing {
+			CMPQ(cols, U32(uint32(4*lanes)))
+			JNE(LabelRef("notfour"))
+			choose("four", rows, s.rowsFour)
+			Label("notfour")
+		}
 		SUBQ(U32(uint32(lanes)), cols)
 		if !s.wide {
 			CMPQ(cols, U32(uint32(lanes)))
@@ -58,9 +65,9 @@ func product(s isa) {
 			choose(prefix+"full", rows, s.rows)
 		}
 		for _, b := range bodies {
-			most := s.rows
-			if b.vecs == 1 {
-				most = s.rowsOne
+			most := map[int]int{1: s.rowsOne, 2: s.rows, 4: s.rowsFour}[b.vecs]
+			if packing && b.vecs == 4 {
+				continue
 			}
 			b.kind, b.packing = prefix+b.kind, packing
 			for b.rows = 1; b.rows <= most; b.rows++ {
