@@ -8,6 +8,7 @@ type Scratch struct {
 	packed  []float32 // columns of b as wide as a tile, kBlock rows each
 	packedA []float32 // a block of a
 	turn    *turnBuffers
+	image   []float32 // of a convolution, with its border
 	panel   panel
 
 	// Of the block of a at hand: where it is, whether tile by tile in packedA, and
@@ -22,8 +23,8 @@ type Scratch struct {
 //
 //	for t in 0..tile, i in 0..rows, j in 0..cols:
 //		s := +0, or c[(t*rows+i)*crs+j] if load != 0
-//		for p in 0..k:
-//			s = fma(a[t*ats+i*ars+p*acs], b[p*brs+j], s)
+//		for q in 0..runs, p in 0..k:
+//			s = fma(a[t*ats+i*ars+q*(k*acs+jump)+p*acs], b[(q*k+p)*brs+j], s)
 //		if bias != nil:
 //			s = s + bias[j]
 //		if relu != 0:
@@ -45,6 +46,9 @@ type panel struct {
 	brs  int // between rows of b
 	crs  int // between rows of c
 	k    int // > 0
+	runs int // of k steps each, > 0
+	jump int // in a from the end of a run to the beginning of the next
+	left int // runs still to do; of the callee
 	rows int // of one tile, 1 to variant.rows, or rowsOne if a tile is half as wide
 	tile int // how many tiles, one below the other, > 0
 	cols int // of each tile, 1 to variant.cols, or twice that if rows <= variant.rowsFour
@@ -149,7 +153,7 @@ func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, accumulate bool, e
 	if 2*n <= v.cols {
 		tall = v.rowsOne
 	}
-	w.crs = n
+	w.crs, w.runs = n, 1
 	mStep, nStep, kStep := even(m, mBlock, tall), n, even(k, kBlock, 8)
 	if a.rs == 1 && a.cs > 1 && n < copyFrom*v.cols {
 		kStep = even(k, kBlock/2, 8) // a tile's columns of a take half a line more each
@@ -219,7 +223,7 @@ func (s *Scratch) turned(v *variant, m, n, k int, a, b matrix, c []float32) {
 		s.turn = new(turnBuffers)
 	}
 	w := &s.panel
-	w.crs, w.brs = v.cols, a.cs
+	w.crs, w.brs, w.runs = v.cols, a.cs, 1
 	s.tiled, s.height = false, share(n, v.rows)
 	for i := 0; i < m; i += v.cols {
 		w.cols = min(v.cols, m-i)
@@ -404,7 +408,7 @@ func (s *Scratch) column(v *variant, b matrix, p, j int, packed bool, buffer []f
 		if !packed || !s.keep {
 			v.pack(buffer, b.from(p, j), w.k, w.cols, b.cs)
 		}
-	case !v.packs || h.tiles <= 2 || w.k*b.rs <= nearEnough:
+	case !v.packs || h.tiles <= 2 || w.k*w.runs*b.rs <= nearEnough:
 		w.b, w.brs = b.from(p, j), b.rs
 	default:
 		if !packed {
@@ -434,7 +438,7 @@ func (s *Scratch) stack(c []float32, i, rows, tiles int) {
 	if s.tiled {
 		w.ars, w.acs, w.ats = 1, rows, rows*w.k
 	}
-	most := max(1, callSteps/w.k)
+	most := max(1, callSteps/(w.k*w.runs))
 	for tiles > 0 {
 		w.tile = min(tiles, most)
 		if s.tiled {

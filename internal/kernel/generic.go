@@ -28,6 +28,23 @@ var generic = variant{
 // productGeneric takes eight columns at once: eight independent chains hide the
 // latency of one.
 func productGeneric(w *panel) {
+	run := *w
+	run.runs, run.relu, run.bias = 1, 0, nil
+	for q := range w.runs {
+		run.a, run.b = w.a[q*(w.k*w.acs+w.jump):], w.b[q*w.k*w.brs:]
+		if q > 0 {
+			run.load = 1
+		}
+		if q == w.runs-1 {
+			run.relu, run.bias = w.relu, w.bias
+		}
+		run.product()
+	}
+	w.wide = run.wide
+}
+
+// product is productGeneric for one run.
+func (w *panel) product() {
 	if w.cols == 8 {
 		w.widen()
 	}

@@ -6,9 +6,9 @@
 // Requires: AVX, FMA3, MMX+
 TEXT ·productAVX2(SB), $0-8
 	MOVQ  w+0(FP), AX
-	MOVQ  120(AX), CX
-	MOVQ  136(AX), DX
-	MOVQ  184(AX), BX
+	MOVQ  144(AX), CX
+	MOVQ  160(AX), DX
+	MOVQ  208(AX), BX
 	TESTQ BX, BX
 	JNZ   packing
 	CMPQ  DX, $0x00000008
@@ -71,7 +71,7 @@ one1:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    128(AX), BX
+	MOVQ    152(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), SI
@@ -82,7 +82,7 @@ one1:
 	SHLQ    $0x02, R8
 
 one1tile:
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         one1zero
 	MOVQ       DX, R9
 	VMASKMOVPS (R9), Y0, Y1
@@ -102,6 +102,10 @@ one1go:
 	ADDQ       R8, R11
 
 one1last:
+	MOVQ 120(AX), R11
+	MOVQ R11, 136(AX)
+
+one1run:
 	MOVQ 112(AX), R11
 
 one1k:
@@ -112,14 +116,18 @@ one1k:
 	ADDQ         DI, R10
 	DECQ         R11
 	JNZ          one1k
-	MOVQ         160(AX), R9
+	MOVQ         128(AX), R11
+	LEAQ         (R9)(R11*4), R9
+	DECQ         136(AX)
+	JNZ          one1run
+	MOVQ         184(AX), R9
 	TESTQ        R9, R9
 	JZ           one1unbiased
 	VMASKMOVPS   (R9), Y0, Y2
 	VADDPS       Y2, Y1, Y1
 
 one1unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one1linear
 	VXORPS Y2, Y2, Y2
 	VMAXPS Y2, Y1, Y1
@@ -143,7 +151,7 @@ one2:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    128(AX), BX
+	MOVQ    152(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
@@ -154,7 +162,7 @@ one2:
 	SHLQ    $0x02, R9
 
 one2tile:
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         one2zero
 	MOVQ       DX, R10
 	VMASKMOVPS (R10), Y0, Y1
@@ -179,6 +187,10 @@ one2go:
 	ADDQ       R9, R12
 
 one2last:
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+one2run:
 	MOVQ 112(AX), R12
 
 one2k:
@@ -191,7 +203,11 @@ one2k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          one2k
-	MOVQ         160(AX), R10
+	MOVQ         128(AX), R12
+	LEAQ         (R10)(R12*4), R10
+	DECQ         136(AX)
+	JNZ          one2run
+	MOVQ         184(AX), R10
 	TESTQ        R10, R10
 	JZ           one2unbiased
 	VMASKMOVPS   (R10), Y0, Y3
@@ -199,7 +215,7 @@ one2k:
 	VADDPS       Y3, Y2, Y2
 
 one2unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one2linear
 	VXORPS Y3, Y3, Y3
 	VMAXPS Y3, Y1, Y1
@@ -228,7 +244,7 @@ one3:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    128(AX), BX
+	MOVQ    152(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
@@ -239,7 +255,7 @@ one3:
 	SHLQ    $0x02, R9
 
 one3tile:
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         one3zero
 	MOVQ       DX, R10
 	VMASKMOVPS (R10), Y0, Y1
@@ -269,6 +285,10 @@ one3go:
 	ADDQ       R9, R12
 
 one3last:
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+one3run:
 	MOVQ 112(AX), R12
 
 one3k:
@@ -283,7 +303,11 @@ one3k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          one3k
-	MOVQ         160(AX), R10
+	MOVQ         128(AX), R12
+	LEAQ         (R10)(R12*4), R10
+	DECQ         136(AX)
+	JNZ          one3run
+	MOVQ         184(AX), R10
 	TESTQ        R10, R10
 	JZ           one3unbiased
 	VMASKMOVPS   (R10), Y0, Y4
@@ -292,7 +316,7 @@ one3k:
 	VADDPS       Y4, Y3, Y3
 
 one3unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one3linear
 	VXORPS Y4, Y4, Y4
 	VMAXPS Y4, Y1, Y1
@@ -326,7 +350,7 @@ one4:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    128(AX), BX
+	MOVQ    152(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
@@ -338,7 +362,7 @@ one4:
 	LEAQ    (SI)(SI*2), R10
 
 one4tile:
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         one4zero
 	MOVQ       DX, R11
 	VMASKMOVPS (R11), Y0, Y1
@@ -373,6 +397,10 @@ one4go:
 	ADDQ       R9, R13
 
 one4last:
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+one4run:
 	MOVQ 112(AX), R13
 
 one4k:
@@ -389,7 +417,11 @@ one4k:
 	ADDQ         R8, R12
 	DECQ         R13
 	JNZ          one4k
-	MOVQ         160(AX), R11
+	MOVQ         128(AX), R13
+	LEAQ         (R11)(R13*4), R11
+	DECQ         136(AX)
+	JNZ          one4run
+	MOVQ         184(AX), R11
 	TESTQ        R11, R11
 	JZ           one4unbiased
 	VMASKMOVPS   (R11), Y0, Y5
@@ -399,7 +431,7 @@ one4k:
 	VADDPS       Y5, Y4, Y4
 
 one4unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one4linear
 	VXORPS Y5, Y5, Y5
 	VMAXPS Y5, Y1, Y1
@@ -438,7 +470,7 @@ one5:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    128(AX), BX
+	MOVQ    152(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
@@ -450,7 +482,7 @@ one5:
 	LEAQ    (SI)(SI*2), R10
 
 one5tile:
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         one5zero
 	MOVQ       DX, R11
 	VMASKMOVPS (R11), Y0, Y1
@@ -490,6 +522,10 @@ one5go:
 	ADDQ       R9, R13
 
 one5last:
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+one5run:
 	MOVQ 112(AX), R13
 
 one5k:
@@ -508,7 +544,11 @@ one5k:
 	ADDQ         R8, R12
 	DECQ         R13
 	JNZ          one5k
-	MOVQ         160(AX), R11
+	MOVQ         128(AX), R13
+	LEAQ         (R11)(R13*4), R11
+	DECQ         136(AX)
+	JNZ          one5run
+	MOVQ         184(AX), R11
 	TESTQ        R11, R11
 	JZ           one5unbiased
 	VMASKMOVPS   (R11), Y0, Y6
@@ -519,7 +559,7 @@ one5k:
 	VADDPS       Y6, Y5, Y5
 
 one5unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one5linear
 	VXORPS Y6, Y6, Y6
 	VMAXPS Y6, Y1, Y1
@@ -563,7 +603,7 @@ one6:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    128(AX), BX
+	MOVQ    152(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
@@ -576,7 +616,7 @@ one6:
 	LEAQ    (SI)(SI*4), R11
 
 one6tile:
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         one6zero
 	MOVQ       DX, R12
 	VMASKMOVPS (R12), Y0, Y1
@@ -621,6 +661,10 @@ one6go:
 	ADDQ       R9, R14
 
 one6last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+one6run:
 	MOVQ 112(AX), R14
 
 one6k:
@@ -641,7 +685,11 @@ one6k:
 	ADDQ         R8, R13
 	DECQ         R14
 	JNZ          one6k
-	MOVQ         160(AX), R12
+	MOVQ         128(AX), R14
+	LEAQ         (R12)(R14*4), R12
+	DECQ         136(AX)
+	JNZ          one6run
+	MOVQ         184(AX), R12
 	TESTQ        R12, R12
 	JZ           one6unbiased
 	VMASKMOVPS   (R12), Y0, Y7
@@ -653,7 +701,7 @@ one6k:
 	VADDPS       Y7, Y6, Y6
 
 one6unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one6linear
 	VXORPS Y7, Y7, Y7
 	VMAXPS Y7, Y1, Y1
@@ -702,7 +750,7 @@ one7:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    128(AX), BX
+	MOVQ    152(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
@@ -715,7 +763,7 @@ one7:
 	LEAQ    (SI)(SI*4), R11
 
 one7tile:
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         one7zero
 	MOVQ       DX, R12
 	VMASKMOVPS (R12), Y0, Y1
@@ -765,6 +813,10 @@ one7go:
 	ADDQ       R9, R14
 
 one7last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+one7run:
 	MOVQ 112(AX), R14
 
 one7k:
@@ -787,7 +839,11 @@ one7k:
 	ADDQ         R8, R13
 	DECQ         R14
 	JNZ          one7k
-	MOVQ         160(AX), R12
+	MOVQ         128(AX), R14
+	LEAQ         (R12)(R14*4), R12
+	DECQ         136(AX)
+	JNZ          one7run
+	MOVQ         184(AX), R12
 	TESTQ        R12, R12
 	JZ           one7unbiased
 	VMASKMOVPS   (R12), Y0, Y8
@@ -800,7 +856,7 @@ one7k:
 	VADDPS       Y8, Y7, Y7
 
 one7unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one7linear
 	VXORPS Y8, Y8, Y8
 	VMAXPS Y8, Y1, Y1
@@ -854,7 +910,7 @@ one8:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    128(AX), BX
+	MOVQ    152(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
@@ -867,7 +923,7 @@ one8:
 	LEAQ    (SI)(SI*4), R11
 
 one8tile:
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         one8zero
 	MOVQ       DX, R12
 	VMASKMOVPS (R12), Y0, Y1
@@ -924,6 +980,10 @@ one8go:
 	ADDQ       R9, R14
 
 one8last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+one8run:
 	MOVQ 112(AX), R14
 
 one8k:
@@ -949,7 +1009,12 @@ one8k:
 	ADDQ         R8, R13
 	DECQ         R14
 	JNZ          one8k
-	MOVQ         160(AX), R12
+	MOVQ         128(AX), R14
+	LEAQ         (R12)(R14*4), R12
+	LEAQ         (R15)(R14*4), R15
+	DECQ         136(AX)
+	JNZ          one8run
+	MOVQ         184(AX), R12
 	TESTQ        R12, R12
 	JZ           one8unbiased
 	VMASKMOVPS   (R12), Y0, Y9
@@ -963,7 +1028,7 @@ one8k:
 	VADDPS       Y9, Y8, Y8
 
 one8unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one8linear
 	VXORPS Y9, Y9, Y9
 	VMAXPS Y9, Y1, Y1
@@ -1022,7 +1087,7 @@ both1:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    128(AX), BX
+	MOVQ    152(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), SI
@@ -1033,7 +1098,7 @@ both1:
 	SHLQ    $0x02, R8
 
 both1tile:
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         both1zero
 	MOVQ       DX, R9
 	VMOVUPS    (R9), Y1
@@ -1055,6 +1120,10 @@ both1go:
 	ADDQ       R8, R11
 
 both1last:
+	MOVQ 120(AX), R11
+	MOVQ R11, 136(AX)
+
+both1run:
 	MOVQ 112(AX), R11
 
 both1k:
@@ -1067,7 +1136,11 @@ both1k:
 	ADDQ         DI, R10
 	DECQ         R11
 	JNZ          both1k
-	MOVQ         160(AX), R9
+	MOVQ         128(AX), R11
+	LEAQ         (R9)(R11*4), R9
+	DECQ         136(AX)
+	JNZ          both1run
+	MOVQ         184(AX), R9
 	TESTQ        R9, R9
 	JZ           both1unbiased
 	VMOVUPS      (R9), Y3
@@ -1076,7 +1149,7 @@ both1k:
 	VADDPS       Y3, Y2, Y2
 
 both1unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both1linear
 	VXORPS Y3, Y3, Y3
 	VMAXPS Y3, Y1, Y1
@@ -1104,7 +1177,7 @@ both2:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    128(AX), BX
+	MOVQ    152(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
@@ -1115,7 +1188,7 @@ both2:
 	SHLQ    $0x02, R9
 
 both2tile:
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         both2zero
 	MOVQ       DX, R10
 	VMOVUPS    (R10), Y1
@@ -1144,6 +1217,10 @@ both2go:
 	ADDQ       R9, R12
 
 both2last:
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+both2run:
 	MOVQ 112(AX), R12
 
 both2k:
@@ -1159,7 +1236,11 @@ both2k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          both2k
-	MOVQ         160(AX), R10
+	MOVQ         128(AX), R12
+	LEAQ         (R10)(R12*4), R10
+	DECQ         136(AX)
+	JNZ          both2run
+	MOVQ         184(AX), R10
 	TESTQ        R10, R10
 	JZ           both2unbiased
 	VMOVUPS      (R10), Y5
@@ -1170,7 +1251,7 @@ both2k:
 	VADDPS       Y5, Y4, Y4
 
 both2unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both2linear
 	VXORPS Y5, Y5, Y5
 	VMAXPS Y5, Y1, Y1
@@ -1207,7 +1288,7 @@ both3:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    128(AX), BX
+	MOVQ    152(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
@@ -1218,7 +1299,7 @@ both3:
 	SHLQ    $0x02, R9
 
 both3tile:
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         both3zero
 	MOVQ       DX, R10
 	VMOVUPS    (R10), Y1
@@ -1254,6 +1335,10 @@ both3go:
 	ADDQ       R9, R12
 
 both3last:
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+both3run:
 	MOVQ 112(AX), R12
 
 both3k:
@@ -1272,7 +1357,11 @@ both3k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          both3k
-	MOVQ         160(AX), R10
+	MOVQ         128(AX), R12
+	LEAQ         (R10)(R12*4), R10
+	DECQ         136(AX)
+	JNZ          both3run
+	MOVQ         184(AX), R10
 	TESTQ        R10, R10
 	JZ           both3unbiased
 	VMOVUPS      (R10), Y7
@@ -1285,7 +1374,7 @@ both3k:
 	VADDPS       Y7, Y6, Y6
 
 both3unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both3linear
 	VXORPS Y7, Y7, Y7
 	VMAXPS Y7, Y1, Y1
@@ -1331,7 +1420,7 @@ both4:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    128(AX), BX
+	MOVQ    152(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
@@ -1343,7 +1432,7 @@ both4:
 	LEAQ    (SI)(SI*2), R10
 
 both4tile:
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         both4zero
 	MOVQ       DX, R11
 	VMOVUPS    (R11), Y1
@@ -1386,6 +1475,10 @@ both4go:
 	ADDQ       R9, R13
 
 both4last:
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+both4run:
 	MOVQ 112(AX), R13
 
 both4k:
@@ -1407,7 +1500,11 @@ both4k:
 	ADDQ         R8, R12
 	DECQ         R13
 	JNZ          both4k
-	MOVQ         160(AX), R11
+	MOVQ         128(AX), R13
+	LEAQ         (R11)(R13*4), R11
+	DECQ         136(AX)
+	JNZ          both4run
+	MOVQ         184(AX), R11
 	TESTQ        R11, R11
 	JZ           both4unbiased
 	VMOVUPS      (R11), Y9
@@ -1422,7 +1519,7 @@ both4k:
 	VADDPS       Y9, Y8, Y8
 
 both4unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both4linear
 	VXORPS Y9, Y9, Y9
 	VMAXPS Y9, Y1, Y1
@@ -1477,7 +1574,7 @@ both5:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    128(AX), BX
+	MOVQ    152(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
@@ -1489,7 +1586,7 @@ both5:
 	LEAQ    (SI)(SI*2), R10
 
 both5tile:
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         both5zero
 	MOVQ       DX, R11
 	VMOVUPS    (R11), Y1
@@ -1539,6 +1636,10 @@ both5go:
 	ADDQ       R9, R13
 
 both5last:
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+both5run:
 	MOVQ 112(AX), R13
 
 both5k:
@@ -1563,7 +1664,11 @@ both5k:
 	ADDQ         R8, R12
 	DECQ         R13
 	JNZ          both5k
-	MOVQ         160(AX), R11
+	MOVQ         128(AX), R13
+	LEAQ         (R11)(R13*4), R11
+	DECQ         136(AX)
+	JNZ          both5run
+	MOVQ         184(AX), R11
 	TESTQ        R11, R11
 	JZ           both5unbiased
 	VMOVUPS      (R11), Y11
@@ -1580,7 +1685,7 @@ both5k:
 	VADDPS       Y11, Y10, Y10
 
 both5unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both5linear
 	VXORPS Y11, Y11, Y11
 	VMAXPS Y11, Y1, Y1
@@ -1644,7 +1749,7 @@ both6:
 	VMOVDQU 32(CX)(DX*4), Y0
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
-	MOVQ    128(AX), BX
+	MOVQ    152(AX), BX
 	MOVQ    72(AX), SI
 	SHLQ    $0x02, SI
 	MOVQ    80(AX), DI
@@ -1657,7 +1762,7 @@ both6:
 	LEAQ    (SI)(SI*4), R11
 
 both6tile:
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         both6zero
 	MOVQ       DX, R12
 	VMOVUPS    (R12), Y1
@@ -1714,6 +1819,10 @@ both6go:
 	ADDQ       R9, R14
 
 both6last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+both6run:
 	MOVQ 112(AX), R14
 
 both6k:
@@ -1741,7 +1850,11 @@ both6k:
 	ADDQ         R8, R13
 	DECQ         R14
 	JNZ          both6k
-	MOVQ         160(AX), R12
+	MOVQ         128(AX), R14
+	LEAQ         (R12)(R14*4), R12
+	DECQ         136(AX)
+	JNZ          both6run
+	MOVQ         184(AX), R12
 	TESTQ        R12, R12
 	JZ           both6unbiased
 	VMOVUPS      (R12), Y13
@@ -1760,7 +1873,7 @@ both6k:
 	VADDPS       Y13, Y12, Y12
 
 both6unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both6linear
 	VXORPS Y13, Y13, Y13
 	VMAXPS Y13, Y1, Y1
@@ -1830,7 +1943,7 @@ both6linear:
 four1:
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 128(AX), BX
+	MOVQ 152(AX), BX
 	MOVQ 72(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 80(AX), SI
@@ -1841,7 +1954,7 @@ four1:
 	SHLQ $0x02, R8
 
 four1tile:
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      four1zero
 	MOVQ    DX, R9
 	VMOVUPS (R9), Y0
@@ -1868,6 +1981,10 @@ four1go:
 	ADDQ       R8, R11
 
 four1last:
+	MOVQ 120(AX), R11
+	MOVQ R11, 136(AX)
+
+four1run:
 	MOVQ 112(AX), R11
 
 four1k:
@@ -1884,7 +2001,11 @@ four1k:
 	ADDQ         DI, R10
 	DECQ         R11
 	JNZ          four1k
-	MOVQ         160(AX), R9
+	MOVQ         128(AX), R11
+	LEAQ         (R9)(R11*4), R9
+	DECQ         136(AX)
+	JNZ          four1run
+	MOVQ         184(AX), R9
 	TESTQ        R9, R9
 	JZ           four1unbiased
 	VMOVUPS      (R9), Y4
@@ -1897,7 +2018,7 @@ four1k:
 	VADDPS       Y4, Y3, Y3
 
 four1unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     four1linear
 	VXORPS Y4, Y4, Y4
 	VMAXPS Y4, Y0, Y0
@@ -1930,7 +2051,7 @@ four1linear:
 four2:
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 128(AX), BX
+	MOVQ 152(AX), BX
 	MOVQ 72(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 80(AX), DI
@@ -1941,7 +2062,7 @@ four2:
 	SHLQ $0x02, R9
 
 four2tile:
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      four2zero
 	MOVQ    DX, R10
 	VMOVUPS (R10), Y0
@@ -1980,6 +2101,10 @@ four2go:
 	ADDQ       R9, R12
 
 four2last:
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+four2run:
 	MOVQ 112(AX), R12
 
 four2k:
@@ -2001,7 +2126,11 @@ four2k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          four2k
-	MOVQ         160(AX), R10
+	MOVQ         128(AX), R12
+	LEAQ         (R10)(R12*4), R10
+	DECQ         136(AX)
+	JNZ          four2run
+	MOVQ         184(AX), R10
 	TESTQ        R10, R10
 	JZ           four2unbiased
 	VMOVUPS      (R10), Y8
@@ -2018,7 +2147,7 @@ four2k:
 	VADDPS       Y8, Y7, Y7
 
 four2unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     four2linear
 	VXORPS Y8, Y8, Y8
 	VMAXPS Y8, Y0, Y0
@@ -2068,7 +2197,7 @@ four2linear:
 full1:
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 128(AX), BX
+	MOVQ 152(AX), BX
 	MOVQ 72(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 80(AX), SI
@@ -2079,7 +2208,7 @@ full1:
 	SHLQ $0x02, R8
 
 full1tile:
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      full1zero
 	MOVQ    DX, R9
 	VMOVUPS (R9), Y0
@@ -2101,6 +2230,10 @@ full1go:
 	ADDQ       R8, R11
 
 full1last:
+	MOVQ 120(AX), R11
+	MOVQ R11, 136(AX)
+
+full1run:
 	MOVQ 112(AX), R11
 
 full1k:
@@ -2113,7 +2246,11 @@ full1k:
 	ADDQ         DI, R10
 	DECQ         R11
 	JNZ          full1k
-	MOVQ         160(AX), R9
+	MOVQ         128(AX), R11
+	LEAQ         (R9)(R11*4), R9
+	DECQ         136(AX)
+	JNZ          full1run
+	MOVQ         184(AX), R9
 	TESTQ        R9, R9
 	JZ           full1unbiased
 	VMOVUPS      (R9), Y2
@@ -2122,7 +2259,7 @@ full1k:
 	VADDPS       Y2, Y1, Y1
 
 full1unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     full1linear
 	VXORPS Y2, Y2, Y2
 	VMAXPS Y2, Y0, Y0
@@ -2147,7 +2284,7 @@ full1linear:
 full2:
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 128(AX), BX
+	MOVQ 152(AX), BX
 	MOVQ 72(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 80(AX), DI
@@ -2158,7 +2295,7 @@ full2:
 	SHLQ $0x02, R9
 
 full2tile:
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      full2zero
 	MOVQ    DX, R10
 	VMOVUPS (R10), Y0
@@ -2187,6 +2324,10 @@ full2go:
 	ADDQ       R9, R12
 
 full2last:
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+full2run:
 	MOVQ 112(AX), R12
 
 full2k:
@@ -2202,7 +2343,11 @@ full2k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          full2k
-	MOVQ         160(AX), R10
+	MOVQ         128(AX), R12
+	LEAQ         (R10)(R12*4), R10
+	DECQ         136(AX)
+	JNZ          full2run
+	MOVQ         184(AX), R10
 	TESTQ        R10, R10
 	JZ           full2unbiased
 	VMOVUPS      (R10), Y4
@@ -2213,7 +2358,7 @@ full2k:
 	VADDPS       Y4, Y3, Y3
 
 full2unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     full2linear
 	VXORPS Y4, Y4, Y4
 	VMAXPS Y4, Y0, Y0
@@ -2247,7 +2392,7 @@ full2linear:
 full3:
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 128(AX), BX
+	MOVQ 152(AX), BX
 	MOVQ 72(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 80(AX), DI
@@ -2258,7 +2403,7 @@ full3:
 	SHLQ $0x02, R9
 
 full3tile:
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      full3zero
 	MOVQ    DX, R10
 	VMOVUPS (R10), Y0
@@ -2294,6 +2439,10 @@ full3go:
 	ADDQ       R9, R12
 
 full3last:
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+full3run:
 	MOVQ 112(AX), R12
 
 full3k:
@@ -2312,7 +2461,11 @@ full3k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          full3k
-	MOVQ         160(AX), R10
+	MOVQ         128(AX), R12
+	LEAQ         (R10)(R12*4), R10
+	DECQ         136(AX)
+	JNZ          full3run
+	MOVQ         184(AX), R10
 	TESTQ        R10, R10
 	JZ           full3unbiased
 	VMOVUPS      (R10), Y6
@@ -2325,7 +2478,7 @@ full3k:
 	VADDPS       Y6, Y5, Y5
 
 full3unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     full3linear
 	VXORPS Y6, Y6, Y6
 	VMAXPS Y6, Y0, Y0
@@ -2368,7 +2521,7 @@ full3linear:
 full4:
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 128(AX), BX
+	MOVQ 152(AX), BX
 	MOVQ 72(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 80(AX), DI
@@ -2380,7 +2533,7 @@ full4:
 	LEAQ (SI)(SI*2), R10
 
 full4tile:
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      full4zero
 	MOVQ    DX, R11
 	VMOVUPS (R11), Y0
@@ -2423,6 +2576,10 @@ full4go:
 	ADDQ       R9, R13
 
 full4last:
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+full4run:
 	MOVQ 112(AX), R13
 
 full4k:
@@ -2444,7 +2601,11 @@ full4k:
 	ADDQ         R8, R12
 	DECQ         R13
 	JNZ          full4k
-	MOVQ         160(AX), R11
+	MOVQ         128(AX), R13
+	LEAQ         (R11)(R13*4), R11
+	DECQ         136(AX)
+	JNZ          full4run
+	MOVQ         184(AX), R11
 	TESTQ        R11, R11
 	JZ           full4unbiased
 	VMOVUPS      (R11), Y8
@@ -2459,7 +2620,7 @@ full4k:
 	VADDPS       Y8, Y7, Y7
 
 full4unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     full4linear
 	VXORPS Y8, Y8, Y8
 	VMAXPS Y8, Y0, Y0
@@ -2511,7 +2672,7 @@ full4linear:
 full5:
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 128(AX), BX
+	MOVQ 152(AX), BX
 	MOVQ 72(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 80(AX), DI
@@ -2523,7 +2684,7 @@ full5:
 	LEAQ (SI)(SI*2), R10
 
 full5tile:
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      full5zero
 	MOVQ    DX, R11
 	VMOVUPS (R11), Y0
@@ -2573,6 +2734,10 @@ full5go:
 	ADDQ       R9, R13
 
 full5last:
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+full5run:
 	MOVQ 112(AX), R13
 
 full5k:
@@ -2597,7 +2762,11 @@ full5k:
 	ADDQ         R8, R12
 	DECQ         R13
 	JNZ          full5k
-	MOVQ         160(AX), R11
+	MOVQ         128(AX), R13
+	LEAQ         (R11)(R13*4), R11
+	DECQ         136(AX)
+	JNZ          full5run
+	MOVQ         184(AX), R11
 	TESTQ        R11, R11
 	JZ           full5unbiased
 	VMOVUPS      (R11), Y10
@@ -2614,7 +2783,7 @@ full5k:
 	VADDPS       Y10, Y9, Y9
 
 full5unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     full5linear
 	VXORPS Y10, Y10, Y10
 	VMAXPS Y10, Y0, Y0
@@ -2675,7 +2844,7 @@ full5linear:
 full6:
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 128(AX), BX
+	MOVQ 152(AX), BX
 	MOVQ 72(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 80(AX), DI
@@ -2688,7 +2857,7 @@ full6:
 	LEAQ (SI)(SI*4), R11
 
 full6tile:
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      full6zero
 	MOVQ    DX, R12
 	VMOVUPS (R12), Y0
@@ -2745,6 +2914,10 @@ full6go:
 	ADDQ       R9, R14
 
 full6last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+full6run:
 	MOVQ 112(AX), R14
 
 full6k:
@@ -2772,7 +2945,11 @@ full6k:
 	ADDQ         R8, R13
 	DECQ         R14
 	JNZ          full6k
-	MOVQ         160(AX), R12
+	MOVQ         128(AX), R14
+	LEAQ         (R12)(R14*4), R12
+	DECQ         136(AX)
+	JNZ          full6run
+	MOVQ         184(AX), R12
 	TESTQ        R12, R12
 	JZ           full6unbiased
 	VMOVUPS      (R12), Y12
@@ -2791,7 +2968,7 @@ full6k:
 	VADDPS       Y12, Y11, Y11
 
 full6unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     full6linear
 	VXORPS Y12, Y12, Y12
 	VMAXPS Y12, Y0, Y0
@@ -2920,7 +3097,7 @@ packone1:
 	SHLQ       $0x02, SI
 	MOVQ       104(AX), DI
 	SHLQ       $0x02, DI
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         packone1zero
 	MOVQ       DX, R8
 	VMASKMOVPS (R8), Y0, Y1
@@ -2931,8 +3108,12 @@ packone1zero:
 
 packone1go:
 	LEAQ (SI)(SI*1), R9
-	MOVQ 184(AX), R8
+	MOVQ 208(AX), R8
 	MOVQ 24(AX), R10
+	MOVQ 120(AX), R11
+	MOVQ R11, 136(AX)
+
+packone1run:
 	MOVQ 112(AX), R11
 
 packone1k:
@@ -2946,14 +3127,18 @@ packone1k:
 	ADDQ         $0x00000040, R8
 	DECQ         R11
 	JNZ          packone1k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R11
+	LEAQ         (CX)(R11*4), CX
+	DECQ         136(AX)
+	JNZ          packone1run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packone1unbiased
 	VMASKMOVPS   (CX), Y0, Y2
 	VADDPS       Y2, Y1, Y1
 
 packone1unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone1linear
 	VXORPS Y2, Y2, Y2
 	VMAXPS Y2, Y1, Y1
@@ -2981,7 +3166,7 @@ packone2:
 	SHLQ       $0x02, DI
 	MOVQ       104(AX), R8
 	SHLQ       $0x02, R8
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         packone2zero
 	MOVQ       DX, R9
 	VMASKMOVPS (R9), Y0, Y1
@@ -2995,8 +3180,12 @@ packone2zero:
 
 packone2go:
 	LEAQ (DI)(DI*1), R10
-	MOVQ 184(AX), R9
+	MOVQ 208(AX), R9
 	MOVQ 24(AX), R11
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+packone2run:
 	MOVQ 112(AX), R12
 
 packone2k:
@@ -3012,7 +3201,11 @@ packone2k:
 	ADDQ         $0x00000040, R9
 	DECQ         R12
 	JNZ          packone2k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         136(AX)
+	JNZ          packone2run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packone2unbiased
 	VMASKMOVPS   (CX), Y0, Y3
@@ -3020,7 +3213,7 @@ packone2k:
 	VADDPS       Y3, Y2, Y2
 
 packone2unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone2linear
 	VXORPS Y3, Y3, Y3
 	VMAXPS Y3, Y1, Y1
@@ -3053,7 +3246,7 @@ packone3:
 	SHLQ       $0x02, DI
 	MOVQ       104(AX), R8
 	SHLQ       $0x02, R8
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         packone3zero
 	MOVQ       DX, R9
 	VMASKMOVPS (R9), Y0, Y1
@@ -3070,8 +3263,12 @@ packone3zero:
 
 packone3go:
 	LEAQ (DI)(DI*1), R10
-	MOVQ 184(AX), R9
+	MOVQ 208(AX), R9
 	MOVQ 24(AX), R11
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+packone3run:
 	MOVQ 112(AX), R12
 
 packone3k:
@@ -3089,7 +3286,11 @@ packone3k:
 	ADDQ         $0x00000040, R9
 	DECQ         R12
 	JNZ          packone3k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         136(AX)
+	JNZ          packone3run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packone3unbiased
 	VMASKMOVPS   (CX), Y0, Y4
@@ -3098,7 +3299,7 @@ packone3k:
 	VADDPS       Y4, Y3, Y3
 
 packone3unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone3linear
 	VXORPS Y4, Y4, Y4
 	VMAXPS Y4, Y1, Y1
@@ -3137,7 +3338,7 @@ packone4:
 	MOVQ       104(AX), R8
 	SHLQ       $0x02, R8
 	LEAQ       (BX)(BX*2), R9
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         packone4zero
 	MOVQ       DX, R10
 	VMASKMOVPS (R10), Y0, Y1
@@ -3157,8 +3358,12 @@ packone4zero:
 
 packone4go:
 	LEAQ (DI)(DI*1), R11
-	MOVQ 184(AX), R10
+	MOVQ 208(AX), R10
 	MOVQ 24(AX), R12
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+packone4run:
 	MOVQ 112(AX), R13
 
 packone4k:
@@ -3178,7 +3383,11 @@ packone4k:
 	ADDQ         $0x00000040, R10
 	DECQ         R13
 	JNZ          packone4k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R13
+	LEAQ         (CX)(R13*4), CX
+	DECQ         136(AX)
+	JNZ          packone4run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packone4unbiased
 	VMASKMOVPS   (CX), Y0, Y5
@@ -3188,7 +3397,7 @@ packone4k:
 	VADDPS       Y5, Y4, Y4
 
 packone4unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone4linear
 	VXORPS Y5, Y5, Y5
 	VMAXPS Y5, Y1, Y1
@@ -3232,7 +3441,7 @@ packone5:
 	MOVQ       104(AX), R8
 	SHLQ       $0x02, R8
 	LEAQ       (BX)(BX*2), R9
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         packone5zero
 	MOVQ       DX, R10
 	VMASKMOVPS (R10), Y0, Y1
@@ -3255,8 +3464,12 @@ packone5zero:
 
 packone5go:
 	LEAQ (DI)(DI*1), R11
-	MOVQ 184(AX), R10
+	MOVQ 208(AX), R10
 	MOVQ 24(AX), R12
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+packone5run:
 	MOVQ 112(AX), R13
 
 packone5k:
@@ -3278,7 +3491,11 @@ packone5k:
 	ADDQ         $0x00000040, R10
 	DECQ         R13
 	JNZ          packone5k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R13
+	LEAQ         (CX)(R13*4), CX
+	DECQ         136(AX)
+	JNZ          packone5run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packone5unbiased
 	VMASKMOVPS   (CX), Y0, Y6
@@ -3289,7 +3506,7 @@ packone5k:
 	VADDPS       Y6, Y5, Y5
 
 packone5unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone5linear
 	VXORPS Y6, Y6, Y6
 	VMAXPS Y6, Y1, Y1
@@ -3339,7 +3556,7 @@ packone6:
 	SHLQ       $0x02, R8
 	LEAQ       (BX)(BX*2), R9
 	LEAQ       (BX)(BX*4), R10
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         packone6zero
 	MOVQ       DX, R11
 	VMASKMOVPS (R11), Y0, Y1
@@ -3365,8 +3582,12 @@ packone6zero:
 
 packone6go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packone6run:
 	MOVQ 112(AX), R14
 
 packone6k:
@@ -3390,7 +3611,11 @@ packone6k:
 	ADDQ         $0x00000040, R11
 	DECQ         R14
 	JNZ          packone6k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R14
+	LEAQ         (CX)(R14*4), CX
+	DECQ         136(AX)
+	JNZ          packone6run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packone6unbiased
 	VMASKMOVPS   (CX), Y0, Y7
@@ -3402,7 +3627,7 @@ packone6k:
 	VADDPS       Y7, Y6, Y6
 
 packone6unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone6linear
 	VXORPS Y7, Y7, Y7
 	VMAXPS Y7, Y1, Y1
@@ -3457,7 +3682,7 @@ packone7:
 	SHLQ       $0x02, R8
 	LEAQ       (BX)(BX*2), R9
 	LEAQ       (BX)(BX*4), R10
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         packone7zero
 	MOVQ       DX, R11
 	VMASKMOVPS (R11), Y0, Y1
@@ -3486,8 +3711,12 @@ packone7zero:
 
 packone7go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packone7run:
 	MOVQ 112(AX), R14
 
 packone7k:
@@ -3513,7 +3742,11 @@ packone7k:
 	ADDQ         $0x00000040, R11
 	DECQ         R14
 	JNZ          packone7k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R14
+	LEAQ         (CX)(R14*4), CX
+	DECQ         136(AX)
+	JNZ          packone7run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packone7unbiased
 	VMASKMOVPS   (CX), Y0, Y8
@@ -3526,7 +3759,7 @@ packone7k:
 	VADDPS       Y8, Y7, Y7
 
 packone7unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone7linear
 	VXORPS Y8, Y8, Y8
 	VMAXPS Y8, Y1, Y1
@@ -3586,7 +3819,7 @@ packone8:
 	SHLQ       $0x02, R8
 	LEAQ       (BX)(BX*2), R9
 	LEAQ       (BX)(BX*4), R10
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         packone8zero
 	MOVQ       DX, R11
 	VMASKMOVPS (R11), Y0, Y1
@@ -3618,10 +3851,14 @@ packone8zero:
 
 packone8go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	LEAQ (CX)(R9*2), R15
 	ADDQ BX, R15
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packone8run:
 	MOVQ 112(AX), R14
 
 packone8k:
@@ -3650,7 +3887,12 @@ packone8k:
 	ADDQ         $0x00000040, R11
 	DECQ         R14
 	JNZ          packone8k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R14
+	LEAQ         (CX)(R14*4), CX
+	LEAQ         (R15)(R14*4), R15
+	DECQ         136(AX)
+	JNZ          packone8run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packone8unbiased
 	VMASKMOVPS   (CX), Y0, Y9
@@ -3664,7 +3906,7 @@ packone8k:
 	VADDPS       Y9, Y8, Y8
 
 packone8unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone8linear
 	VXORPS Y9, Y9, Y9
 	VMAXPS Y9, Y1, Y1
@@ -3727,7 +3969,7 @@ packboth1:
 	SHLQ       $0x02, SI
 	MOVQ       104(AX), DI
 	SHLQ       $0x02, DI
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         packboth1zero
 	MOVQ       DX, R8
 	VMOVUPS    (R8), Y1
@@ -3740,8 +3982,12 @@ packboth1zero:
 
 packboth1go:
 	LEAQ (SI)(SI*1), R9
-	MOVQ 184(AX), R8
+	MOVQ 208(AX), R8
 	MOVQ 24(AX), R10
+	MOVQ 120(AX), R11
+	MOVQ R11, 136(AX)
+
+packboth1run:
 	MOVQ 112(AX), R11
 
 packboth1k:
@@ -3759,7 +4005,11 @@ packboth1k:
 	ADDQ         $0x00000040, R8
 	DECQ         R11
 	JNZ          packboth1k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R11
+	LEAQ         (CX)(R11*4), CX
+	DECQ         136(AX)
+	JNZ          packboth1run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth1unbiased
 	VMOVUPS      (CX), Y3
@@ -3768,7 +4018,7 @@ packboth1k:
 	VADDPS       Y3, Y2, Y2
 
 packboth1unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth1linear
 	VXORPS Y3, Y3, Y3
 	VMAXPS Y3, Y1, Y1
@@ -3800,7 +4050,7 @@ packboth2:
 	SHLQ       $0x02, DI
 	MOVQ       104(AX), R8
 	SHLQ       $0x02, R8
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         packboth2zero
 	MOVQ       DX, R9
 	VMOVUPS    (R9), Y1
@@ -3818,8 +4068,12 @@ packboth2zero:
 
 packboth2go:
 	LEAQ (DI)(DI*1), R10
-	MOVQ 184(AX), R9
+	MOVQ 208(AX), R9
 	MOVQ 24(AX), R11
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+packboth2run:
 	MOVQ 112(AX), R12
 
 packboth2k:
@@ -3840,7 +4094,11 @@ packboth2k:
 	ADDQ         $0x00000040, R9
 	DECQ         R12
 	JNZ          packboth2k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         136(AX)
+	JNZ          packboth2run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth2unbiased
 	VMOVUPS      (CX), Y5
@@ -3851,7 +4109,7 @@ packboth2k:
 	VADDPS       Y5, Y4, Y4
 
 packboth2unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth2linear
 	VXORPS Y5, Y5, Y5
 	VMAXPS Y5, Y1, Y1
@@ -3892,7 +4150,7 @@ packboth3:
 	SHLQ       $0x02, DI
 	MOVQ       104(AX), R8
 	SHLQ       $0x02, R8
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         packboth3zero
 	MOVQ       DX, R9
 	VMOVUPS    (R9), Y1
@@ -3915,8 +4173,12 @@ packboth3zero:
 
 packboth3go:
 	LEAQ (DI)(DI*1), R10
-	MOVQ 184(AX), R9
+	MOVQ 208(AX), R9
 	MOVQ 24(AX), R11
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+packboth3run:
 	MOVQ 112(AX), R12
 
 packboth3k:
@@ -3940,7 +4202,11 @@ packboth3k:
 	ADDQ         $0x00000040, R9
 	DECQ         R12
 	JNZ          packboth3k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         136(AX)
+	JNZ          packboth3run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth3unbiased
 	VMOVUPS      (CX), Y7
@@ -3953,7 +4219,7 @@ packboth3k:
 	VADDPS       Y7, Y6, Y6
 
 packboth3unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth3linear
 	VXORPS Y7, Y7, Y7
 	VMAXPS Y7, Y1, Y1
@@ -4004,7 +4270,7 @@ packboth4:
 	MOVQ       104(AX), R8
 	SHLQ       $0x02, R8
 	LEAQ       (BX)(BX*2), R9
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         packboth4zero
 	MOVQ       DX, R10
 	VMOVUPS    (R10), Y1
@@ -4032,8 +4298,12 @@ packboth4zero:
 
 packboth4go:
 	LEAQ (DI)(DI*1), R11
-	MOVQ 184(AX), R10
+	MOVQ 208(AX), R10
 	MOVQ 24(AX), R12
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+packboth4run:
 	MOVQ 112(AX), R13
 
 packboth4k:
@@ -4060,7 +4330,11 @@ packboth4k:
 	ADDQ         $0x00000040, R10
 	DECQ         R13
 	JNZ          packboth4k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R13
+	LEAQ         (CX)(R13*4), CX
+	DECQ         136(AX)
+	JNZ          packboth4run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth4unbiased
 	VMOVUPS      (CX), Y9
@@ -4075,7 +4349,7 @@ packboth4k:
 	VADDPS       Y9, Y8, Y8
 
 packboth4unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth4linear
 	VXORPS Y9, Y9, Y9
 	VMAXPS Y9, Y1, Y1
@@ -4135,7 +4409,7 @@ packboth5:
 	MOVQ       104(AX), R8
 	SHLQ       $0x02, R8
 	LEAQ       (BX)(BX*2), R9
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         packboth5zero
 	MOVQ       DX, R10
 	VMOVUPS    (R10), Y1
@@ -4168,8 +4442,12 @@ packboth5zero:
 
 packboth5go:
 	LEAQ (DI)(DI*1), R11
-	MOVQ 184(AX), R10
+	MOVQ 208(AX), R10
 	MOVQ 24(AX), R12
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+packboth5run:
 	MOVQ 112(AX), R13
 
 packboth5k:
@@ -4199,7 +4477,11 @@ packboth5k:
 	ADDQ         $0x00000040, R10
 	DECQ         R13
 	JNZ          packboth5k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R13
+	LEAQ         (CX)(R13*4), CX
+	DECQ         136(AX)
+	JNZ          packboth5run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth5unbiased
 	VMOVUPS      (CX), Y11
@@ -4216,7 +4498,7 @@ packboth5k:
 	VADDPS       Y11, Y10, Y10
 
 packboth5unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth5linear
 	VXORPS Y11, Y11, Y11
 	VMAXPS Y11, Y1, Y1
@@ -4286,7 +4568,7 @@ packboth6:
 	SHLQ       $0x02, R8
 	LEAQ       (BX)(BX*2), R9
 	LEAQ       (BX)(BX*4), R10
-	CMPQ       144(AX), $0x00
+	CMPQ       168(AX), $0x00
 	JE         packboth6zero
 	MOVQ       DX, R11
 	VMOVUPS    (R11), Y1
@@ -4324,8 +4606,12 @@ packboth6zero:
 
 packboth6go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packboth6run:
 	MOVQ 112(AX), R14
 
 packboth6k:
@@ -4358,7 +4644,11 @@ packboth6k:
 	ADDQ         $0x00000040, R11
 	DECQ         R14
 	JNZ          packboth6k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R14
+	LEAQ         (CX)(R14*4), CX
+	DECQ         136(AX)
+	JNZ          packboth6run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth6unbiased
 	VMOVUPS      (CX), Y13
@@ -4377,7 +4667,7 @@ packboth6k:
 	VADDPS       Y13, Y12, Y12
 
 packboth6unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth6linear
 	VXORPS Y13, Y13, Y13
 	VMAXPS Y13, Y1, Y1
@@ -4451,7 +4741,7 @@ packfull1:
 	SHLQ    $0x02, SI
 	MOVQ    104(AX), DI
 	SHLQ    $0x02, DI
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      packfull1zero
 	MOVQ    DX, R8
 	VMOVUPS (R8), Y0
@@ -4464,8 +4754,12 @@ packfull1zero:
 
 packfull1go:
 	LEAQ (SI)(SI*1), R9
-	MOVQ 184(AX), R8
+	MOVQ 208(AX), R8
 	MOVQ 24(AX), R10
+	MOVQ 120(AX), R11
+	MOVQ R11, 136(AX)
+
+packfull1run:
 	MOVQ 112(AX), R11
 
 packfull1k:
@@ -4483,7 +4777,11 @@ packfull1k:
 	ADDQ         $0x00000040, R8
 	DECQ         R11
 	JNZ          packfull1k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R11
+	LEAQ         (CX)(R11*4), CX
+	DECQ         136(AX)
+	JNZ          packfull1run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packfull1unbiased
 	VMOVUPS      (CX), Y2
@@ -4492,7 +4790,7 @@ packfull1k:
 	VADDPS       Y2, Y1, Y1
 
 packfull1unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packfull1linear
 	VXORPS Y2, Y2, Y2
 	VMAXPS Y2, Y0, Y0
@@ -4521,7 +4819,7 @@ packfull2:
 	SHLQ    $0x02, DI
 	MOVQ    104(AX), R8
 	SHLQ    $0x02, R8
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      packfull2zero
 	MOVQ    DX, R9
 	VMOVUPS (R9), Y0
@@ -4539,8 +4837,12 @@ packfull2zero:
 
 packfull2go:
 	LEAQ (DI)(DI*1), R10
-	MOVQ 184(AX), R9
+	MOVQ 208(AX), R9
 	MOVQ 24(AX), R11
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+packfull2run:
 	MOVQ 112(AX), R12
 
 packfull2k:
@@ -4561,7 +4863,11 @@ packfull2k:
 	ADDQ         $0x00000040, R9
 	DECQ         R12
 	JNZ          packfull2k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         136(AX)
+	JNZ          packfull2run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packfull2unbiased
 	VMOVUPS      (CX), Y4
@@ -4572,7 +4878,7 @@ packfull2k:
 	VADDPS       Y4, Y3, Y3
 
 packfull2unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packfull2linear
 	VXORPS Y4, Y4, Y4
 	VMAXPS Y4, Y0, Y0
@@ -4610,7 +4916,7 @@ packfull3:
 	SHLQ    $0x02, DI
 	MOVQ    104(AX), R8
 	SHLQ    $0x02, R8
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      packfull3zero
 	MOVQ    DX, R9
 	VMOVUPS (R9), Y0
@@ -4633,8 +4939,12 @@ packfull3zero:
 
 packfull3go:
 	LEAQ (DI)(DI*1), R10
-	MOVQ 184(AX), R9
+	MOVQ 208(AX), R9
 	MOVQ 24(AX), R11
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+packfull3run:
 	MOVQ 112(AX), R12
 
 packfull3k:
@@ -4658,7 +4968,11 @@ packfull3k:
 	ADDQ         $0x00000040, R9
 	DECQ         R12
 	JNZ          packfull3k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         136(AX)
+	JNZ          packfull3run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packfull3unbiased
 	VMOVUPS      (CX), Y6
@@ -4671,7 +4985,7 @@ packfull3k:
 	VADDPS       Y6, Y5, Y5
 
 packfull3unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packfull3linear
 	VXORPS Y6, Y6, Y6
 	VMAXPS Y6, Y0, Y0
@@ -4719,7 +5033,7 @@ packfull4:
 	MOVQ    104(AX), R8
 	SHLQ    $0x02, R8
 	LEAQ    (BX)(BX*2), R9
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      packfull4zero
 	MOVQ    DX, R10
 	VMOVUPS (R10), Y0
@@ -4747,8 +5061,12 @@ packfull4zero:
 
 packfull4go:
 	LEAQ (DI)(DI*1), R11
-	MOVQ 184(AX), R10
+	MOVQ 208(AX), R10
 	MOVQ 24(AX), R12
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+packfull4run:
 	MOVQ 112(AX), R13
 
 packfull4k:
@@ -4775,7 +5093,11 @@ packfull4k:
 	ADDQ         $0x00000040, R10
 	DECQ         R13
 	JNZ          packfull4k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R13
+	LEAQ         (CX)(R13*4), CX
+	DECQ         136(AX)
+	JNZ          packfull4run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packfull4unbiased
 	VMOVUPS      (CX), Y8
@@ -4790,7 +5112,7 @@ packfull4k:
 	VADDPS       Y8, Y7, Y7
 
 packfull4unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packfull4linear
 	VXORPS Y8, Y8, Y8
 	VMAXPS Y8, Y0, Y0
@@ -4847,7 +5169,7 @@ packfull5:
 	MOVQ    104(AX), R8
 	SHLQ    $0x02, R8
 	LEAQ    (BX)(BX*2), R9
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      packfull5zero
 	MOVQ    DX, R10
 	VMOVUPS (R10), Y0
@@ -4880,8 +5202,12 @@ packfull5zero:
 
 packfull5go:
 	LEAQ (DI)(DI*1), R11
-	MOVQ 184(AX), R10
+	MOVQ 208(AX), R10
 	MOVQ 24(AX), R12
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+packfull5run:
 	MOVQ 112(AX), R13
 
 packfull5k:
@@ -4911,7 +5237,11 @@ packfull5k:
 	ADDQ         $0x00000040, R10
 	DECQ         R13
 	JNZ          packfull5k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R13
+	LEAQ         (CX)(R13*4), CX
+	DECQ         136(AX)
+	JNZ          packfull5run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packfull5unbiased
 	VMOVUPS      (CX), Y10
@@ -4928,7 +5258,7 @@ packfull5k:
 	VADDPS       Y10, Y9, Y9
 
 packfull5unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packfull5linear
 	VXORPS Y10, Y10, Y10
 	VMAXPS Y10, Y0, Y0
@@ -4995,7 +5325,7 @@ packfull6:
 	SHLQ    $0x02, R8
 	LEAQ    (BX)(BX*2), R9
 	LEAQ    (BX)(BX*4), R10
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      packfull6zero
 	MOVQ    DX, R11
 	VMOVUPS (R11), Y0
@@ -5033,8 +5363,12 @@ packfull6zero:
 
 packfull6go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packfull6run:
 	MOVQ 112(AX), R14
 
 packfull6k:
@@ -5067,7 +5401,11 @@ packfull6k:
 	ADDQ         $0x00000040, R11
 	DECQ         R14
 	JNZ          packfull6k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R14
+	LEAQ         (CX)(R14*4), CX
+	DECQ         136(AX)
+	JNZ          packfull6run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packfull6unbiased
 	VMOVUPS      (CX), Y12
@@ -5086,7 +5424,7 @@ packfull6k:
 	VADDPS       Y12, Y11, Y11
 
 packfull6unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packfull6linear
 	VXORPS Y12, Y12, Y12
 	VMAXPS Y12, Y0, Y0
@@ -6086,9 +6424,9 @@ done:
 // Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·productAVX512(SB), $0-8
 	MOVQ  w+0(FP), AX
-	MOVQ  120(AX), CX
-	MOVQ  136(AX), DX
-	MOVQ  184(AX), BX
+	MOVQ  144(AX), CX
+	MOVQ  160(AX), DX
+	MOVQ  208(AX), BX
 	TESTQ BX, BX
 	JNZ   packing
 	CMPQ  DX, $0x00000010
@@ -6164,7 +6502,7 @@ one1:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), SI
@@ -6175,7 +6513,7 @@ one1:
 	SHLQ  $0x02, R8
 
 one1tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        one1zero
 	MOVQ      DX, R9
 	VMOVUPS.Z (R9), K1, Z0
@@ -6195,6 +6533,10 @@ one1go:
 	ADDQ       R8, R11
 
 one1last:
+	MOVQ 120(AX), R11
+	MOVQ R11, 136(AX)
+
+one1run:
 	MOVQ 112(AX), R11
 
 one1k:
@@ -6204,14 +6546,18 @@ one1k:
 	ADDQ             DI, R10
 	DECQ             R11
 	JNZ              one1k
-	MOVQ             160(AX), R9
+	MOVQ             128(AX), R11
+	LEAQ             (R9)(R11*4), R9
+	DECQ             136(AX)
+	JNZ              one1run
+	MOVQ             184(AX), R9
 	TESTQ            R9, R9
 	JZ               one1unbiased
 	VMOVUPS.Z        (R9), K1, Z1
 	VADDPS           Z1, Z0, Z0
 
 one1unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one1linear
 	VXORPS Z1, Z1, Z1
 	VMAXPS Z1, Z0, Z0
@@ -6235,7 +6581,7 @@ one2:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -6246,7 +6592,7 @@ one2:
 	SHLQ  $0x02, R9
 
 one2tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        one2zero
 	MOVQ      DX, R10
 	VMOVUPS.Z (R10), K1, Z0
@@ -6271,6 +6617,10 @@ one2go:
 	ADDQ       R9, R12
 
 one2last:
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+one2run:
 	MOVQ 112(AX), R12
 
 one2k:
@@ -6281,7 +6631,11 @@ one2k:
 	ADDQ             R8, R11
 	DECQ             R12
 	JNZ              one2k
-	MOVQ             160(AX), R10
+	MOVQ             128(AX), R12
+	LEAQ             (R10)(R12*4), R10
+	DECQ             136(AX)
+	JNZ              one2run
+	MOVQ             184(AX), R10
 	TESTQ            R10, R10
 	JZ               one2unbiased
 	VMOVUPS.Z        (R10), K1, Z2
@@ -6289,7 +6643,7 @@ one2k:
 	VADDPS           Z2, Z1, Z1
 
 one2unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one2linear
 	VXORPS Z2, Z2, Z2
 	VMAXPS Z2, Z0, Z0
@@ -6318,7 +6672,7 @@ one3:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -6329,7 +6683,7 @@ one3:
 	SHLQ  $0x02, R9
 
 one3tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        one3zero
 	MOVQ      DX, R10
 	VMOVUPS.Z (R10), K1, Z0
@@ -6359,6 +6713,10 @@ one3go:
 	ADDQ       R9, R12
 
 one3last:
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+one3run:
 	MOVQ 112(AX), R12
 
 one3k:
@@ -6370,7 +6728,11 @@ one3k:
 	ADDQ             R8, R11
 	DECQ             R12
 	JNZ              one3k
-	MOVQ             160(AX), R10
+	MOVQ             128(AX), R12
+	LEAQ             (R10)(R12*4), R10
+	DECQ             136(AX)
+	JNZ              one3run
+	MOVQ             184(AX), R10
 	TESTQ            R10, R10
 	JZ               one3unbiased
 	VMOVUPS.Z        (R10), K1, Z3
@@ -6379,7 +6741,7 @@ one3k:
 	VADDPS           Z3, Z2, Z2
 
 one3unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one3linear
 	VXORPS Z3, Z3, Z3
 	VMAXPS Z3, Z0, Z0
@@ -6413,7 +6775,7 @@ one4:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -6425,7 +6787,7 @@ one4:
 	LEAQ  (SI)(SI*2), R10
 
 one4tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        one4zero
 	MOVQ      DX, R11
 	VMOVUPS.Z (R11), K1, Z0
@@ -6460,6 +6822,10 @@ one4go:
 	ADDQ       R9, R13
 
 one4last:
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+one4run:
 	MOVQ 112(AX), R13
 
 one4k:
@@ -6472,7 +6838,11 @@ one4k:
 	ADDQ             R8, R12
 	DECQ             R13
 	JNZ              one4k
-	MOVQ             160(AX), R11
+	MOVQ             128(AX), R13
+	LEAQ             (R11)(R13*4), R11
+	DECQ             136(AX)
+	JNZ              one4run
+	MOVQ             184(AX), R11
 	TESTQ            R11, R11
 	JZ               one4unbiased
 	VMOVUPS.Z        (R11), K1, Z4
@@ -6482,7 +6852,7 @@ one4k:
 	VADDPS           Z4, Z3, Z3
 
 one4unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one4linear
 	VXORPS Z4, Z4, Z4
 	VMAXPS Z4, Z0, Z0
@@ -6521,7 +6891,7 @@ one5:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -6533,7 +6903,7 @@ one5:
 	LEAQ  (SI)(SI*2), R10
 
 one5tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        one5zero
 	MOVQ      DX, R11
 	VMOVUPS.Z (R11), K1, Z0
@@ -6573,6 +6943,10 @@ one5go:
 	ADDQ       R9, R13
 
 one5last:
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+one5run:
 	MOVQ 112(AX), R13
 
 one5k:
@@ -6586,7 +6960,11 @@ one5k:
 	ADDQ             R8, R12
 	DECQ             R13
 	JNZ              one5k
-	MOVQ             160(AX), R11
+	MOVQ             128(AX), R13
+	LEAQ             (R11)(R13*4), R11
+	DECQ             136(AX)
+	JNZ              one5run
+	MOVQ             184(AX), R11
 	TESTQ            R11, R11
 	JZ               one5unbiased
 	VMOVUPS.Z        (R11), K1, Z5
@@ -6597,7 +6975,7 @@ one5k:
 	VADDPS           Z5, Z4, Z4
 
 one5unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one5linear
 	VXORPS Z5, Z5, Z5
 	VMAXPS Z5, Z0, Z0
@@ -6641,7 +7019,7 @@ one6:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -6654,7 +7032,7 @@ one6:
 	LEAQ  (SI)(SI*4), R11
 
 one6tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        one6zero
 	MOVQ      DX, R12
 	VMOVUPS.Z (R12), K1, Z0
@@ -6699,6 +7077,10 @@ one6go:
 	ADDQ       R9, R14
 
 one6last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+one6run:
 	MOVQ 112(AX), R14
 
 one6k:
@@ -6713,7 +7095,11 @@ one6k:
 	ADDQ             R8, R13
 	DECQ             R14
 	JNZ              one6k
-	MOVQ             160(AX), R12
+	MOVQ             128(AX), R14
+	LEAQ             (R12)(R14*4), R12
+	DECQ             136(AX)
+	JNZ              one6run
+	MOVQ             184(AX), R12
 	TESTQ            R12, R12
 	JZ               one6unbiased
 	VMOVUPS.Z        (R12), K1, Z6
@@ -6725,7 +7111,7 @@ one6k:
 	VADDPS           Z6, Z5, Z5
 
 one6unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one6linear
 	VXORPS Z6, Z6, Z6
 	VMAXPS Z6, Z0, Z0
@@ -6774,7 +7160,7 @@ one7:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -6787,7 +7173,7 @@ one7:
 	LEAQ  (SI)(SI*4), R11
 
 one7tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        one7zero
 	MOVQ      DX, R12
 	VMOVUPS.Z (R12), K1, Z0
@@ -6837,6 +7223,10 @@ one7go:
 	ADDQ       R9, R14
 
 one7last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+one7run:
 	MOVQ 112(AX), R14
 
 one7k:
@@ -6852,7 +7242,11 @@ one7k:
 	ADDQ             R8, R13
 	DECQ             R14
 	JNZ              one7k
-	MOVQ             160(AX), R12
+	MOVQ             128(AX), R14
+	LEAQ             (R12)(R14*4), R12
+	DECQ             136(AX)
+	JNZ              one7run
+	MOVQ             184(AX), R12
 	TESTQ            R12, R12
 	JZ               one7unbiased
 	VMOVUPS.Z        (R12), K1, Z7
@@ -6865,7 +7259,7 @@ one7k:
 	VADDPS           Z7, Z6, Z6
 
 one7unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one7linear
 	VXORPS Z7, Z7, Z7
 	VMAXPS Z7, Z0, Z0
@@ -6919,7 +7313,7 @@ one8:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -6932,7 +7326,7 @@ one8:
 	LEAQ  (SI)(SI*4), R11
 
 one8tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        one8zero
 	MOVQ      DX, R12
 	VMOVUPS.Z (R12), K1, Z0
@@ -6989,6 +7383,10 @@ one8go:
 	ADDQ       R9, R14
 
 one8last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+one8run:
 	MOVQ 112(AX), R14
 
 one8k:
@@ -7006,7 +7404,12 @@ one8k:
 	ADDQ             R8, R13
 	DECQ             R14
 	JNZ              one8k
-	MOVQ             160(AX), R12
+	MOVQ             128(AX), R14
+	LEAQ             (R12)(R14*4), R12
+	LEAQ             (R15)(R14*4), R15
+	DECQ             136(AX)
+	JNZ              one8run
+	MOVQ             184(AX), R12
 	TESTQ            R12, R12
 	JZ               one8unbiased
 	VMOVUPS.Z        (R12), K1, Z8
@@ -7020,7 +7423,7 @@ one8k:
 	VADDPS           Z8, Z7, Z7
 
 one8unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one8linear
 	VXORPS Z8, Z8, Z8
 	VMAXPS Z8, Z0, Z0
@@ -7079,7 +7482,7 @@ one9:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -7092,7 +7495,7 @@ one9:
 	LEAQ  (SI)(SI*4), R11
 
 one9tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        one9zero
 	MOVQ      DX, R12
 	VMOVUPS.Z (R12), K1, Z0
@@ -7154,6 +7557,10 @@ one9go:
 	ADDQ       R9, R14
 
 one9last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+one9run:
 	MOVQ 112(AX), R14
 
 one9k:
@@ -7172,7 +7579,12 @@ one9k:
 	ADDQ             R8, R13
 	DECQ             R14
 	JNZ              one9k
-	MOVQ             160(AX), R12
+	MOVQ             128(AX), R14
+	LEAQ             (R12)(R14*4), R12
+	LEAQ             (R15)(R14*4), R15
+	DECQ             136(AX)
+	JNZ              one9run
+	MOVQ             184(AX), R12
 	TESTQ            R12, R12
 	JZ               one9unbiased
 	VMOVUPS.Z        (R12), K1, Z9
@@ -7187,7 +7599,7 @@ one9k:
 	VADDPS           Z9, Z8, Z8
 
 one9unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one9linear
 	VXORPS Z9, Z9, Z9
 	VMAXPS Z9, Z0, Z0
@@ -7251,7 +7663,7 @@ one10:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -7264,7 +7676,7 @@ one10:
 	LEAQ  (SI)(SI*4), R11
 
 one10tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        one10zero
 	MOVQ      DX, R12
 	VMOVUPS.Z (R12), K1, Z0
@@ -7331,6 +7743,10 @@ one10go:
 	ADDQ       R9, R14
 
 one10last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+one10run:
 	MOVQ 112(AX), R14
 
 one10k:
@@ -7350,7 +7766,12 @@ one10k:
 	ADDQ             R8, R13
 	DECQ             R14
 	JNZ              one10k
-	MOVQ             160(AX), R12
+	MOVQ             128(AX), R14
+	LEAQ             (R12)(R14*4), R12
+	LEAQ             (R15)(R14*4), R15
+	DECQ             136(AX)
+	JNZ              one10run
+	MOVQ             184(AX), R12
 	TESTQ            R12, R12
 	JZ               one10unbiased
 	VMOVUPS.Z        (R12), K1, Z10
@@ -7366,7 +7787,7 @@ one10k:
 	VADDPS           Z10, Z9, Z9
 
 one10unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one10linear
 	VXORPS Z10, Z10, Z10
 	VMAXPS Z10, Z0, Z0
@@ -7435,7 +7856,7 @@ one11:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -7448,7 +7869,7 @@ one11:
 	LEAQ  (SI)(SI*4), R11
 
 one11tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        one11zero
 	MOVQ      DX, R12
 	VMOVUPS.Z (R12), K1, Z0
@@ -7520,6 +7941,10 @@ one11go:
 	ADDQ       R9, R14
 
 one11last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+one11run:
 	MOVQ 112(AX), R14
 
 one11k:
@@ -7540,7 +7965,12 @@ one11k:
 	ADDQ             R8, R13
 	DECQ             R14
 	JNZ              one11k
-	MOVQ             160(AX), R12
+	MOVQ             128(AX), R14
+	LEAQ             (R12)(R14*4), R12
+	LEAQ             (R15)(R14*4), R15
+	DECQ             136(AX)
+	JNZ              one11run
+	MOVQ             184(AX), R12
 	TESTQ            R12, R12
 	JZ               one11unbiased
 	VMOVUPS.Z        (R12), K1, Z11
@@ -7557,7 +7987,7 @@ one11k:
 	VADDPS           Z11, Z10, Z10
 
 one11unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one11linear
 	VXORPS Z11, Z11, Z11
 	VMAXPS Z11, Z0, Z0
@@ -7631,7 +8061,7 @@ one12:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -7644,7 +8074,7 @@ one12:
 	LEAQ  (SI)(SI*4), R11
 
 one12tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        one12zero
 	MOVQ      DX, R12
 	VMOVUPS.Z (R12), K1, Z0
@@ -7721,6 +8151,10 @@ one12go:
 	ADDQ       R9, R14
 
 one12last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+one12run:
 	MOVQ 112(AX), R14
 
 one12k:
@@ -7742,7 +8176,12 @@ one12k:
 	ADDQ             R8, R13
 	DECQ             R14
 	JNZ              one12k
-	MOVQ             160(AX), R12
+	MOVQ             128(AX), R14
+	LEAQ             (R12)(R14*4), R12
+	LEAQ             (R15)(R14*4), R15
+	DECQ             136(AX)
+	JNZ              one12run
+	MOVQ             184(AX), R12
 	TESTQ            R12, R12
 	JZ               one12unbiased
 	VMOVUPS.Z        (R12), K1, Z12
@@ -7760,7 +8199,7 @@ one12k:
 	VADDPS           Z12, Z11, Z11
 
 one12unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one12linear
 	VXORPS Z12, Z12, Z12
 	VMAXPS Z12, Z0, Z0
@@ -7839,7 +8278,7 @@ one13:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -7852,7 +8291,7 @@ one13:
 	LEAQ  (SI)(SI*4), R11
 
 one13tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        one13zero
 	MOVQ      DX, R12
 	VMOVUPS.Z (R12), K1, Z0
@@ -7934,6 +8373,10 @@ one13go:
 	ADDQ       R9, R14
 
 one13last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+one13run:
 	MOVQ 112(AX), R14
 
 one13k:
@@ -7956,7 +8399,12 @@ one13k:
 	ADDQ             R8, R13
 	DECQ             R14
 	JNZ              one13k
-	MOVQ             160(AX), R12
+	MOVQ             128(AX), R14
+	LEAQ             (R12)(R14*4), R12
+	LEAQ             (R15)(R14*4), R15
+	DECQ             136(AX)
+	JNZ              one13run
+	MOVQ             184(AX), R12
 	TESTQ            R12, R12
 	JZ               one13unbiased
 	VMOVUPS.Z        (R12), K1, Z13
@@ -7975,7 +8423,7 @@ one13k:
 	VADDPS           Z13, Z12, Z12
 
 one13unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one13linear
 	VXORPS Z13, Z13, Z13
 	VMAXPS Z13, Z0, Z0
@@ -8059,7 +8507,7 @@ one14:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -8072,7 +8520,7 @@ one14:
 	LEAQ  (SI)(SI*4), R11
 
 one14tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        one14zero
 	MOVQ      DX, R12
 	VMOVUPS.Z (R12), K1, Z0
@@ -8159,6 +8607,10 @@ one14go:
 	ADDQ       R9, R14
 
 one14last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+one14run:
 	MOVQ 112(AX), R14
 
 one14k:
@@ -8182,7 +8634,12 @@ one14k:
 	ADDQ             R8, R13
 	DECQ             R14
 	JNZ              one14k
-	MOVQ             160(AX), R12
+	MOVQ             128(AX), R14
+	LEAQ             (R12)(R14*4), R12
+	LEAQ             (R15)(R14*4), R15
+	DECQ             136(AX)
+	JNZ              one14run
+	MOVQ             184(AX), R12
 	TESTQ            R12, R12
 	JZ               one14unbiased
 	VMOVUPS.Z        (R12), K1, Z14
@@ -8202,7 +8659,7 @@ one14k:
 	VADDPS           Z14, Z13, Z13
 
 one14unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     one14linear
 	VXORPS Z14, Z14, Z14
 	VMAXPS Z14, Z0, Z0
@@ -8291,7 +8748,7 @@ both1:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), SI
@@ -8302,7 +8759,7 @@ both1:
 	SHLQ  $0x02, R8
 
 both1tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        both1zero
 	MOVQ      DX, R9
 	VMOVUPS   (R9), Z0
@@ -8325,6 +8782,10 @@ both1go:
 	ADDQ       R8, R11
 
 both1last:
+	MOVQ 120(AX), R11
+	MOVQ R11, 136(AX)
+
+both1run:
 	MOVQ 112(AX), R11
 
 both1k:
@@ -8337,7 +8798,11 @@ both1k:
 	ADDQ         DI, R10
 	DECQ         R11
 	JNZ          both1k
-	MOVQ         160(AX), R9
+	MOVQ         128(AX), R11
+	LEAQ         (R9)(R11*4), R9
+	DECQ         136(AX)
+	JNZ          both1run
+	MOVQ         184(AX), R9
 	TESTQ        R9, R9
 	JZ           both1unbiased
 	VMOVUPS      (R9), Z2
@@ -8346,7 +8811,7 @@ both1k:
 	VADDPS       Z2, Z1, Z1
 
 both1unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both1linear
 	VXORPS Z2, Z2, Z2
 	VMAXPS Z2, Z0, Z0
@@ -8374,7 +8839,7 @@ both2:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -8385,7 +8850,7 @@ both2:
 	SHLQ  $0x02, R9
 
 both2tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        both2zero
 	MOVQ      DX, R10
 	VMOVUPS   (R10), Z0
@@ -8416,6 +8881,10 @@ both2go:
 	ADDQ       R9, R12
 
 both2last:
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+both2run:
 	MOVQ 112(AX), R12
 
 both2k:
@@ -8431,7 +8900,11 @@ both2k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          both2k
-	MOVQ         160(AX), R10
+	MOVQ         128(AX), R12
+	LEAQ         (R10)(R12*4), R10
+	DECQ         136(AX)
+	JNZ          both2run
+	MOVQ         184(AX), R10
 	TESTQ        R10, R10
 	JZ           both2unbiased
 	VMOVUPS      (R10), Z4
@@ -8442,7 +8915,7 @@ both2k:
 	VADDPS       Z4, Z3, Z3
 
 both2unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both2linear
 	VXORPS Z4, Z4, Z4
 	VMAXPS Z4, Z0, Z0
@@ -8479,7 +8952,7 @@ both3:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -8490,7 +8963,7 @@ both3:
 	SHLQ  $0x02, R9
 
 both3tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        both3zero
 	MOVQ      DX, R10
 	VMOVUPS   (R10), Z0
@@ -8529,6 +9002,10 @@ both3go:
 	ADDQ       R9, R12
 
 both3last:
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+both3run:
 	MOVQ 112(AX), R12
 
 both3k:
@@ -8547,7 +9024,11 @@ both3k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          both3k
-	MOVQ         160(AX), R10
+	MOVQ         128(AX), R12
+	LEAQ         (R10)(R12*4), R10
+	DECQ         136(AX)
+	JNZ          both3run
+	MOVQ         184(AX), R10
 	TESTQ        R10, R10
 	JZ           both3unbiased
 	VMOVUPS      (R10), Z6
@@ -8560,7 +9041,7 @@ both3k:
 	VADDPS       Z6, Z5, Z5
 
 both3unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both3linear
 	VXORPS Z6, Z6, Z6
 	VMAXPS Z6, Z0, Z0
@@ -8606,7 +9087,7 @@ both4:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -8618,7 +9099,7 @@ both4:
 	LEAQ  (SI)(SI*2), R10
 
 both4tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        both4zero
 	MOVQ      DX, R11
 	VMOVUPS   (R11), Z0
@@ -8665,6 +9146,10 @@ both4go:
 	ADDQ       R9, R13
 
 both4last:
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+both4run:
 	MOVQ 112(AX), R13
 
 both4k:
@@ -8686,7 +9171,11 @@ both4k:
 	ADDQ         R8, R12
 	DECQ         R13
 	JNZ          both4k
-	MOVQ         160(AX), R11
+	MOVQ         128(AX), R13
+	LEAQ         (R11)(R13*4), R11
+	DECQ         136(AX)
+	JNZ          both4run
+	MOVQ         184(AX), R11
 	TESTQ        R11, R11
 	JZ           both4unbiased
 	VMOVUPS      (R11), Z8
@@ -8701,7 +9190,7 @@ both4k:
 	VADDPS       Z8, Z7, Z7
 
 both4unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both4linear
 	VXORPS Z8, Z8, Z8
 	VMAXPS Z8, Z0, Z0
@@ -8756,7 +9245,7 @@ both5:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -8768,7 +9257,7 @@ both5:
 	LEAQ  (SI)(SI*2), R10
 
 both5tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        both5zero
 	MOVQ      DX, R11
 	VMOVUPS   (R11), Z0
@@ -8823,6 +9312,10 @@ both5go:
 	ADDQ       R9, R13
 
 both5last:
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+both5run:
 	MOVQ 112(AX), R13
 
 both5k:
@@ -8847,7 +9340,11 @@ both5k:
 	ADDQ         R8, R12
 	DECQ         R13
 	JNZ          both5k
-	MOVQ         160(AX), R11
+	MOVQ         128(AX), R13
+	LEAQ         (R11)(R13*4), R11
+	DECQ         136(AX)
+	JNZ          both5run
+	MOVQ         184(AX), R11
 	TESTQ        R11, R11
 	JZ           both5unbiased
 	VMOVUPS      (R11), Z10
@@ -8864,7 +9361,7 @@ both5k:
 	VADDPS       Z10, Z9, Z9
 
 both5unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both5linear
 	VXORPS Z10, Z10, Z10
 	VMAXPS Z10, Z0, Z0
@@ -8928,7 +9425,7 @@ both6:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -8941,7 +9438,7 @@ both6:
 	LEAQ  (SI)(SI*4), R11
 
 both6tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        both6zero
 	MOVQ      DX, R12
 	VMOVUPS   (R12), Z0
@@ -9004,6 +9501,10 @@ both6go:
 	ADDQ       R9, R14
 
 both6last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+both6run:
 	MOVQ 112(AX), R14
 
 both6k:
@@ -9031,7 +9532,11 @@ both6k:
 	ADDQ         R8, R13
 	DECQ         R14
 	JNZ          both6k
-	MOVQ         160(AX), R12
+	MOVQ         128(AX), R14
+	LEAQ         (R12)(R14*4), R12
+	DECQ         136(AX)
+	JNZ          both6run
+	MOVQ         184(AX), R12
 	TESTQ        R12, R12
 	JZ           both6unbiased
 	VMOVUPS      (R12), Z12
@@ -9050,7 +9555,7 @@ both6k:
 	VADDPS       Z12, Z11, Z11
 
 both6unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both6linear
 	VXORPS Z12, Z12, Z12
 	VMAXPS Z12, Z0, Z0
@@ -9123,7 +9628,7 @@ both7:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -9136,7 +9641,7 @@ both7:
 	LEAQ  (SI)(SI*4), R11
 
 both7tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        both7zero
 	MOVQ      DX, R12
 	VMOVUPS   (R12), Z0
@@ -9207,6 +9712,10 @@ both7go:
 	ADDQ       R9, R14
 
 both7last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+both7run:
 	MOVQ 112(AX), R14
 
 both7k:
@@ -9237,7 +9746,11 @@ both7k:
 	ADDQ         R8, R13
 	DECQ         R14
 	JNZ          both7k
-	MOVQ         160(AX), R12
+	MOVQ         128(AX), R14
+	LEAQ         (R12)(R14*4), R12
+	DECQ         136(AX)
+	JNZ          both7run
+	MOVQ         184(AX), R12
 	TESTQ        R12, R12
 	JZ           both7unbiased
 	VMOVUPS      (R12), Z14
@@ -9258,7 +9771,7 @@ both7k:
 	VADDPS       Z14, Z13, Z13
 
 both7unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both7linear
 	VXORPS Z14, Z14, Z14
 	VMAXPS Z14, Z0, Z0
@@ -9340,7 +9853,7 @@ both8:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -9353,7 +9866,7 @@ both8:
 	LEAQ  (SI)(SI*4), R11
 
 both8tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        both8zero
 	MOVQ      DX, R12
 	VMOVUPS   (R12), Z0
@@ -9434,6 +9947,10 @@ both8go:
 	ADDQ       R9, R14
 
 both8last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+both8run:
 	MOVQ 112(AX), R14
 
 both8k:
@@ -9468,7 +9985,12 @@ both8k:
 	ADDQ         R8, R13
 	DECQ         R14
 	JNZ          both8k
-	MOVQ         160(AX), R12
+	MOVQ         128(AX), R14
+	LEAQ         (R12)(R14*4), R12
+	LEAQ         (R15)(R14*4), R15
+	DECQ         136(AX)
+	JNZ          both8run
+	MOVQ         184(AX), R12
 	TESTQ        R12, R12
 	JZ           both8unbiased
 	VMOVUPS      (R12), Z16
@@ -9491,7 +10013,7 @@ both8k:
 	VADDPS       Z16, Z15, Z15
 
 both8unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both8linear
 	VXORPS Z16, Z16, Z16
 	VMAXPS Z16, Z0, Z0
@@ -9582,7 +10104,7 @@ both9:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -9595,7 +10117,7 @@ both9:
 	LEAQ  (SI)(SI*4), R11
 
 both9tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        both9zero
 	MOVQ      DX, R12
 	VMOVUPS   (R12), Z0
@@ -9684,6 +10206,10 @@ both9go:
 	ADDQ       R9, R14
 
 both9last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+both9run:
 	MOVQ 112(AX), R14
 
 both9k:
@@ -9721,7 +10247,12 @@ both9k:
 	ADDQ         R8, R13
 	DECQ         R14
 	JNZ          both9k
-	MOVQ         160(AX), R12
+	MOVQ         128(AX), R14
+	LEAQ         (R12)(R14*4), R12
+	LEAQ         (R15)(R14*4), R15
+	DECQ         136(AX)
+	JNZ          both9run
+	MOVQ         184(AX), R12
 	TESTQ        R12, R12
 	JZ           both9unbiased
 	VMOVUPS      (R12), Z18
@@ -9746,7 +10277,7 @@ both9k:
 	VADDPS       Z18, Z17, Z17
 
 both9unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both9linear
 	VXORPS Z18, Z18, Z18
 	VMAXPS Z18, Z0, Z0
@@ -9846,7 +10377,7 @@ both10:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -9859,7 +10390,7 @@ both10:
 	LEAQ  (SI)(SI*4), R11
 
 both10tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        both10zero
 	MOVQ      DX, R12
 	VMOVUPS   (R12), Z0
@@ -9956,6 +10487,10 @@ both10go:
 	ADDQ       R9, R14
 
 both10last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+both10run:
 	MOVQ 112(AX), R14
 
 both10k:
@@ -9996,7 +10531,12 @@ both10k:
 	ADDQ         R8, R13
 	DECQ         R14
 	JNZ          both10k
-	MOVQ         160(AX), R12
+	MOVQ         128(AX), R14
+	LEAQ         (R12)(R14*4), R12
+	LEAQ         (R15)(R14*4), R15
+	DECQ         136(AX)
+	JNZ          both10run
+	MOVQ         184(AX), R12
 	TESTQ        R12, R12
 	JZ           both10unbiased
 	VMOVUPS      (R12), Z20
@@ -10023,7 +10563,7 @@ both10k:
 	VADDPS       Z20, Z19, Z19
 
 both10unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both10linear
 	VXORPS Z20, Z20, Z20
 	VMAXPS Z20, Z0, Z0
@@ -10132,7 +10672,7 @@ both11:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -10145,7 +10685,7 @@ both11:
 	LEAQ  (SI)(SI*4), R11
 
 both11tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        both11zero
 	MOVQ      DX, R12
 	VMOVUPS   (R12), Z0
@@ -10250,6 +10790,10 @@ both11go:
 	ADDQ       R9, R14
 
 both11last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+both11run:
 	MOVQ 112(AX), R14
 
 both11k:
@@ -10293,7 +10837,12 @@ both11k:
 	ADDQ         R8, R13
 	DECQ         R14
 	JNZ          both11k
-	MOVQ         160(AX), R12
+	MOVQ         128(AX), R14
+	LEAQ         (R12)(R14*4), R12
+	LEAQ         (R15)(R14*4), R15
+	DECQ         136(AX)
+	JNZ          both11run
+	MOVQ         184(AX), R12
 	TESTQ        R12, R12
 	JZ           both11unbiased
 	VMOVUPS      (R12), Z22
@@ -10322,7 +10871,7 @@ both11k:
 	VADDPS       Z22, Z21, Z21
 
 both11unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both11linear
 	VXORPS Z22, Z22, Z22
 	VMAXPS Z22, Z0, Z0
@@ -10440,7 +10989,7 @@ both12:
 	KMOVW CX, K1
 	MOVQ  (AX), CX
 	MOVQ  48(AX), DX
-	MOVQ  128(AX), BX
+	MOVQ  152(AX), BX
 	MOVQ  72(AX), SI
 	SHLQ  $0x02, SI
 	MOVQ  80(AX), DI
@@ -10453,7 +11002,7 @@ both12:
 	LEAQ  (SI)(SI*4), R11
 
 both12tile:
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        both12zero
 	MOVQ      DX, R12
 	VMOVUPS   (R12), Z0
@@ -10566,6 +11115,10 @@ both12go:
 	ADDQ       R9, R14
 
 both12last:
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+both12run:
 	MOVQ 112(AX), R14
 
 both12k:
@@ -10612,7 +11165,12 @@ both12k:
 	ADDQ         R8, R13
 	DECQ         R14
 	JNZ          both12k
-	MOVQ         160(AX), R12
+	MOVQ         128(AX), R14
+	LEAQ         (R12)(R14*4), R12
+	LEAQ         (R15)(R14*4), R15
+	DECQ         136(AX)
+	JNZ          both12run
+	MOVQ         184(AX), R12
 	TESTQ        R12, R12
 	JZ           both12unbiased
 	VMOVUPS      (R12), Z24
@@ -10643,7 +11201,7 @@ both12k:
 	VADDPS       Z24, Z23, Z23
 
 both12unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     both12linear
 	VXORPS Z24, Z24, Z24
 	VMAXPS Z24, Z0, Z0
@@ -10767,7 +11325,7 @@ both12linear:
 four1:
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 128(AX), BX
+	MOVQ 152(AX), BX
 	MOVQ 72(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 80(AX), SI
@@ -10778,7 +11336,7 @@ four1:
 	SHLQ $0x02, R8
 
 four1tile:
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      four1zero
 	MOVQ    DX, R9
 	VMOVUPS (R9), Z0
@@ -10807,6 +11365,10 @@ four1go:
 	ADDQ       R8, R11
 
 four1last:
+	MOVQ 120(AX), R11
+	MOVQ R11, 136(AX)
+
+four1run:
 	MOVQ 112(AX), R11
 
 four1k:
@@ -10823,7 +11385,11 @@ four1k:
 	ADDQ         DI, R10
 	DECQ         R11
 	JNZ          four1k
-	MOVQ         160(AX), R9
+	MOVQ         128(AX), R11
+	LEAQ         (R9)(R11*4), R9
+	DECQ         136(AX)
+	JNZ          four1run
+	MOVQ         184(AX), R9
 	TESTQ        R9, R9
 	JZ           four1unbiased
 	VMOVUPS      (R9), Z4
@@ -10836,7 +11402,7 @@ four1k:
 	VADDPS       Z4, Z3, Z3
 
 four1unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     four1linear
 	VXORPS Z4, Z4, Z4
 	VMAXPS Z4, Z0, Z0
@@ -10869,7 +11435,7 @@ four1linear:
 four2:
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 128(AX), BX
+	MOVQ 152(AX), BX
 	MOVQ 72(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 80(AX), DI
@@ -10880,7 +11446,7 @@ four2:
 	SHLQ $0x02, R9
 
 four2tile:
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      four2zero
 	MOVQ    DX, R10
 	VMOVUPS (R10), Z0
@@ -10923,6 +11489,10 @@ four2go:
 	ADDQ       R9, R12
 
 four2last:
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+four2run:
 	MOVQ 112(AX), R12
 
 four2k:
@@ -10944,7 +11514,11 @@ four2k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          four2k
-	MOVQ         160(AX), R10
+	MOVQ         128(AX), R12
+	LEAQ         (R10)(R12*4), R10
+	DECQ         136(AX)
+	JNZ          four2run
+	MOVQ         184(AX), R10
 	TESTQ        R10, R10
 	JZ           four2unbiased
 	VMOVUPS      (R10), Z8
@@ -10961,7 +11535,7 @@ four2k:
 	VADDPS       Z8, Z7, Z7
 
 four2unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     four2linear
 	VXORPS Z8, Z8, Z8
 	VMAXPS Z8, Z0, Z0
@@ -11011,7 +11585,7 @@ four2linear:
 four3:
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 128(AX), BX
+	MOVQ 152(AX), BX
 	MOVQ 72(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 80(AX), DI
@@ -11022,7 +11596,7 @@ four3:
 	SHLQ $0x02, R9
 
 four3tile:
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      four3zero
 	MOVQ    DX, R10
 	VMOVUPS (R10), Z0
@@ -11079,6 +11653,10 @@ four3go:
 	ADDQ       R9, R12
 
 four3last:
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+four3run:
 	MOVQ 112(AX), R12
 
 four3k:
@@ -11105,7 +11683,11 @@ four3k:
 	ADDQ         R8, R11
 	DECQ         R12
 	JNZ          four3k
-	MOVQ         160(AX), R10
+	MOVQ         128(AX), R12
+	LEAQ         (R10)(R12*4), R10
+	DECQ         136(AX)
+	JNZ          four3run
+	MOVQ         184(AX), R10
 	TESTQ        R10, R10
 	JZ           four3unbiased
 	VMOVUPS      (R10), Z12
@@ -11126,7 +11708,7 @@ four3k:
 	VADDPS       Z12, Z11, Z11
 
 four3unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     four3linear
 	VXORPS Z12, Z12, Z12
 	VMAXPS Z12, Z0, Z0
@@ -11193,7 +11775,7 @@ four3linear:
 four4:
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 128(AX), BX
+	MOVQ 152(AX), BX
 	MOVQ 72(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 80(AX), DI
@@ -11205,7 +11787,7 @@ four4:
 	LEAQ (SI)(SI*2), R10
 
 four4tile:
-	CMPQ    144(AX), $0x00
+	CMPQ    168(AX), $0x00
 	JE      four4zero
 	MOVQ    DX, R11
 	VMOVUPS (R11), Z0
@@ -11276,6 +11858,10 @@ four4go:
 	ADDQ       R9, R13
 
 four4last:
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+four4run:
 	MOVQ 112(AX), R13
 
 four4k:
@@ -11307,7 +11893,11 @@ four4k:
 	ADDQ         R8, R12
 	DECQ         R13
 	JNZ          four4k
-	MOVQ         160(AX), R11
+	MOVQ         128(AX), R13
+	LEAQ         (R11)(R13*4), R11
+	DECQ         136(AX)
+	JNZ          four4run
+	MOVQ         184(AX), R11
 	TESTQ        R11, R11
 	JZ           four4unbiased
 	VMOVUPS      (R11), Z16
@@ -11332,7 +11922,7 @@ four4k:
 	VADDPS       Z16, Z15, Z15
 
 four4unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     four4linear
 	VXORPS Z16, Z16, Z16
 	VMAXPS Z16, Z0, Z0
@@ -11484,7 +12074,7 @@ packone1:
 	SHLQ      $0x02, SI
 	MOVQ      104(AX), DI
 	SHLQ      $0x02, DI
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packone1zero
 	MOVQ      DX, R8
 	VMOVUPS.Z (R8), K1, Z0
@@ -11495,8 +12085,12 @@ packone1zero:
 
 packone1go:
 	LEAQ (SI)(SI*1), R9
-	MOVQ 184(AX), R8
+	MOVQ 208(AX), R8
 	MOVQ 24(AX), R10
+	MOVQ 120(AX), R11
+	MOVQ R11, 136(AX)
+
+packone1run:
 	MOVQ 112(AX), R11
 
 packone1k:
@@ -11509,14 +12103,18 @@ packone1k:
 	ADDQ             $0x00000080, R8
 	DECQ             R11
 	JNZ              packone1k
-	MOVQ             160(AX), CX
+	MOVQ             128(AX), R11
+	LEAQ             (CX)(R11*4), CX
+	DECQ             136(AX)
+	JNZ              packone1run
+	MOVQ             184(AX), CX
 	TESTQ            CX, CX
 	JZ               packone1unbiased
 	VMOVUPS.Z        (CX), K1, Z1
 	VADDPS           Z1, Z0, Z0
 
 packone1unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone1linear
 	VXORPS Z1, Z1, Z1
 	VMAXPS Z1, Z0, Z0
@@ -11544,7 +12142,7 @@ packone2:
 	SHLQ      $0x02, DI
 	MOVQ      104(AX), R8
 	SHLQ      $0x02, R8
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packone2zero
 	MOVQ      DX, R9
 	VMOVUPS.Z (R9), K1, Z0
@@ -11558,8 +12156,12 @@ packone2zero:
 
 packone2go:
 	LEAQ (DI)(DI*1), R10
-	MOVQ 184(AX), R9
+	MOVQ 208(AX), R9
 	MOVQ 24(AX), R11
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+packone2run:
 	MOVQ 112(AX), R12
 
 packone2k:
@@ -11573,7 +12175,11 @@ packone2k:
 	ADDQ             $0x00000080, R9
 	DECQ             R12
 	JNZ              packone2k
-	MOVQ             160(AX), CX
+	MOVQ             128(AX), R12
+	LEAQ             (CX)(R12*4), CX
+	DECQ             136(AX)
+	JNZ              packone2run
+	MOVQ             184(AX), CX
 	TESTQ            CX, CX
 	JZ               packone2unbiased
 	VMOVUPS.Z        (CX), K1, Z2
@@ -11581,7 +12187,7 @@ packone2k:
 	VADDPS           Z2, Z1, Z1
 
 packone2unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone2linear
 	VXORPS Z2, Z2, Z2
 	VMAXPS Z2, Z0, Z0
@@ -11614,7 +12220,7 @@ packone3:
 	SHLQ      $0x02, DI
 	MOVQ      104(AX), R8
 	SHLQ      $0x02, R8
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packone3zero
 	MOVQ      DX, R9
 	VMOVUPS.Z (R9), K1, Z0
@@ -11631,8 +12237,12 @@ packone3zero:
 
 packone3go:
 	LEAQ (DI)(DI*1), R10
-	MOVQ 184(AX), R9
+	MOVQ 208(AX), R9
 	MOVQ 24(AX), R11
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+packone3run:
 	MOVQ 112(AX), R12
 
 packone3k:
@@ -11647,7 +12257,11 @@ packone3k:
 	ADDQ             $0x00000080, R9
 	DECQ             R12
 	JNZ              packone3k
-	MOVQ             160(AX), CX
+	MOVQ             128(AX), R12
+	LEAQ             (CX)(R12*4), CX
+	DECQ             136(AX)
+	JNZ              packone3run
+	MOVQ             184(AX), CX
 	TESTQ            CX, CX
 	JZ               packone3unbiased
 	VMOVUPS.Z        (CX), K1, Z3
@@ -11656,7 +12270,7 @@ packone3k:
 	VADDPS           Z3, Z2, Z2
 
 packone3unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone3linear
 	VXORPS Z3, Z3, Z3
 	VMAXPS Z3, Z0, Z0
@@ -11695,7 +12309,7 @@ packone4:
 	MOVQ      104(AX), R8
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packone4zero
 	MOVQ      DX, R10
 	VMOVUPS.Z (R10), K1, Z0
@@ -11715,8 +12329,12 @@ packone4zero:
 
 packone4go:
 	LEAQ (DI)(DI*1), R11
-	MOVQ 184(AX), R10
+	MOVQ 208(AX), R10
 	MOVQ 24(AX), R12
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+packone4run:
 	MOVQ 112(AX), R13
 
 packone4k:
@@ -11732,7 +12350,11 @@ packone4k:
 	ADDQ             $0x00000080, R10
 	DECQ             R13
 	JNZ              packone4k
-	MOVQ             160(AX), CX
+	MOVQ             128(AX), R13
+	LEAQ             (CX)(R13*4), CX
+	DECQ             136(AX)
+	JNZ              packone4run
+	MOVQ             184(AX), CX
 	TESTQ            CX, CX
 	JZ               packone4unbiased
 	VMOVUPS.Z        (CX), K1, Z4
@@ -11742,7 +12364,7 @@ packone4k:
 	VADDPS           Z4, Z3, Z3
 
 packone4unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone4linear
 	VXORPS Z4, Z4, Z4
 	VMAXPS Z4, Z0, Z0
@@ -11786,7 +12408,7 @@ packone5:
 	MOVQ      104(AX), R8
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packone5zero
 	MOVQ      DX, R10
 	VMOVUPS.Z (R10), K1, Z0
@@ -11809,8 +12431,12 @@ packone5zero:
 
 packone5go:
 	LEAQ (DI)(DI*1), R11
-	MOVQ 184(AX), R10
+	MOVQ 208(AX), R10
 	MOVQ 24(AX), R12
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+packone5run:
 	MOVQ 112(AX), R13
 
 packone5k:
@@ -11827,7 +12453,11 @@ packone5k:
 	ADDQ             $0x00000080, R10
 	DECQ             R13
 	JNZ              packone5k
-	MOVQ             160(AX), CX
+	MOVQ             128(AX), R13
+	LEAQ             (CX)(R13*4), CX
+	DECQ             136(AX)
+	JNZ              packone5run
+	MOVQ             184(AX), CX
 	TESTQ            CX, CX
 	JZ               packone5unbiased
 	VMOVUPS.Z        (CX), K1, Z5
@@ -11838,7 +12468,7 @@ packone5k:
 	VADDPS           Z5, Z4, Z4
 
 packone5unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone5linear
 	VXORPS Z5, Z5, Z5
 	VMAXPS Z5, Z0, Z0
@@ -11888,7 +12518,7 @@ packone6:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packone6zero
 	MOVQ      DX, R11
 	VMOVUPS.Z (R11), K1, Z0
@@ -11914,8 +12544,12 @@ packone6zero:
 
 packone6go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packone6run:
 	MOVQ 112(AX), R14
 
 packone6k:
@@ -11933,7 +12567,11 @@ packone6k:
 	ADDQ             $0x00000080, R11
 	DECQ             R14
 	JNZ              packone6k
-	MOVQ             160(AX), CX
+	MOVQ             128(AX), R14
+	LEAQ             (CX)(R14*4), CX
+	DECQ             136(AX)
+	JNZ              packone6run
+	MOVQ             184(AX), CX
 	TESTQ            CX, CX
 	JZ               packone6unbiased
 	VMOVUPS.Z        (CX), K1, Z6
@@ -11945,7 +12583,7 @@ packone6k:
 	VADDPS           Z6, Z5, Z5
 
 packone6unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone6linear
 	VXORPS Z6, Z6, Z6
 	VMAXPS Z6, Z0, Z0
@@ -12000,7 +12638,7 @@ packone7:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packone7zero
 	MOVQ      DX, R11
 	VMOVUPS.Z (R11), K1, Z0
@@ -12029,8 +12667,12 @@ packone7zero:
 
 packone7go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packone7run:
 	MOVQ 112(AX), R14
 
 packone7k:
@@ -12049,7 +12691,11 @@ packone7k:
 	ADDQ             $0x00000080, R11
 	DECQ             R14
 	JNZ              packone7k
-	MOVQ             160(AX), CX
+	MOVQ             128(AX), R14
+	LEAQ             (CX)(R14*4), CX
+	DECQ             136(AX)
+	JNZ              packone7run
+	MOVQ             184(AX), CX
 	TESTQ            CX, CX
 	JZ               packone7unbiased
 	VMOVUPS.Z        (CX), K1, Z7
@@ -12062,7 +12708,7 @@ packone7k:
 	VADDPS           Z7, Z6, Z6
 
 packone7unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone7linear
 	VXORPS Z7, Z7, Z7
 	VMAXPS Z7, Z0, Z0
@@ -12122,7 +12768,7 @@ packone8:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packone8zero
 	MOVQ      DX, R11
 	VMOVUPS.Z (R11), K1, Z0
@@ -12154,10 +12800,14 @@ packone8zero:
 
 packone8go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	LEAQ (CX)(R9*2), R15
 	ADDQ BX, R15
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packone8run:
 	MOVQ 112(AX), R14
 
 packone8k:
@@ -12178,7 +12828,12 @@ packone8k:
 	ADDQ             $0x00000080, R11
 	DECQ             R14
 	JNZ              packone8k
-	MOVQ             160(AX), CX
+	MOVQ             128(AX), R14
+	LEAQ             (CX)(R14*4), CX
+	LEAQ             (R15)(R14*4), R15
+	DECQ             136(AX)
+	JNZ              packone8run
+	MOVQ             184(AX), CX
 	TESTQ            CX, CX
 	JZ               packone8unbiased
 	VMOVUPS.Z        (CX), K1, Z8
@@ -12192,7 +12847,7 @@ packone8k:
 	VADDPS           Z8, Z7, Z7
 
 packone8unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone8linear
 	VXORPS Z8, Z8, Z8
 	VMAXPS Z8, Z0, Z0
@@ -12257,7 +12912,7 @@ packone9:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packone9zero
 	MOVQ      DX, R11
 	VMOVUPS.Z (R11), K1, Z0
@@ -12292,10 +12947,14 @@ packone9zero:
 
 packone9go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	LEAQ (CX)(R9*2), R15
 	ADDQ BX, R15
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packone9run:
 	MOVQ 112(AX), R14
 
 packone9k:
@@ -12317,7 +12976,12 @@ packone9k:
 	ADDQ             $0x00000080, R11
 	DECQ             R14
 	JNZ              packone9k
-	MOVQ             160(AX), CX
+	MOVQ             128(AX), R14
+	LEAQ             (CX)(R14*4), CX
+	LEAQ             (R15)(R14*4), R15
+	DECQ             136(AX)
+	JNZ              packone9run
+	MOVQ             184(AX), CX
 	TESTQ            CX, CX
 	JZ               packone9unbiased
 	VMOVUPS.Z        (CX), K1, Z9
@@ -12332,7 +12996,7 @@ packone9k:
 	VADDPS           Z9, Z8, Z8
 
 packone9unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone9linear
 	VXORPS Z9, Z9, Z9
 	VMAXPS Z9, Z0, Z0
@@ -12402,7 +13066,7 @@ packone10:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packone10zero
 	MOVQ      DX, R11
 	VMOVUPS.Z (R11), K1, Z0
@@ -12440,10 +13104,14 @@ packone10zero:
 
 packone10go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	LEAQ (CX)(R9*2), R15
 	ADDQ BX, R15
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packone10run:
 	MOVQ 112(AX), R14
 
 packone10k:
@@ -12466,7 +13134,12 @@ packone10k:
 	ADDQ             $0x00000080, R11
 	DECQ             R14
 	JNZ              packone10k
-	MOVQ             160(AX), CX
+	MOVQ             128(AX), R14
+	LEAQ             (CX)(R14*4), CX
+	LEAQ             (R15)(R14*4), R15
+	DECQ             136(AX)
+	JNZ              packone10run
+	MOVQ             184(AX), CX
 	TESTQ            CX, CX
 	JZ               packone10unbiased
 	VMOVUPS.Z        (CX), K1, Z10
@@ -12482,7 +13155,7 @@ packone10k:
 	VADDPS           Z10, Z9, Z9
 
 packone10unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone10linear
 	VXORPS Z10, Z10, Z10
 	VMAXPS Z10, Z0, Z0
@@ -12557,7 +13230,7 @@ packone11:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packone11zero
 	MOVQ      DX, R11
 	VMOVUPS.Z (R11), K1, Z0
@@ -12598,10 +13271,14 @@ packone11zero:
 
 packone11go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	LEAQ (CX)(R9*2), R15
 	ADDQ BX, R15
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packone11run:
 	MOVQ 112(AX), R14
 
 packone11k:
@@ -12625,7 +13302,12 @@ packone11k:
 	ADDQ             $0x00000080, R11
 	DECQ             R14
 	JNZ              packone11k
-	MOVQ             160(AX), CX
+	MOVQ             128(AX), R14
+	LEAQ             (CX)(R14*4), CX
+	LEAQ             (R15)(R14*4), R15
+	DECQ             136(AX)
+	JNZ              packone11run
+	MOVQ             184(AX), CX
 	TESTQ            CX, CX
 	JZ               packone11unbiased
 	VMOVUPS.Z        (CX), K1, Z11
@@ -12642,7 +13324,7 @@ packone11k:
 	VADDPS           Z11, Z10, Z10
 
 packone11unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone11linear
 	VXORPS Z11, Z11, Z11
 	VMAXPS Z11, Z0, Z0
@@ -12722,7 +13404,7 @@ packone12:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packone12zero
 	MOVQ      DX, R11
 	VMOVUPS.Z (R11), K1, Z0
@@ -12766,10 +13448,14 @@ packone12zero:
 
 packone12go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	LEAQ (CX)(R9*2), R15
 	ADDQ BX, R15
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packone12run:
 	MOVQ 112(AX), R14
 
 packone12k:
@@ -12794,7 +13480,12 @@ packone12k:
 	ADDQ             $0x00000080, R11
 	DECQ             R14
 	JNZ              packone12k
-	MOVQ             160(AX), CX
+	MOVQ             128(AX), R14
+	LEAQ             (CX)(R14*4), CX
+	LEAQ             (R15)(R14*4), R15
+	DECQ             136(AX)
+	JNZ              packone12run
+	MOVQ             184(AX), CX
 	TESTQ            CX, CX
 	JZ               packone12unbiased
 	VMOVUPS.Z        (CX), K1, Z12
@@ -12812,7 +13503,7 @@ packone12k:
 	VADDPS           Z12, Z11, Z11
 
 packone12unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone12linear
 	VXORPS Z12, Z12, Z12
 	VMAXPS Z12, Z0, Z0
@@ -12897,7 +13588,7 @@ packone13:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packone13zero
 	MOVQ      DX, R11
 	VMOVUPS.Z (R11), K1, Z0
@@ -12944,10 +13635,14 @@ packone13zero:
 
 packone13go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	LEAQ (CX)(R9*2), R15
 	ADDQ BX, R15
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packone13run:
 	MOVQ 112(AX), R14
 
 packone13k:
@@ -12973,7 +13668,12 @@ packone13k:
 	ADDQ             $0x00000080, R11
 	DECQ             R14
 	JNZ              packone13k
-	MOVQ             160(AX), CX
+	MOVQ             128(AX), R14
+	LEAQ             (CX)(R14*4), CX
+	LEAQ             (R15)(R14*4), R15
+	DECQ             136(AX)
+	JNZ              packone13run
+	MOVQ             184(AX), CX
 	TESTQ            CX, CX
 	JZ               packone13unbiased
 	VMOVUPS.Z        (CX), K1, Z13
@@ -12992,7 +13692,7 @@ packone13k:
 	VADDPS           Z13, Z12, Z12
 
 packone13unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone13linear
 	VXORPS Z13, Z13, Z13
 	VMAXPS Z13, Z0, Z0
@@ -13082,7 +13782,7 @@ packone14:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packone14zero
 	MOVQ      DX, R11
 	VMOVUPS.Z (R11), K1, Z0
@@ -13132,10 +13832,14 @@ packone14zero:
 
 packone14go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	LEAQ (CX)(R9*2), R15
 	ADDQ BX, R15
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packone14run:
 	MOVQ 112(AX), R14
 
 packone14k:
@@ -13162,7 +13866,12 @@ packone14k:
 	ADDQ             $0x00000080, R11
 	DECQ             R14
 	JNZ              packone14k
-	MOVQ             160(AX), CX
+	MOVQ             128(AX), R14
+	LEAQ             (CX)(R14*4), CX
+	LEAQ             (R15)(R14*4), R15
+	DECQ             136(AX)
+	JNZ              packone14run
+	MOVQ             184(AX), CX
 	TESTQ            CX, CX
 	JZ               packone14unbiased
 	VMOVUPS.Z        (CX), K1, Z14
@@ -13182,7 +13891,7 @@ packone14k:
 	VADDPS           Z14, Z13, Z13
 
 packone14unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packone14linear
 	VXORPS Z14, Z14, Z14
 	VMAXPS Z14, Z0, Z0
@@ -13275,7 +13984,7 @@ packboth1:
 	SHLQ      $0x02, SI
 	MOVQ      104(AX), DI
 	SHLQ      $0x02, DI
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packboth1zero
 	MOVQ      DX, R8
 	VMOVUPS   (R8), Z0
@@ -13288,8 +13997,12 @@ packboth1zero:
 
 packboth1go:
 	LEAQ (SI)(SI*1), R9
-	MOVQ 184(AX), R8
+	MOVQ 208(AX), R8
 	MOVQ 24(AX), R10
+	MOVQ 120(AX), R11
+	MOVQ R11, 136(AX)
+
+packboth1run:
 	MOVQ 112(AX), R11
 
 packboth1k:
@@ -13307,7 +14020,11 @@ packboth1k:
 	ADDQ         $0x00000080, R8
 	DECQ         R11
 	JNZ          packboth1k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R11
+	LEAQ         (CX)(R11*4), CX
+	DECQ         136(AX)
+	JNZ          packboth1run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth1unbiased
 	VMOVUPS      (CX), Z2
@@ -13316,7 +14033,7 @@ packboth1k:
 	VADDPS       Z2, Z1, Z1
 
 packboth1unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth1linear
 	VXORPS Z2, Z2, Z2
 	VMAXPS Z2, Z0, Z0
@@ -13348,7 +14065,7 @@ packboth2:
 	SHLQ      $0x02, DI
 	MOVQ      104(AX), R8
 	SHLQ      $0x02, R8
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packboth2zero
 	MOVQ      DX, R9
 	VMOVUPS   (R9), Z0
@@ -13366,8 +14083,12 @@ packboth2zero:
 
 packboth2go:
 	LEAQ (DI)(DI*1), R10
-	MOVQ 184(AX), R9
+	MOVQ 208(AX), R9
 	MOVQ 24(AX), R11
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+packboth2run:
 	MOVQ 112(AX), R12
 
 packboth2k:
@@ -13388,7 +14109,11 @@ packboth2k:
 	ADDQ         $0x00000080, R9
 	DECQ         R12
 	JNZ          packboth2k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         136(AX)
+	JNZ          packboth2run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth2unbiased
 	VMOVUPS      (CX), Z4
@@ -13399,7 +14124,7 @@ packboth2k:
 	VADDPS       Z4, Z3, Z3
 
 packboth2unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth2linear
 	VXORPS Z4, Z4, Z4
 	VMAXPS Z4, Z0, Z0
@@ -13440,7 +14165,7 @@ packboth3:
 	SHLQ      $0x02, DI
 	MOVQ      104(AX), R8
 	SHLQ      $0x02, R8
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packboth3zero
 	MOVQ      DX, R9
 	VMOVUPS   (R9), Z0
@@ -13463,8 +14188,12 @@ packboth3zero:
 
 packboth3go:
 	LEAQ (DI)(DI*1), R10
-	MOVQ 184(AX), R9
+	MOVQ 208(AX), R9
 	MOVQ 24(AX), R11
+	MOVQ 120(AX), R12
+	MOVQ R12, 136(AX)
+
+packboth3run:
 	MOVQ 112(AX), R12
 
 packboth3k:
@@ -13488,7 +14217,11 @@ packboth3k:
 	ADDQ         $0x00000080, R9
 	DECQ         R12
 	JNZ          packboth3k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R12
+	LEAQ         (CX)(R12*4), CX
+	DECQ         136(AX)
+	JNZ          packboth3run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth3unbiased
 	VMOVUPS      (CX), Z6
@@ -13501,7 +14234,7 @@ packboth3k:
 	VADDPS       Z6, Z5, Z5
 
 packboth3unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth3linear
 	VXORPS Z6, Z6, Z6
 	VMAXPS Z6, Z0, Z0
@@ -13552,7 +14285,7 @@ packboth4:
 	MOVQ      104(AX), R8
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packboth4zero
 	MOVQ      DX, R10
 	VMOVUPS   (R10), Z0
@@ -13580,8 +14313,12 @@ packboth4zero:
 
 packboth4go:
 	LEAQ (DI)(DI*1), R11
-	MOVQ 184(AX), R10
+	MOVQ 208(AX), R10
 	MOVQ 24(AX), R12
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+packboth4run:
 	MOVQ 112(AX), R13
 
 packboth4k:
@@ -13608,7 +14345,11 @@ packboth4k:
 	ADDQ         $0x00000080, R10
 	DECQ         R13
 	JNZ          packboth4k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R13
+	LEAQ         (CX)(R13*4), CX
+	DECQ         136(AX)
+	JNZ          packboth4run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth4unbiased
 	VMOVUPS      (CX), Z8
@@ -13623,7 +14364,7 @@ packboth4k:
 	VADDPS       Z8, Z7, Z7
 
 packboth4unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth4linear
 	VXORPS Z8, Z8, Z8
 	VMAXPS Z8, Z0, Z0
@@ -13683,7 +14424,7 @@ packboth5:
 	MOVQ      104(AX), R8
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packboth5zero
 	MOVQ      DX, R10
 	VMOVUPS   (R10), Z0
@@ -13716,8 +14457,12 @@ packboth5zero:
 
 packboth5go:
 	LEAQ (DI)(DI*1), R11
-	MOVQ 184(AX), R10
+	MOVQ 208(AX), R10
 	MOVQ 24(AX), R12
+	MOVQ 120(AX), R13
+	MOVQ R13, 136(AX)
+
+packboth5run:
 	MOVQ 112(AX), R13
 
 packboth5k:
@@ -13747,7 +14492,11 @@ packboth5k:
 	ADDQ         $0x00000080, R10
 	DECQ         R13
 	JNZ          packboth5k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R13
+	LEAQ         (CX)(R13*4), CX
+	DECQ         136(AX)
+	JNZ          packboth5run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth5unbiased
 	VMOVUPS      (CX), Z10
@@ -13764,7 +14513,7 @@ packboth5k:
 	VADDPS       Z10, Z9, Z9
 
 packboth5unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth5linear
 	VXORPS Z10, Z10, Z10
 	VMAXPS Z10, Z0, Z0
@@ -13834,7 +14583,7 @@ packboth6:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packboth6zero
 	MOVQ      DX, R11
 	VMOVUPS   (R11), Z0
@@ -13872,8 +14621,12 @@ packboth6zero:
 
 packboth6go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packboth6run:
 	MOVQ 112(AX), R14
 
 packboth6k:
@@ -13906,7 +14659,11 @@ packboth6k:
 	ADDQ         $0x00000080, R11
 	DECQ         R14
 	JNZ          packboth6k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R14
+	LEAQ         (CX)(R14*4), CX
+	DECQ         136(AX)
+	JNZ          packboth6run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth6unbiased
 	VMOVUPS      (CX), Z12
@@ -13925,7 +14682,7 @@ packboth6k:
 	VADDPS       Z12, Z11, Z11
 
 packboth6unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth6linear
 	VXORPS Z12, Z12, Z12
 	VMAXPS Z12, Z0, Z0
@@ -14004,7 +14761,7 @@ packboth7:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packboth7zero
 	MOVQ      DX, R11
 	VMOVUPS   (R11), Z0
@@ -14047,8 +14804,12 @@ packboth7zero:
 
 packboth7go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packboth7run:
 	MOVQ 112(AX), R14
 
 packboth7k:
@@ -14084,7 +14845,11 @@ packboth7k:
 	ADDQ         $0x00000080, R11
 	DECQ         R14
 	JNZ          packboth7k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R14
+	LEAQ         (CX)(R14*4), CX
+	DECQ         136(AX)
+	JNZ          packboth7run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth7unbiased
 	VMOVUPS      (CX), Z14
@@ -14105,7 +14870,7 @@ packboth7k:
 	VADDPS       Z14, Z13, Z13
 
 packboth7unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth7linear
 	VXORPS Z14, Z14, Z14
 	VMAXPS Z14, Z0, Z0
@@ -14193,7 +14958,7 @@ packboth8:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packboth8zero
 	MOVQ      DX, R11
 	VMOVUPS   (R11), Z0
@@ -14241,10 +15006,14 @@ packboth8zero:
 
 packboth8go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	LEAQ (CX)(R9*2), R15
 	ADDQ BX, R15
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packboth8run:
 	MOVQ 112(AX), R14
 
 packboth8k:
@@ -14284,7 +15053,12 @@ packboth8k:
 	ADDQ         $0x00000080, R11
 	DECQ         R14
 	JNZ          packboth8k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R14
+	LEAQ         (CX)(R14*4), CX
+	LEAQ         (R15)(R14*4), R15
+	DECQ         136(AX)
+	JNZ          packboth8run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth8unbiased
 	VMOVUPS      (CX), Z16
@@ -14307,7 +15081,7 @@ packboth8k:
 	VADDPS       Z16, Z15, Z15
 
 packboth8unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth8linear
 	VXORPS Z16, Z16, Z16
 	VMAXPS Z16, Z0, Z0
@@ -14404,7 +15178,7 @@ packboth9:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packboth9zero
 	MOVQ      DX, R11
 	VMOVUPS   (R11), Z0
@@ -14457,10 +15231,14 @@ packboth9zero:
 
 packboth9go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	LEAQ (CX)(R9*2), R15
 	ADDQ BX, R15
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packboth9run:
 	MOVQ 112(AX), R14
 
 packboth9k:
@@ -14503,7 +15281,12 @@ packboth9k:
 	ADDQ         $0x00000080, R11
 	DECQ         R14
 	JNZ          packboth9k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R14
+	LEAQ         (CX)(R14*4), CX
+	LEAQ         (R15)(R14*4), R15
+	DECQ         136(AX)
+	JNZ          packboth9run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth9unbiased
 	VMOVUPS      (CX), Z18
@@ -14528,7 +15311,7 @@ packboth9k:
 	VADDPS       Z18, Z17, Z17
 
 packboth9unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth9linear
 	VXORPS Z18, Z18, Z18
 	VMAXPS Z18, Z0, Z0
@@ -14634,7 +15417,7 @@ packboth10:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packboth10zero
 	MOVQ      DX, R11
 	VMOVUPS   (R11), Z0
@@ -14692,10 +15475,14 @@ packboth10zero:
 
 packboth10go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	LEAQ (CX)(R9*2), R15
 	ADDQ BX, R15
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packboth10run:
 	MOVQ 112(AX), R14
 
 packboth10k:
@@ -14741,7 +15528,12 @@ packboth10k:
 	ADDQ         $0x00000080, R11
 	DECQ         R14
 	JNZ          packboth10k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R14
+	LEAQ         (CX)(R14*4), CX
+	LEAQ         (R15)(R14*4), R15
+	DECQ         136(AX)
+	JNZ          packboth10run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth10unbiased
 	VMOVUPS      (CX), Z20
@@ -14768,7 +15560,7 @@ packboth10k:
 	VADDPS       Z20, Z19, Z19
 
 packboth10unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth10linear
 	VXORPS Z20, Z20, Z20
 	VMAXPS Z20, Z0, Z0
@@ -14883,7 +15675,7 @@ packboth11:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packboth11zero
 	MOVQ      DX, R11
 	VMOVUPS   (R11), Z0
@@ -14946,10 +15738,14 @@ packboth11zero:
 
 packboth11go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	LEAQ (CX)(R9*2), R15
 	ADDQ BX, R15
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packboth11run:
 	MOVQ 112(AX), R14
 
 packboth11k:
@@ -14998,7 +15794,12 @@ packboth11k:
 	ADDQ         $0x00000080, R11
 	DECQ         R14
 	JNZ          packboth11k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R14
+	LEAQ         (CX)(R14*4), CX
+	LEAQ         (R15)(R14*4), R15
+	DECQ         136(AX)
+	JNZ          packboth11run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth11unbiased
 	VMOVUPS      (CX), Z22
@@ -15027,7 +15828,7 @@ packboth11k:
 	VADDPS       Z22, Z21, Z21
 
 packboth11unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth11linear
 	VXORPS Z22, Z22, Z22
 	VMAXPS Z22, Z0, Z0
@@ -15151,7 +15952,7 @@ packboth12:
 	SHLQ      $0x02, R8
 	LEAQ      (BX)(BX*2), R9
 	LEAQ      (BX)(BX*4), R10
-	CMPQ      144(AX), $0x00
+	CMPQ      168(AX), $0x00
 	JE        packboth12zero
 	MOVQ      DX, R11
 	VMOVUPS   (R11), Z0
@@ -15219,10 +16020,14 @@ packboth12zero:
 
 packboth12go:
 	LEAQ (DI)(DI*1), R12
-	MOVQ 184(AX), R11
+	MOVQ 208(AX), R11
 	LEAQ (CX)(R9*2), R15
 	ADDQ BX, R15
 	MOVQ 24(AX), R13
+	MOVQ 120(AX), R14
+	MOVQ R14, 136(AX)
+
+packboth12run:
 	MOVQ 112(AX), R14
 
 packboth12k:
@@ -15274,7 +16079,12 @@ packboth12k:
 	ADDQ         $0x00000080, R11
 	DECQ         R14
 	JNZ          packboth12k
-	MOVQ         160(AX), CX
+	MOVQ         128(AX), R14
+	LEAQ         (CX)(R14*4), CX
+	LEAQ         (R15)(R14*4), R15
+	DECQ         136(AX)
+	JNZ          packboth12run
+	MOVQ         184(AX), CX
 	TESTQ        CX, CX
 	JZ           packboth12unbiased
 	VMOVUPS      (CX), Z24
@@ -15305,7 +16115,7 @@ packboth12k:
 	VADDPS       Z24, Z23, Z23
 
 packboth12unbiased:
-	CMPQ   152(AX), $0x00
+	CMPQ   176(AX), $0x00
 	JE     packboth12linear
 	VXORPS Z24, Z24, Z24
 	VMAXPS Z24, Z0, Z0

@@ -149,15 +149,16 @@ func (b body) write(s isa, w gotypes.Component, cols GPVirtual) {
 		ADDQ(ars, pa[1])
 	}
 	Load(w.Field("b").Base(), pb)
-	if b.packing {
-		Load(w.Field("k"), n)
-	} else {
+	if !b.packing {
 		CMPQ(tiles, U8(1))
 		JE(LabelRef(name + "last"))
 		fetch(c, crs, n, rows, vecs*s.lanes(4)*4)
 		Label(name + "last")
-		Load(w.Field("k"), n)
 	}
+	Load(w.Field("runs"), n)
+	MOVQ(n, address(w.Field("left")))
+	Label(name + "run")
+	Load(w.Field("k"), n)
 	Label(name + "k")
 	bs := make([]VecVirtual, vecs)
 	for v := range bs {
@@ -181,6 +182,13 @@ func (b body) write(s isa, w gotypes.Component, cols GPVirtual) {
 	}
 	DECQ(n)
 	JNZ(LabelRef(name + "k"))
+	Load(w.Field("jump"), n)
+	LEAQ(Mem{Base: pa[0], Index: n, Scale: 4}, pa[0])
+	if rows > lowRows {
+		LEAQ(Mem{Base: pa[1], Index: n, Scale: 4}, pa[1])
+	}
+	DECQ(address(w.Field("left")))
+	JNZ(LabelRef(name + "run"))
 
 	end(s, w, c, crs, sum, name, rows, vecs, maskOf)
 	if !b.packing {
