@@ -131,6 +131,7 @@ func (s *Scratch) convolve(g plane, w []float32, end epilogue) {
 		tall = v.rowsOne
 	}
 	s.keep, s.tiled, s.height = false, false, share(g.pixels, tall)
+	s.readers = s.height.tiles * g.rows
 	s.growB(v, g.cols)
 	p.crs = g.toPixel
 	for q := 0; q < g.runs; q += some {
@@ -174,6 +175,7 @@ func (g Conv) WeightGrad(s *Scratch, x, dy, dw []float32, accumulate bool) {
 	window := g.KW * g.C
 	some, part := runsOf(g.OH, g.OW)
 	s.keep, s.tiled, s.height = false, false, share(window, tall)
+	s.readers = s.height.tiles * g.KH
 	s.growB(v, g.F)
 	p.crs = g.F
 	for q := 0; q < g.OH; q += some {

@@ -17,6 +17,8 @@ type Scratch struct {
 	tiled  bool
 	height heights
 	keep   bool // b is packed once for all blocks of rows
+
+	readers int // how many tiles read a column of b
 }
 
 // panel is one call of a variant: a column of tiles of c.
@@ -181,6 +183,7 @@ func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, accumulate bool, e
 			for i := 0; i < m; i += mStep {
 				rows := min(mStep, m-i)
 				s.height = share(rows, tall)
+				s.readers = s.height.tiles
 				s.chooseA(v, a, i, p, rows, n)
 				s.block(v, b, p, i, j, cols, c, at)
 			}
@@ -408,7 +411,7 @@ func (s *Scratch) column(v *variant, b matrix, p, j int, packed bool, buffer []f
 		if !packed || !s.keep {
 			v.pack(buffer, b.from(p, j), w.k, w.cols, b.cs)
 		}
-	case !v.packs || h.tiles <= 2 || w.k*w.runs*b.rs <= nearEnough:
+	case !v.packs || s.readers <= 2 || w.k*w.runs*b.rs <= nearEnough:
 		w.b, w.brs = b.from(p, j), b.rs
 	default:
 		if !packed {
