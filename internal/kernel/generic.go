@@ -23,6 +23,9 @@ var generic = variant{
 	tanh:     tanhGeneric,
 	sigmoid:  sigmoidGeneric,
 	adam:     adamGeneric,
+
+	lstmForward:  lstmForwardGeneric,
+	lstmBackward: lstmBackwardGeneric,
 }
 
 // productGeneric takes eight columns at once: eight independent chains hide the

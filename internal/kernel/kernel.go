@@ -66,6 +66,9 @@ type variant struct {
 	tanh      func(dst, x []float32)
 	sigmoid   func(dst, x []float32)
 	adam      func(p, g, m, v []float32, c adamConst)
+
+	lstmForward  func(i, f, g, o, c, next, squashed, h []float32)
+	lstmBackward func(i, f, g, o, c, squashed, dh, dc []float32)
 }
 
 // variants lists what this CPU can run, best first. The portable one is last

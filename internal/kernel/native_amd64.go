@@ -33,6 +33,9 @@ var variantAVX512 = variant{
 	tanh:      tanhAVX512,
 	sigmoid:   sigmoidAVX512,
 	adam:      adamAVX512,
+
+	lstmForward:  lstmForwardAVX512,
+	lstmBackward: lstmBackwardAVX512,
 }
 
 var variantAVX2 = variant{
@@ -51,6 +54,9 @@ var variantAVX2 = variant{
 	tanh:      tanhAVX2,
 	sigmoid:   sigmoidAVX2,
 	adam:      adamAVX2,
+
+	lstmForward:  lstmForwardAVX2,
+	lstmBackward: lstmBackwardAVX2,
 }
 
 // The functions of kernel_amd64.s. Each is its namesake in generic.go or
@@ -130,3 +136,15 @@ func adamAVX2(p, g, m, v []float32, c adamConst)
 
 //go:noescape
 func transposeAVX2(dst, src *float32, blocks, dstStride, srcStride int)
+
+//go:noescape
+func lstmForwardAVX512(i, f, g, o, c, next, squashed, h []float32)
+
+//go:noescape
+func lstmBackwardAVX512(i, f, g, o, c, squashed, dh, dc []float32)
+
+//go:noescape
+func lstmForwardAVX2(i, f, g, o, c, next, squashed, h []float32)
+
+//go:noescape
+func lstmBackwardAVX2(i, f, g, o, c, squashed, dh, dc []float32)

@@ -61,31 +61,37 @@ func exp64(s isa, x VecVirtual) {
 }
 
 func tanh(s isa) {
-	through(s, "tanh", func(x VecVirtual) {
-		sign := all64bits(s.vec(), signBit)
-		a := s.vec()
-		VANDNPD(x, sign, a)
-		VANDPD(x, sign, sign)
-		VMINPD(a, all64(s.vec(), tanhLimit), a)
-		VADDPD(a, a, a)
-		q, two := expm1Parts(s, a)
-		VMULPD(two, q, q)
-		VSUBPD(all64(s.vec(), 1), two, two)
-		VADDPD(two, q, q)
-		VADDPD(all64(s.vec(), 2), q, two)
-		VDIVPD(two, q, q)
-		VORPD(sign, q, x)
-	})
+	through(s, "tanh", func(x VecVirtual) { tanh64(s, x) })
+}
+
+// tanh64 replaces x by its hyperbolic tangent.
+func tanh64(s isa, x VecVirtual) {
+	sign := all64bits(s.vec(), signBit)
+	a := s.vec()
+	VANDNPD(x, sign, a)
+	VANDPD(x, sign, sign)
+	VMINPD(a, all64(s.vec(), tanhLimit), a)
+	VADDPD(a, a, a)
+	q, two := expm1Parts(s, a)
+	VMULPD(two, q, q)
+	VSUBPD(all64(s.vec(), 1), two, two)
+	VADDPD(two, q, q)
+	VADDPD(all64(s.vec(), 2), q, two)
+	VDIVPD(two, q, q)
+	VORPD(sign, q, x)
 }
 
 func sigmoid(s isa) {
-	through(s, "sigmoid", func(x VecVirtual) {
-		VXORPD(all64bits(s.vec(), signBit), x, x)
-		exp64(s, x)
-		one := all64(s.vec(), 1)
-		VADDPD(one, x, x)
-		VDIVPD(x, one, x)
-	})
+	through(s, "sigmoid", func(x VecVirtual) { sigmoid64(s, x) })
+}
+
+// sigmoid64 replaces x by 1/(1+e^-x).
+func sigmoid64(s isa, x VecVirtual) {
+	VXORPD(all64bits(s.vec(), signBit), x, x)
+	exp64(s, x)
+	one := all64(s.vec(), 1)
+	VADDPD(one, x, x)
+	VDIVPD(x, one, x)
 }
 
 // expm1Parts returns q and two with e^x = two*(q+1), as the Go function does.

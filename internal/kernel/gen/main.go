@@ -27,6 +27,8 @@ func main() {
 		tanh(s)
 		sigmoid(s)
 		adam(s)
+		lstmForward(s)
+		lstmBackward(s)
 	}
 	transpose()
 	Generate()
