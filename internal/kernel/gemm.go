@@ -91,21 +91,54 @@ const callSteps = 8192
 // and must not overlap c.
 func GemmNN(s *Scratch, m, n, k int, a, b, c []float32, accumulate bool) {
 	checkGemm(m, n, k, a, b, c)
-	s.gemm(m, n, k, matrix{a, k, 1}, matrix{b, n, 1}, c, accumulate, epilogue{})
+	s.gemm(m, n, k, matrix{a, k, 1}, matrix{b, n, 1}, c, n, accumulate, epilogue{})
 }
 
 // GemmNT computes c[m,n] = a[m,k]·b[n,k]ᵀ, or adds to c if accumulate: the loop
 // of GemmNN with b[j,p] for b[p,j].
 func GemmNT(s *Scratch, m, n, k int, a, b, c []float32, accumulate bool) {
 	checkGemm(m, n, k, a, b, c)
-	s.gemm(m, n, k, matrix{a, k, 1}, matrix{b, 1, k}, c, accumulate, epilogue{})
+	s.gemm(m, n, k, matrix{a, k, 1}, matrix{b, 1, k}, c, n, accumulate, epilogue{})
 }
 
 // GemmTN computes c[m,n] = a[k,m]ᵀ·b[k,n], or adds to c if accumulate: the loop
 // of GemmNN with a[p,i] for a[i,p].
 func GemmTN(s *Scratch, m, n, k int, a, b, c []float32, accumulate bool) {
 	checkGemm(m, n, k, a, b, c)
-	s.gemm(m, n, k, matrix{a, 1, m}, matrix{b, n, 1}, c, accumulate, epilogue{})
+	s.gemm(m, n, k, matrix{a, 1, m}, matrix{b, n, 1}, c, n, accumulate, epilogue{})
+}
+
+// Affine computes c[m,n] = a[m,k]·b[k,n] + bias[n], without bias if that is nil, and
+// with relu: GemmNN, AddBias and ReLU in one pass over c.
+func Affine(s *Scratch, m, n, k int, a, b, bias, c []float32, relu bool) {
+	checkGemm(m, n, k, a, b, c)
+	if bias != nil {
+		same("Affine: bias", len(bias), n)
+	}
+	s.gemm(m, n, k, matrix{a, k, 1}, matrix{b, n, 1}, c, n, false, epilogue{bias, relu})
+}
+
+// Gemm is GemmNN for matrices that are parts of larger ones, or transposed: rows lie
+// lda, ldb and ldc elements apart. With transA, a holds [k,m], with transB, b holds
+// [n,k].
+func Gemm(s *Scratch, transA, transB bool, m, n, k int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, accumulate bool) {
+	x, y := view(a, lda, m, k, transA), view(b, ldb, k, n, transB)
+	if m < 0 || n < 0 || k < 0 || ldc < n || m > 0 && len(c) < (m-1)*ldc+n {
+		panic(fmt.Sprintf("kernel: a product of m=%d n=%d k=%d into %d elements, %d a row", m, n, k, len(c), ldc))
+	}
+	s.gemm(m, n, k, x, y, c, ldc, accumulate, epilogue{})
+}
+
+// view is the matrix [rows, cols] in x, which holds its transpose if trans.
+func view(x []float32, stride, rows, cols int, trans bool) matrix {
+	v := matrix{x, stride, 1}
+	if trans {
+		v, rows, cols = matrix{x, 1, stride}, cols, rows
+	}
+	if stride < cols || rows > 0 && len(x) < (rows-1)*stride+cols {
+		panic(fmt.Sprintf("kernel: a factor of %d by %d in %d elements, %d a row", rows, cols, len(x), stride))
+	}
+	return v
 }
 
 func checkGemm(m, n, k int, a, b, c []float32) {
@@ -137,17 +170,20 @@ func (e epilogue) none() bool { return e.bias == nil && !e.relu }
 // gemm cuts c into blocks of columns and rows and k into blocks, all about equal.
 // Within each, columns as wide as a tile are handed down as a few calls. The first
 // block of k starts the chains, the others go on from c.
-func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, accumulate bool, end epilogue) {
+func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, ldc int, accumulate bool, end epilogue) {
 	if m == 0 || n == 0 {
 		return
 	}
 	if k == 0 {
-		start(c[:m*n], accumulate)
-		end.apply(c[:m*n], n)
+		for i := range m {
+			row := c[i*ldc:][:n]
+			start(row, accumulate)
+			end.apply(row, n)
+		}
 		return
 	}
 	v, w := active, &s.panel
-	if v.packs && a.rs == 1 && n <= turnedMost && n > 1 && m >= v.cols && k >= 8 && !accumulate && end.none() {
+	if v.packs && a.rs == 1 && n <= turnedMost && n > 1 && m >= v.cols && k >= 8 && !accumulate && end.none() && ldc == n {
 		s.turned(v, m, n, k, a, b, c)
 		return
 	}
@@ -155,7 +191,7 @@ func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, accumulate bool, e
 	if 2*n <= v.cols {
 		tall = v.rowsOne
 	}
-	w.crs, w.runs = n, 1
+	w.crs, w.runs = ldc, 1
 	mStep, nStep, kStep := even(m, mBlock, tall), n, even(k, kBlock, 8)
 	if a.rs == 1 && a.cs > 1 && n < copyFrom*v.cols {
 		kStep = even(k, kBlock/2, 8) // a tile's columns of a take half a line more each

@@ -155,3 +155,64 @@ func TestProductsOfEveryShapeMatchTheirTwin(t *testing.T) {
 		}
 	})
 }
+
+func TestAProductEndsWithBiasAndReLU(t *testing.T) {
+	each(t, func(t *testing.T) {
+		src := source(16)
+		var s Scratch
+		for i := range 60 {
+			m, n, k := int(src.next()%40), 1+int(src.next()%70), int(src.next()%600)
+			kind := src.normal
+			if i%2 == 0 {
+				kind = src.harsh
+			}
+			a, b, bias := kind(m*k), kind(k*n), kind(n)
+			if i%3 == 0 {
+				bias = nil
+			}
+			want := make([]float32, m*n)
+			twin(m, n, k, rowMajor(a, k), rowMajor(b, n), want, false)
+			if bias != nil {
+				AddBias(want, bias)
+			}
+			if i%4 < 2 {
+				ReLU(want, want)
+			}
+			got, check := fenced(t, src.normal(m*n))
+			Affine(&s, m, n, k, a, b, bias, got, i%4 < 2)
+			sameBits32(t, "Affine", got, want)
+			check()
+		}
+	})
+}
+
+func TestPartsOfMatricesAreMultiplied(t *testing.T) {
+	each(t, func(t *testing.T) {
+		src := source(17)
+		var s Scratch
+		for i := range 80 {
+			m, n, k := int(src.next()%50), 1+int(src.next()%50), int(src.next()%300)
+			transA, transB := i&1 != 0, i&2 != 0
+			lda, ldb, ldc := k+int(src.next()%9), n+int(src.next()%9), n+int(src.next()%9)
+			if transA {
+				lda = m + int(src.next()%9)
+			}
+			if transB {
+				ldb = k + int(src.next()%9)
+			}
+			a, b, c := src.normal((m+k)*lda), src.normal((k+n)*ldb), src.normal(m*ldc+n)
+			at := func(x []float32, stride int, trans bool) func(i, j int) float32 {
+				if trans {
+					return transposed(x, stride)
+				}
+				return rowMajor(x, stride)
+			}
+			want := append([]float32(nil), c...)
+			for row := range m {
+				twin(1, n, k, func(_, p int) float32 { return at(a, lda, transA)(row, p) }, at(b, ldb, transB), want[row*ldc:], i&4 != 0)
+			}
+			Gemm(&s, transA, transB, m, n, k, a, lda, b, ldb, c, ldc, i&4 != 0)
+			sameBits32(t, "Gemm", c, want)
+		}
+	})
+}

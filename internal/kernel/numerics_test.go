@@ -14,6 +14,48 @@ import (
 // the program's numerics version with it.
 const golden = "22c4bef4553c42c0903e450625f235dd4800237f1f1cd523d99799eba5289a80"
 
+// goldenSteps is the same for what came later: whole steps of layers.
+const goldenSteps = "e4ec2928790ce7b07c12ddc569ee724074bf0f0343761fc8a0ba416d20d6e099"
+
+func TestStepsAreTheRecordedOnes(t *testing.T) {
+	each(t, func(t *testing.T) {
+		if got := digestSteps(); got != goldenSteps {
+			t.Errorf("the steps' SHA-256 is %s, recorded is %s", got, goldenSteps)
+		}
+	})
+}
+
+func digestSteps() string {
+	src, h := source(2027), sha256.New()
+	var s Scratch
+	for _, kind := range []func(n int) []float32{src.normal, src.harsh} {
+		for _, d := range [][3]int{{1, 300, 600}, {33, 70, 300}, {130, 10, 40}, {700, 40, 300}} {
+			m, n, k := d[0], d[1], d[2]
+			c := make([]float32, m*n)
+			Affine(&s, m, n, k, kind(m*k), kind(k*n), kind(n), c, m%2 == 0)
+			put32(h, c)
+		}
+		g := Conv{H: 9, W: 15, C: 5, KH: 3, KW: 4, F: 33, SH: 2, SW: 1, Top: 1, Left: 1, OH: 5, OW: 14}
+		x, w, y := kind(g.H*g.W*g.C), kind(g.KH*g.KW*g.C*g.F), make([]float32, g.OH*g.OW*g.F)
+		g.Forward(&s, x, w, kind(g.F), true, y)
+		put32(h, y)
+		g.WeightGrad(&s, x, y, w, true)
+		put32(h, w)
+		flipped := make([]float32, len(w))
+		g.Flip(flipped, w)
+		g.InputGrad(&s, y, flipped, x)
+		put32(h, x)
+		b := lstmBuffers(kind, 3, 37)
+		LSTMForward(37, b[0], b[1], b[2], b[3], b[4])
+		put32(h, b[0])
+		LSTMBackward(37, b[0], b[1], b[3], b[5], b[6])
+		for _, x := range b {
+			put32(h, x)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
 func TestResultsAreTheRecordedOnes(t *testing.T) {
 	each(t, func(t *testing.T) {
 		if got := digest(); got != golden {
