@@ -18,6 +18,9 @@ var arrows = map[string]string{
 	"internal/kernel": "internal/fmath",
 	"internal/arch":   "",
 
+	// The kernels for other programs.
+	"gonumblas": "internal/kernel",
+
 	// The pillars. No arrow leads from one to another.
 	"cluster":                       "cluster/view",
 	"cluster/view":                  "",
@@ -64,6 +67,7 @@ var homes = map[string][]string{
 	"golang.org/x/term":               {"cmd/dlnode/internal/ui/", "cmd/dlnode/"},
 	"go.yaml.in/yaml/v3":              {"job/", "deploy/k8s/"},
 	"golang.org/x/sys":                {"internal/kernel/", "cmd/dlnode/"},
+	"gonum.org/v1/gonum":              {"gonumblas/"},
 	"golang.org/x/sync":               {"dataset/", "train/", "cmd/dlnode/"},
 }
 
