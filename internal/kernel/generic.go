@@ -26,6 +26,8 @@ var generic = variant{
 
 	lstmForward:  lstmForwardGeneric,
 	lstmBackward: lstmBackwardGeneric,
+	maxTap:       maxTapGeneric,
+	addTap:       addTapGeneric,
 }
 
 // productGeneric takes eight columns at once: eight independent chains hide the

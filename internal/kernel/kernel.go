@@ -69,6 +69,8 @@ type variant struct {
 
 	lstmForward  func(i, f, g, o, c, next, squashed, h []float32)
 	lstmBackward func(i, f, g, o, c, squashed, dh, dc []float32)
+	maxTap       func(m, arg, x []float32, index float32)
+	addTap       func(dx, dy, arg []float32, index float32)
 }
 
 // variants lists what this CPU can run, best first. The portable one is last

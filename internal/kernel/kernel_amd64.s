@@ -7224,6 +7224,108 @@ done:
 DATA c3f8000003f800000<>+0(SB)/8, $0x3f8000003f800000
 GLOBL c3f8000003f800000<>(SB), RODATA|NOPTR, $8
 
+// func maxTapAVX2(m []float32, arg []float32, x []float32, index float32)
+// Requires: AVX
+TEXT ·maxTapAVX2(SB), $0-76
+	MOVQ         m_base+0(FP), AX
+	MOVQ         arg_base+24(FP), CX
+	MOVQ         x_base+48(FP), DX
+	VBROADCASTSS index+72(FP), Y0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y1
+	MOVQ         x_len+56(FP), BX
+
+loop:
+	CMPQ      BX, $0x00000008
+	JL        tail
+	VMOVUPS   (AX), Y3
+	VMOVUPS   (CX), Y4
+	VMOVUPS   (DX), Y5
+	VCMPPS    $0x03, Y5, Y5, Y2
+	VBLENDVPS Y2, Y1, Y5, Y5
+	VCMPPS    $0x07, Y3, Y3, Y2
+	VCMPPS    $0x06, Y3, Y5, Y6
+	VANDPS    Y2, Y6, Y6
+	VBLENDVPS Y6, Y5, Y3, Y3
+	VBLENDVPS Y6, Y0, Y4, Y4
+	VMOVUPS   Y3, (AX)
+	VMOVUPS   Y4, (CX)
+	ADDQ      $0x00000020, AX
+	ADDQ      $0x00000020, CX
+	ADDQ      $0x00000020, DX
+	SUBQ      $0x00000008, BX
+	JMP       loop
+
+tail:
+	TESTQ      BX, BX
+	JZ         done
+	LEAQ       masks<>+0(SB), SI
+	NEGQ       BX
+	VMOVDQU    32(SI)(BX*4), Y3
+	VMASKMOVPS (AX), Y3, Y4
+	VMASKMOVPS (CX), Y3, Y5
+	VMASKMOVPS (DX), Y3, Y6
+	VCMPPS     $0x03, Y6, Y6, Y2
+	VBLENDVPS  Y2, Y1, Y6, Y6
+	VCMPPS     $0x07, Y4, Y4, Y1
+	VCMPPS     $0x06, Y4, Y6, Y2
+	VANDPS     Y1, Y2, Y2
+	VBLENDVPS  Y2, Y6, Y4, Y4
+	VBLENDVPS  Y2, Y0, Y5, Y5
+	VMASKMOVPS Y4, Y3, (AX)
+	VMASKMOVPS Y5, Y3, (CX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func addTapAVX2(dx []float32, dy []float32, arg []float32, index float32)
+// Requires: AVX
+TEXT ·addTapAVX2(SB), $0-76
+	MOVQ         dx_base+0(FP), AX
+	MOVQ         dy_base+24(FP), CX
+	MOVQ         arg_base+48(FP), DX
+	VBROADCASTSS index+72(FP), Y0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y1
+	MOVQ         dy_len+32(FP), BX
+
+loop:
+	CMPQ      BX, $0x00000008
+	JL        tail
+	VMOVUPS   (AX), Y3
+	VMOVUPS   (CX), Y2
+	VMOVUPS   (DX), Y4
+	VCMPPS    $0x00, Y0, Y4, Y4
+	VANDPS    Y4, Y2, Y2
+	VADDPS    Y2, Y3, Y3
+	VCMPPS    $0x03, Y3, Y3, Y2
+	VBLENDVPS Y2, Y1, Y3, Y3
+	VMOVUPS   Y3, (AX)
+	ADDQ      $0x00000020, AX
+	ADDQ      $0x00000020, CX
+	ADDQ      $0x00000020, DX
+	SUBQ      $0x00000008, BX
+	JMP       loop
+
+tail:
+	TESTQ      BX, BX
+	JZ         done
+	LEAQ       masks<>+0(SB), SI
+	NEGQ       BX
+	VMOVDQU    32(SI)(BX*4), Y3
+	VMASKMOVPS (AX), Y3, Y4
+	VMASKMOVPS (CX), Y3, Y2
+	VMASKMOVPS (DX), Y3, Y5
+	VCMPPS     $0x00, Y0, Y5, Y5
+	VANDPS     Y5, Y2, Y2
+	VADDPS     Y2, Y4, Y4
+	VCMPPS     $0x03, Y4, Y4, Y2
+	VBLENDVPS  Y2, Y1, Y4, Y4
+	VMASKMOVPS Y4, Y3, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
 // func productAVX512(w *panel)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·productAVX512(SB), $0-8
@@ -18664,6 +18766,106 @@ tail:
 	VCMPPS    $0x03, Z2, Z2, K2
 	VMOVAPS   Z0, K2, Z2
 	VMOVUPS   Z2, K1, (R9)
+
+done:
+	VZEROUPPER
+	RET
+
+// func maxTapAVX512(m []float32, arg []float32, x []float32, index float32)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·maxTapAVX512(SB), $0-76
+	MOVQ         m_base+0(FP), AX
+	MOVQ         arg_base+24(FP), CX
+	MOVQ         x_base+48(FP), DX
+	VBROADCASTSS index+72(FP), Z0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z1
+	MOVQ         x_len+56(FP), BX
+
+loop:
+	CMPQ    BX, $0x00000010
+	JL      tail
+	VMOVUPS (AX), Z2
+	VMOVUPS (CX), Z3
+	VMOVUPS (DX), Z4
+	VCMPPS  $0x03, Z4, Z4, K1
+	VMOVAPS Z1, K1, Z4
+	VCMPPS  $0x07, Z2, Z2, K1
+	VCMPPS  $0x06, Z2, Z4, K1, K1
+	VMOVAPS Z4, K1, Z2
+	VMOVAPS Z0, K1, Z3
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, (CX)
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, DX
+	SUBQ    $0x00000010, BX
+	JMP     loop
+
+tail:
+	TESTQ     BX, BX
+	JZ        done
+	MOVL      $-1, SI
+	BZHIL     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z (CX), K1, Z3
+	VMOVUPS.Z (DX), K1, Z4
+	VCMPPS    $0x03, Z4, Z4, K2
+	VMOVAPS   Z1, K2, Z4
+	VCMPPS    $0x07, Z2, Z2, K2
+	VCMPPS    $0x06, Z2, Z4, K2, K2
+	VMOVAPS   Z4, K2, Z2
+	VMOVAPS   Z0, K2, Z3
+	VMOVUPS   Z2, K1, (AX)
+	VMOVUPS   Z3, K1, (CX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func addTapAVX512(dx []float32, dy []float32, arg []float32, index float32)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·addTapAVX512(SB), $0-76
+	MOVQ         dx_base+0(FP), AX
+	MOVQ         dy_base+24(FP), CX
+	MOVQ         arg_base+48(FP), DX
+	VBROADCASTSS index+72(FP), Z0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z1
+	MOVQ         dy_len+32(FP), BX
+
+loop:
+	CMPQ      BX, $0x00000010
+	JL        tail
+	VMOVUPS   (AX), Z2
+	VMOVUPS   (CX), Z3
+	VMOVUPS   (DX), Z4
+	VCMPPS    $0x00, Z0, Z4, K1
+	VMOVAPS.Z Z3, K1, Z3
+	VADDPS    Z3, Z2, Z2
+	VCMPPS    $0x03, Z2, Z2, K1
+	VMOVAPS   Z1, K1, Z2
+	VMOVUPS   Z2, (AX)
+	ADDQ      $0x00000040, AX
+	ADDQ      $0x00000040, CX
+	ADDQ      $0x00000040, DX
+	SUBQ      $0x00000010, BX
+	JMP       loop
+
+tail:
+	TESTQ     BX, BX
+	JZ        done
+	MOVL      $-1, SI
+	BZHIL     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z (CX), K1, Z3
+	VMOVUPS.Z (DX), K1, Z4
+	VCMPPS    $0x00, Z0, Z4, K2
+	VMOVAPS.Z Z3, K2, Z3
+	VADDPS    Z3, Z2, Z2
+	VCMPPS    $0x03, Z2, Z2, K2
+	VMOVAPS   Z1, K2, Z2
+	VMOVUPS   Z2, K1, (AX)
 
 done:
 	VZEROUPPER

@@ -36,6 +36,8 @@ var variantAVX512 = variant{
 
 	lstmForward:  lstmForwardAVX512,
 	lstmBackward: lstmBackwardAVX512,
+	maxTap:       maxTapAVX512,
+	addTap:       addTapAVX512,
 }
 
 var variantAVX2 = variant{
@@ -57,6 +59,8 @@ var variantAVX2 = variant{
 
 	lstmForward:  lstmForwardAVX2,
 	lstmBackward: lstmBackwardAVX2,
+	maxTap:       maxTapAVX2,
+	addTap:       addTapAVX2,
 }
 
 // The functions of kernel_amd64.s. Each is its namesake in generic.go or
@@ -148,3 +152,15 @@ func lstmForwardAVX2(i, f, g, o, c, next, squashed, h []float32)
 
 //go:noescape
 func lstmBackwardAVX2(i, f, g, o, c, squashed, dh, dc []float32)
+
+//go:noescape
+func maxTapAVX512(m, arg, x []float32, index float32)
+
+//go:noescape
+func addTapAVX512(dx, dy, arg []float32, index float32)
+
+//go:noescape
+func maxTapAVX2(m, arg, x []float32, index float32)
+
+//go:noescape
+func addTapAVX2(dx, dy, arg []float32, index float32)

@@ -29,6 +29,8 @@ func main() {
 		adam(s)
 		lstmForward(s)
 		lstmBackward(s)
+		maxTap(s)
+		addTap(s)
 	}
 	transpose()
 	Generate()
