@@ -118,6 +118,8 @@ func rows() []row {
 		vector("RoundAdd", func() { kernel.RoundAdd(acc, x, 1) }),
 		vector("AddF64", func() { kernel.AddF64(acc, sum) }),
 		vector("Adam", func() { kernel.Adam(y, x, z, v, 1e-3, 0.9, 0.999, 1e-7, 2, 2, 0) }),
+		vector("Momentum", func() { kernel.Momentum(y, x, v, 1e-3, 0.9, false) }),
+		vector("RMSprop", func() { kernel.RMSprop(y, x, v, 1e-3, 0.9, 1e-7) }),
 	)
 }
 

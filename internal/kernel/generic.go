@@ -28,6 +28,9 @@ var generic = variant{
 	lstmBackward: lstmBackwardGeneric,
 	maxTap:       maxTapGeneric,
 	addTap:       addTapGeneric,
+	momentum:     momentumGeneric,
+	nesterov:     nesterovGeneric,
+	rmsprop:      rmspropGeneric,
 }
 
 // productGeneric takes eight columns at once: eight independent chains hide the

@@ -71,6 +71,9 @@ type variant struct {
 	lstmBackward func(i, f, g, o, c, squashed, dh, dc []float32)
 	maxTap       func(m, arg, x []float32, index float32)
 	addTap       func(dx, dy, arg []float32, index float32)
+	momentum     func(p, g, v []float32, lr, momentum float32)
+	nesterov     func(p, g, v []float32, lr, momentum float32)
+	rmsprop      func(p, g, v []float32, lr, rho, rest, eps float32)
 }
 
 // variants lists what this CPU can run, best first. The portable one is last

@@ -7326,6 +7326,193 @@ done:
 	VZEROUPPER
 	RET
 
+// func momentumAVX2(p []float32, g []float32, v []float32, lr float32, momentum float32)
+// Requires: AVX
+TEXT ·momentumAVX2(SB), $0-80
+	MOVQ         p_base+0(FP), AX
+	MOVQ         g_base+24(FP), CX
+	MOVQ         v_base+48(FP), DX
+	VBROADCASTSS lr+72(FP), Y0
+	VBROADCASTSS momentum+76(FP), Y1
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y2
+	MOVQ         g_len+32(FP), BX
+
+loop:
+	CMPQ      BX, $0x00000008
+	JL        tail
+	VMOVUPS   (CX), Y3
+	VMOVUPS   (DX), Y4
+	VMOVUPS   (AX), Y5
+	VMULPS    Y1, Y4, Y4
+	VADDPS    Y3, Y4, Y4
+	VCMPPS    $0x03, Y4, Y4, Y3
+	VBLENDVPS Y3, Y2, Y4, Y4
+	VMULPS    Y0, Y4, Y3
+	VSUBPS    Y3, Y5, Y5
+	VCMPPS    $0x03, Y5, Y5, Y3
+	VBLENDVPS Y3, Y2, Y5, Y5
+	VMOVUPS   Y5, (AX)
+	VMOVUPS   Y4, (DX)
+	ADDQ      $0x00000020, AX
+	ADDQ      $0x00000020, CX
+	ADDQ      $0x00000020, DX
+	SUBQ      $0x00000008, BX
+	JMP       loop
+
+tail:
+	TESTQ      BX, BX
+	JZ         done
+	LEAQ       masks<>+0(SB), SI
+	NEGQ       BX
+	VMOVDQU    32(SI)(BX*4), Y4
+	VMASKMOVPS (CX), Y4, Y3
+	VMASKMOVPS (DX), Y4, Y5
+	VMASKMOVPS (AX), Y4, Y6
+	VMULPS     Y1, Y5, Y5
+	VADDPS     Y3, Y5, Y5
+	VCMPPS     $0x03, Y5, Y5, Y3
+	VBLENDVPS  Y3, Y2, Y5, Y5
+	VMULPS     Y0, Y5, Y0
+	VSUBPS     Y0, Y6, Y6
+	VCMPPS     $0x03, Y6, Y6, Y3
+	VBLENDVPS  Y3, Y2, Y6, Y6
+	VMASKMOVPS Y6, Y4, (AX)
+	VMASKMOVPS Y5, Y4, (DX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func nesterovAVX2(p []float32, g []float32, v []float32, lr float32, momentum float32)
+// Requires: AVX
+TEXT ·nesterovAVX2(SB), $0-80
+	MOVQ         p_base+0(FP), AX
+	MOVQ         g_base+24(FP), CX
+	MOVQ         v_base+48(FP), DX
+	VBROADCASTSS lr+72(FP), Y0
+	VBROADCASTSS momentum+76(FP), Y1
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y2
+	MOVQ         g_len+32(FP), BX
+
+loop:
+	CMPQ      BX, $0x00000008
+	JL        tail
+	VMOVUPS   (CX), Y4
+	VMOVUPS   (DX), Y5
+	VMOVUPS   (AX), Y6
+	VMULPS    Y1, Y5, Y5
+	VADDPS    Y4, Y5, Y5
+	VCMPPS    $0x03, Y5, Y5, Y3
+	VBLENDVPS Y3, Y2, Y5, Y5
+	VMULPS    Y1, Y5, Y3
+	VADDPS    Y3, Y4, Y3
+	VMULPS    Y0, Y3, Y3
+	VSUBPS    Y3, Y6, Y6
+	VCMPPS    $0x03, Y6, Y6, Y3
+	VBLENDVPS Y3, Y2, Y6, Y6
+	VMOVUPS   Y6, (AX)
+	VMOVUPS   Y5, (DX)
+	ADDQ      $0x00000020, AX
+	ADDQ      $0x00000020, CX
+	ADDQ      $0x00000020, DX
+	SUBQ      $0x00000008, BX
+	JMP       loop
+
+tail:
+	TESTQ      BX, BX
+	JZ         done
+	LEAQ       masks<>+0(SB), SI
+	NEGQ       BX
+	VMOVDQU    32(SI)(BX*4), Y4
+	VMASKMOVPS (CX), Y4, Y5
+	VMASKMOVPS (DX), Y4, Y6
+	VMASKMOVPS (AX), Y4, Y7
+	VMULPS     Y1, Y6, Y6
+	VADDPS     Y5, Y6, Y6
+	VCMPPS     $0x03, Y6, Y6, Y3
+	VBLENDVPS  Y3, Y2, Y6, Y6
+	VMULPS     Y1, Y6, Y1
+	VADDPS     Y1, Y5, Y1
+	VMULPS     Y0, Y1, Y1
+	VSUBPS     Y1, Y7, Y7
+	VCMPPS     $0x03, Y7, Y7, Y3
+	VBLENDVPS  Y3, Y2, Y7, Y7
+	VMASKMOVPS Y7, Y4, (AX)
+	VMASKMOVPS Y6, Y4, (DX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func rmspropAVX2(p []float32, g []float32, v []float32, lr float32, rho float32, rest float32, eps float32)
+// Requires: AVX
+TEXT ·rmspropAVX2(SB), $0-88
+	MOVQ         p_base+0(FP), AX
+	MOVQ         g_base+24(FP), CX
+	MOVQ         v_base+48(FP), DX
+	VBROADCASTSS lr+72(FP), Y0
+	VBROADCASTSS rho+76(FP), Y1
+	VBROADCASTSS rest+80(FP), Y2
+	VBROADCASTSS eps+84(FP), Y3
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y4
+	MOVQ         g_len+32(FP), BX
+
+loop:
+	CMPQ      BX, $0x00000008
+	JL        tail
+	VMOVUPS   (CX), Y5
+	VMOVUPS   (DX), Y6
+	VMOVUPS   (AX), Y7
+	VMULPS    Y5, Y5, Y8
+	VMULPS    Y2, Y8, Y8
+	VMULPS    Y1, Y6, Y6
+	VADDPS    Y8, Y6, Y6
+	VADDPS    Y3, Y6, Y8
+	VSQRTPS   Y8, Y8
+	VMULPS    Y0, Y5, Y5
+	VDIVPS    Y8, Y5, Y5
+	VSUBPS    Y5, Y7, Y7
+	VCMPPS    $0x03, Y7, Y7, Y5
+	VBLENDVPS Y5, Y4, Y7, Y7
+	VCMPPS    $0x03, Y6, Y6, Y5
+	VBLENDVPS Y5, Y4, Y6, Y6
+	VMOVUPS   Y7, (AX)
+	VMOVUPS   Y6, (DX)
+	ADDQ      $0x00000020, AX
+	ADDQ      $0x00000020, CX
+	ADDQ      $0x00000020, DX
+	SUBQ      $0x00000008, BX
+	JMP       loop
+
+tail:
+	TESTQ      BX, BX
+	JZ         done
+	LEAQ       masks<>+0(SB), SI
+	NEGQ       BX
+	VMOVDQU    32(SI)(BX*4), Y6
+	VMASKMOVPS (CX), Y6, Y5
+	VMASKMOVPS (DX), Y6, Y7
+	VMASKMOVPS (AX), Y6, Y8
+	VMULPS     Y5, Y5, Y9
+	VMULPS     Y2, Y9, Y9
+	VMULPS     Y1, Y7, Y7
+	VADDPS     Y9, Y7, Y7
+	VADDPS     Y3, Y7, Y9
+	VSQRTPS    Y9, Y9
+	VMULPS     Y0, Y5, Y5
+	VDIVPS     Y9, Y5, Y5
+	VSUBPS     Y5, Y8, Y8
+	VCMPPS     $0x03, Y8, Y8, Y5
+	VBLENDVPS  Y5, Y4, Y8, Y8
+	VCMPPS     $0x03, Y7, Y7, Y5
+	VBLENDVPS  Y5, Y4, Y7, Y7
+	VMASKMOVPS Y8, Y6, (AX)
+	VMASKMOVPS Y7, Y6, (DX)
+
+done:
+	VZEROUPPER
+	RET
+
 // func productAVX512(w *panel)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·productAVX512(SB), $0-8
@@ -18866,6 +19053,193 @@ tail:
 	VCMPPS    $0x03, Z2, Z2, K2
 	VMOVAPS   Z1, K2, Z2
 	VMOVUPS   Z2, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func momentumAVX512(p []float32, g []float32, v []float32, lr float32, momentum float32)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·momentumAVX512(SB), $0-80
+	MOVQ         p_base+0(FP), AX
+	MOVQ         g_base+24(FP), CX
+	MOVQ         v_base+48(FP), DX
+	VBROADCASTSS lr+72(FP), Z0
+	VBROADCASTSS momentum+76(FP), Z1
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z2
+	MOVQ         g_len+32(FP), BX
+
+loop:
+	CMPQ    BX, $0x00000010
+	JL      tail
+	VMOVUPS (CX), Z3
+	VMOVUPS (DX), Z4
+	VMOVUPS (AX), Z5
+	VMULPS  Z1, Z4, Z4
+	VADDPS  Z3, Z4, Z4
+	VCMPPS  $0x03, Z4, Z4, K1
+	VMOVAPS Z2, K1, Z4
+	VMULPS  Z0, Z4, Z3
+	VSUBPS  Z3, Z5, Z5
+	VCMPPS  $0x03, Z5, Z5, K1
+	VMOVAPS Z2, K1, Z5
+	VMOVUPS Z5, (AX)
+	VMOVUPS Z4, (DX)
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, DX
+	SUBQ    $0x00000010, BX
+	JMP     loop
+
+tail:
+	TESTQ     BX, BX
+	JZ        done
+	MOVL      $-1, SI
+	BZHIL     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (CX), K1, Z3
+	VMOVUPS.Z (DX), K1, Z4
+	VMOVUPS.Z (AX), K1, Z5
+	VMULPS    Z1, Z4, Z4
+	VADDPS    Z3, Z4, Z4
+	VCMPPS    $0x03, Z4, Z4, K2
+	VMOVAPS   Z2, K2, Z4
+	VMULPS    Z0, Z4, Z0
+	VSUBPS    Z0, Z5, Z5
+	VCMPPS    $0x03, Z5, Z5, K2
+	VMOVAPS   Z2, K2, Z5
+	VMOVUPS   Z5, K1, (AX)
+	VMOVUPS   Z4, K1, (DX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func nesterovAVX512(p []float32, g []float32, v []float32, lr float32, momentum float32)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·nesterovAVX512(SB), $0-80
+	MOVQ         p_base+0(FP), AX
+	MOVQ         g_base+24(FP), CX
+	MOVQ         v_base+48(FP), DX
+	VBROADCASTSS lr+72(FP), Z0
+	VBROADCASTSS momentum+76(FP), Z1
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z2
+	MOVQ         g_len+32(FP), BX
+
+loop:
+	CMPQ    BX, $0x00000010
+	JL      tail
+	VMOVUPS (CX), Z3
+	VMOVUPS (DX), Z4
+	VMOVUPS (AX), Z5
+	VMULPS  Z1, Z4, Z4
+	VADDPS  Z3, Z4, Z4
+	VCMPPS  $0x03, Z4, Z4, K1
+	VMOVAPS Z2, K1, Z4
+	VMULPS  Z1, Z4, Z6
+	VADDPS  Z6, Z3, Z6
+	VMULPS  Z0, Z6, Z6
+	VSUBPS  Z6, Z5, Z5
+	VCMPPS  $0x03, Z5, Z5, K1
+	VMOVAPS Z2, K1, Z5
+	VMOVUPS Z5, (AX)
+	VMOVUPS Z4, (DX)
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, DX
+	SUBQ    $0x00000010, BX
+	JMP     loop
+
+tail:
+	TESTQ     BX, BX
+	JZ        done
+	MOVL      $-1, SI
+	BZHIL     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (CX), K1, Z3
+	VMOVUPS.Z (DX), K1, Z4
+	VMOVUPS.Z (AX), K1, Z5
+	VMULPS    Z1, Z4, Z4
+	VADDPS    Z3, Z4, Z4
+	VCMPPS    $0x03, Z4, Z4, K2
+	VMOVAPS   Z2, K2, Z4
+	VMULPS    Z1, Z4, Z1
+	VADDPS    Z1, Z3, Z1
+	VMULPS    Z0, Z1, Z1
+	VSUBPS    Z1, Z5, Z5
+	VCMPPS    $0x03, Z5, Z5, K2
+	VMOVAPS   Z2, K2, Z5
+	VMOVUPS   Z5, K1, (AX)
+	VMOVUPS   Z4, K1, (DX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func rmspropAVX512(p []float32, g []float32, v []float32, lr float32, rho float32, rest float32, eps float32)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·rmspropAVX512(SB), $0-88
+	MOVQ         p_base+0(FP), AX
+	MOVQ         g_base+24(FP), CX
+	MOVQ         v_base+48(FP), DX
+	VBROADCASTSS lr+72(FP), Z0
+	VBROADCASTSS rho+76(FP), Z1
+	VBROADCASTSS rest+80(FP), Z2
+	VBROADCASTSS eps+84(FP), Z3
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z4
+	MOVQ         g_len+32(FP), BX
+
+loop:
+	CMPQ    BX, $0x00000010
+	JL      tail
+	VMOVUPS (CX), Z5
+	VMOVUPS (DX), Z6
+	VMOVUPS (AX), Z7
+	VMULPS  Z5, Z5, Z8
+	VMULPS  Z2, Z8, Z8
+	VMULPS  Z1, Z6, Z6
+	VADDPS  Z8, Z6, Z6
+	VADDPS  Z3, Z6, Z8
+	VSQRTPS Z8, Z8
+	VMULPS  Z0, Z5, Z5
+	VDIVPS  Z8, Z5, Z5
+	VSUBPS  Z5, Z7, Z7
+	VCMPPS  $0x03, Z7, Z7, K1
+	VMOVAPS Z4, K1, Z7
+	VCMPPS  $0x03, Z6, Z6, K1
+	VMOVAPS Z4, K1, Z6
+	VMOVUPS Z7, (AX)
+	VMOVUPS Z6, (DX)
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, DX
+	SUBQ    $0x00000010, BX
+	JMP     loop
+
+tail:
+	TESTQ     BX, BX
+	JZ        done
+	MOVL      $-1, SI
+	BZHIL     BX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (CX), K1, Z5
+	VMOVUPS.Z (DX), K1, Z6
+	VMOVUPS.Z (AX), K1, Z7
+	VMULPS    Z5, Z5, Z8
+	VMULPS    Z2, Z8, Z8
+	VMULPS    Z1, Z6, Z6
+	VADDPS    Z8, Z6, Z6
+	VADDPS    Z3, Z6, Z8
+	VSQRTPS   Z8, Z8
+	VMULPS    Z0, Z5, Z5
+	VDIVPS    Z8, Z5, Z5
+	VSUBPS    Z5, Z7, Z7
+	VCMPPS    $0x03, Z7, Z7, K2
+	VMOVAPS   Z4, K2, Z7
+	VCMPPS    $0x03, Z6, Z6, K2
+	VMOVAPS   Z4, K2, Z6
+	VMOVUPS   Z7, K1, (AX)
+	VMOVUPS   Z6, K1, (DX)
 
 done:
 	VZEROUPPER

@@ -38,6 +38,9 @@ var variantAVX512 = variant{
 	lstmBackward: lstmBackwardAVX512,
 	maxTap:       maxTapAVX512,
 	addTap:       addTapAVX512,
+	momentum:     momentumAVX512,
+	nesterov:     nesterovAVX512,
+	rmsprop:      rmspropAVX512,
 }
 
 var variantAVX2 = variant{
@@ -61,6 +64,9 @@ var variantAVX2 = variant{
 	lstmBackward: lstmBackwardAVX2,
 	maxTap:       maxTapAVX2,
 	addTap:       addTapAVX2,
+	momentum:     momentumAVX2,
+	nesterov:     nesterovAVX2,
+	rmsprop:      rmspropAVX2,
 }
 
 // The functions of kernel_amd64.s. Each is its namesake in generic.go or
@@ -164,3 +170,21 @@ func maxTapAVX2(m, arg, x []float32, index float32)
 
 //go:noescape
 func addTapAVX2(dx, dy, arg []float32, index float32)
+
+//go:noescape
+func momentumAVX512(p, g, v []float32, lr, momentum float32)
+
+//go:noescape
+func nesterovAVX512(p, g, v []float32, lr, momentum float32)
+
+//go:noescape
+func rmspropAVX512(p, g, v []float32, lr, rho, rest, eps float32)
+
+//go:noescape
+func momentumAVX2(p, g, v []float32, lr, momentum float32)
+
+//go:noescape
+func nesterovAVX2(p, g, v []float32, lr, momentum float32)
+
+//go:noescape
+func rmspropAVX2(p, g, v []float32, lr, rho, rest, eps float32)

@@ -31,6 +31,9 @@ func main() {
 		lstmBackward(s)
 		maxTap(s)
 		addTap(s)
+		momentum(s, "momentum", false)
+		momentum(s, "nesterov", true)
+		rmsprop(s)
 	}
 	transpose()
 	Generate()

@@ -304,3 +304,66 @@ func adam(s isa) {
 	})
 	finish()
 }
+
+// momentum writes both forms: with nesterov the step is g + momentum*v.
+func momentum(s isa, name string, nesterov bool) {
+	s.function(name)
+	p, g, v := open("p", 4), open("g", 4), open("v", 4)
+	lr, mu := s.vec(), s.vec()
+	VBROADCASTSS(address(Param("lr")), lr)
+	VBROADCASTSS(address(Param("momentum")), mu)
+	nan, t := all32bits(s.vec(), nan32), s.vec()
+	walk("g", s.lanes(4), []stream{p, g, v}, s.narrow, func(k []*mask) {
+		gi, vi, w, step := s.vec(), s.vec(), s.vec(), s.vec()
+		s.load(g.mem(), gi, pick(k, 0), 4)
+		s.load(v.mem(), vi, pick(k, 0), 4)
+		s.load(p.mem(), w, pick(k, 0), 4)
+		VMULPS(mu, vi, vi)
+		VADDPS(gi, vi, vi)
+		s.quiet32(vi, nan, t)
+		if nesterov {
+			VMULPS(mu, vi, step)
+			VADDPS(step, gi, step)
+			VMULPS(lr, step, step)
+		} else {
+			VMULPS(lr, vi, step)
+		}
+		VSUBPS(step, w, w)
+		s.quiet32(w, nan, t)
+		s.store(w, p.mem(), pick(k, 0), 4)
+		s.store(vi, v.mem(), pick(k, 0), 4)
+	})
+	finish()
+}
+
+func rmsprop(s isa) {
+	s.function("rmsprop")
+	p, g, v := open("p", 4), open("g", 4), open("v", 4)
+	all := func(name string) VecVirtual {
+		x := s.vec()
+		VBROADCASTSS(address(Param(name)), x)
+		return x
+	}
+	lr, rho, rest, eps := all("lr"), all("rho"), all("rest"), all("eps")
+	nan, t := all32bits(s.vec(), nan32), s.vec()
+	walk("g", s.lanes(4), []stream{p, g, v}, s.narrow, func(k []*mask) {
+		gi, vi, w, x := s.vec(), s.vec(), s.vec(), s.vec()
+		s.load(g.mem(), gi, pick(k, 0), 4)
+		s.load(v.mem(), vi, pick(k, 0), 4)
+		s.load(p.mem(), w, pick(k, 0), 4)
+		VMULPS(gi, gi, x)
+		VMULPS(rest, x, x)
+		VMULPS(rho, vi, vi)
+		VADDPS(x, vi, vi)
+		VADDPS(eps, vi, x)
+		VSQRTPS(x, x)
+		VMULPS(lr, gi, gi)
+		VDIVPS(x, gi, gi)
+		VSUBPS(gi, w, w)
+		s.quiet32(w, nan, t)
+		s.quiet32(vi, nan, t)
+		s.store(w, p.mem(), pick(k, 0), 4)
+		s.store(vi, v.mem(), pick(k, 0), 4)
+	})
+	finish()
+}
