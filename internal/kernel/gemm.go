@@ -50,7 +50,8 @@ type panel struct {
 	k    int // > 0
 	runs int // of k steps each, > 0
 	jump int // in a from the end of a run to the beginning of the next
-	left int // runs still to do; of the callee
+	//lint:ignore U1000 assembly counts here
+	left int // runs still to do
 	rows int // of one tile, 1 to variant.rows, or rowsOne if a tile is half as wide
 	tile int // how many tiles, one below the other, > 0
 	cols int // of each tile, 1 to variant.cols, or twice that if rows <= variant.rowsFour
@@ -78,6 +79,9 @@ const nBlock = 2048
 // callSteps bounds tiles*k of one call, so that a call in assembly, which can't
 // be preempted, stays far below 100 µs.
 const callSteps = 8192
+
+// streamSteps is the same for calls all of whose b may come from memory.
+const streamSteps = 2048
 
 // GemmNN computes c[m,n] = a[m,k]·b[k,n], or adds to c if accumulate:
 //
@@ -197,7 +201,7 @@ func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, ldc int, accumulat
 		kStep = even(k, kBlock/2, 8) // a tile's columns of a take half a line more each
 	}
 	if m <= tall && b.cs == 1 && v.packs {
-		kStep = even(k, callSteps, 8) // nothing of b is read twice
+		kStep = even(k, streamSteps, 8) // nothing of b is read twice
 	}
 	s.keep = mStep < m
 	if s.keep {
@@ -266,8 +270,8 @@ func (s *Scratch) turned(v *variant, m, n, k int, a, b matrix, c []float32) {
 	s.tiled, s.height = false, share(n, v.rows)
 	for i := 0; i < m; i += v.cols {
 		w.cols = min(v.cols, m-i)
-		for p := 0; p < k; p += callSteps {
-			w.k = min(callSteps, k-p)
+		for p := 0; p < k; p += streamSteps {
+			w.k = min(streamSteps, k-p)
 			w.load = min(p, 1)
 			s.a = matrix{b.from(p, 0), b.cs, b.rs}
 			w.b = a.from(i, p)
