@@ -197,7 +197,7 @@ func (s *Scratch) gemm(m, n, k int, a, b matrix, c []float32, ldc int, accumulat
 	}
 	w.crs, w.runs = ldc, 1
 	mStep, nStep, kStep := even(m, mBlock, tall), n, even(k, kBlock, 8)
-	if a.rs == 1 && a.cs > 1 && n < copyFrom*v.cols {
+	if a.rs == 1 && a.cs > 1 && n < copyFrom {
 		kStep = even(k, kBlock/2, 8) // a tile's columns of a take half a line more each
 	}
 	if m <= tall && b.cs == 1 && v.packs {
@@ -371,7 +371,7 @@ func share(m, tall int) heights {
 func (s *Scratch) chooseA(v *variant, a matrix, i, p, rows, n int) {
 	k := s.panel.k
 	s.a, s.tiled = matrix{a.from(i, p), a.rs, a.cs}, false
-	if !v.packs || max(a.rs, a.cs) < farApart || n < copyFrom*v.cols || k < 32 || k > kBlock {
+	if !v.packs || max(a.rs, a.cs) < farApart || n < copyFrom || k < 32 || k > kBlock {
 		return
 	}
 	if a.cs == 1 {
@@ -382,10 +382,10 @@ func (s *Scratch) chooseA(v *variant, a matrix, i, p, rows, n int) {
 }
 
 // farApart is from which stride on a block of a is copied, copyFrom for how many
-// columns of tiles.
+// columns of c.
 const (
 	farApart = 256
-	copyFrom = 8
+	copyFrom = 256
 )
 
 // bufferA returns the buffer for a block of a, with room for a whole row more.
@@ -435,6 +435,8 @@ func copyTile(to, from []float32, high, k, cs int) {
 			*(*[12]float32)(y) = *(*[12]float32)(x)
 		} else if len(x) >= 12 && high == 11 {
 			*(*[11]float32)(y) = *(*[11]float32)(x)
+		} else if high == 6 {
+			*(*[6]float32)(y) = *(*[6]float32)(x)
 		} else {
 			copy(y[:high], x)
 		}
