@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/dlnode/dlnode/nn"
 )
 
 // Validate checks a job made in Go against the parts that this program knows.
@@ -175,6 +177,23 @@ func (c *checker) section(path string, s Section, f Family) {
 	for _, problem := range flatten(s.Validate()) {
 		field, rest := blame(s, problem)
 		c.bad(join(at, field), "%s", rest)
+	}
+	if l, ok := s.(nn.Container); ok {
+		for _, p := range l.Parts() {
+			c.inside(join(at, p.Field), p.Layers)
+		}
+	}
+}
+
+// inside checks the layers of a layer: a list of them, or the one that stands
+// under a field that is no list.
+func (c *checker) inside(path string, layers []nn.LayerSpec) {
+	for i, l := range layers {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		if strings.HasSuffix(path, ".layer") {
+			at = path
+		}
+		c.section(at, l, c.reg.Layers)
 	}
 }
 

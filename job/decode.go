@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/dlnode/dlnode/nn"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -20,6 +21,8 @@ type decoder struct {
 
 var (
 	sectionType = reflect.TypeFor[Section]()
+	layerType   = reflect.TypeFor[nn.LayerSpec]() // layers inside of layers
+	pairType    = reflect.TypeFor[nn.Pair]()
 	textsType   = reflect.TypeFor[[]string]()
 )
 
@@ -32,8 +35,10 @@ func (d *decoder) fail(line int, path, format string, args ...any) {
 func (d *decoder) value(path string, n *yaml.Node, v reflect.Value) {
 	n = resolve(n)
 	switch {
-	case v.Type() == sectionType:
+	case isSection(v.Type()):
 		d.section(path, n, v)
+	case v.Type() == pairType:
+		d.pair(path, n, v)
 	case v.Type() == scheduleType:
 		d.schedule(path, n, v)
 	case v.Kind() == reflect.Pointer:
@@ -60,6 +65,8 @@ type field struct {
 	name      string
 	omitEmpty bool // left out by Show when zero
 	free      bool // no part of the mathematics: tagged json:"-"
+	later     bool // jobs were written before it was there: left out where it says nothing new
+	nothing   bool // it says nothing new: it is zero, or what its tag later=VALUE tells
 	value     reflect.Value
 }
 
@@ -73,11 +80,27 @@ func fieldsOf(v reflect.Value) []field {
 		case opts == "inline":
 			out = append(out, fieldsOf(v.Field(i))...)
 		case name != "" && name != "-":
-			out = append(out, field{name, opts == "omitempty", tag.Get("json") == "-", v.Field(i)})
+			f := field{name: name, omitEmpty: opts == "omitempty", free: tag.Get("json") == "-", value: v.Field(i)}
+			f.later, f.nothing = laterField(opts, v.Field(i))
+			out = append(out, f)
 		}
 	}
 	return out
 }
+
+// laterField reads a tag's option later, or later=VALUE. A field that a kind was
+// given after trajectories were named with it carries one: where it has its old
+// meaning, the canonical form is as if it weren't there, and so is T.
+func laterField(opts string, v reflect.Value) (later, nothing bool) {
+	usual, given := strings.CutPrefix(opts, "later=")
+	if given {
+		return true, fmt.Sprint(v.Interface()) == usual
+	}
+	return opts == "later", opts == "later" && v.IsZero()
+}
+
+// isSection tells the types that are written `kind: {fields}`.
+func isSection(t reflect.Type) bool { return t == sectionType || t == layerType }
 
 // indirect is the struct that a section points to.
 func indirect(s Section) reflect.Value { return reflect.ValueOf(s).Elem() }
@@ -200,7 +223,7 @@ func (d *decoder) list(path string, n *yaml.Node, v reflect.Value) {
 		d.lines[at] = item.Line
 		e := reflect.New(v.Type().Elem()).Elem()
 		d.value(at, item, e)
-		if v.Type().Elem() != sectionType || !e.IsNil() {
+		if !isSection(v.Type().Elem()) || !e.IsNil() {
 			v.Set(reflect.Append(v, e))
 		}
 	}
@@ -241,6 +264,10 @@ func (d *decoder) section(path string, n *yaml.Node, v reflect.Value) {
 	if body != nil && body.ShortTag() != "!!null" {
 		d.fields(at, body, indirect(s))
 	}
+	if !reflect.TypeOf(s).AssignableTo(v.Type()) {
+		d.fail(kind.Line, path, "%q can't stand inside another %s", kind.Value, family.Noun)
+		return
+	}
 	v.Set(reflect.ValueOf(s))
 }
 
@@ -266,6 +293,24 @@ func (d *decoder) kind(path string, n *yaml.Node, family Family) (kind, body *ya
 		d.fail(entries[1].key.Line, path, "%s and %s in one %s (want one kind)", entries[0].key.Value, entries[1].key.Value, family.Noun)
 	}
 	return nil, nil
+}
+
+// pair decodes two numbers, or one for both.
+func (d *decoder) pair(path string, n *yaml.Node, v reflect.Value) {
+	items := n.Content
+	if n.Kind == yaml.ScalarNode {
+		items = []*yaml.Node{n, n}
+	}
+	if n.Kind == yaml.MappingNode || len(items) != 2 {
+		d.fail(n.Line, path, "%s (want two whole numbers such as [3, 3], or one for both)", seen(n))
+		return
+	}
+	before := len(d.errs)
+	for i, item := range items {
+		if len(d.errs) == before {
+			d.scalar(path, resolve(item), v.Index(i))
+		}
+	}
 }
 
 // scalar decodes a single value.
@@ -335,7 +380,7 @@ func wantedOf(t reflect.Type) string {
 	switch {
 	case t == textsType:
 		return "a list of strings such as [a, b]"
-	case t.Kind() == reflect.Slice && t.Elem() == sectionType:
+	case t.Kind() == reflect.Slice && isSection(t.Elem()):
 		return "a list, one kind each"
 	}
 	switch t.Kind() {

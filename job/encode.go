@@ -45,7 +45,7 @@ func (m *Maths) Canonical() []byte {
 // tagged omitempty when zero (their default must be zero).
 func encode(v reflect.Value, canonical bool) *yaml.Node {
 	switch {
-	case v.Type() == sectionType:
+	case isSection(v.Type()):
 		return encodeSection(v, canonical)
 	case v.Type() == scheduleType:
 		return encodeSchedule(v, canonical)
@@ -55,7 +55,7 @@ func encode(v reflect.Value, canonical bool) *yaml.Node {
 		return encodeOptional(v, canonical)
 	case reflect.Struct:
 		return encodeStruct(v, canonical)
-	case reflect.Slice:
+	case reflect.Slice, reflect.Array:
 		return encodeList(v, canonical)
 	}
 	return encodeScalar(v)
@@ -68,7 +68,7 @@ func encodeStruct(v reflect.Value, canonical bool) *yaml.Node {
 		if canonical {
 			skip = f.free
 		}
-		if !skip {
+		if !skip && !(f.later && f.nothing) {
 			n.Content = append(n.Content, text(f.name), encode(f.value, canonical))
 		}
 	}
@@ -101,7 +101,7 @@ func encodeOptional(v reflect.Value, canonical bool) *yaml.Node {
 
 func encodeList(v reflect.Value, canonical bool) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
-	if v.Type().Elem() != sectionType {
+	if !isSection(v.Type().Elem()) {
 		n.Style = yaml.FlowStyle
 	}
 	for i := range v.Len() {

@@ -28,11 +28,21 @@ type goldenCase struct {
 	Losses  []float64
 	Grads   []float64
 	Metrics map[string][]float64
+	Train   bool
+	Rate    float64   // of ten steps of gradient descent,
+	Steps   []float64 // and the parameters behind them
 }
 
 func readGolden(t *testing.T) golden {
 	t.Helper()
-	data, err := os.ReadFile("testdata/golden.json")
+	g := readRecord(t, "testdata/golden.json")
+	g.Cases = append(g.Cases, readRecord(t, "testdata/layers.json").Cases...)
+	return g
+}
+
+func readRecord(t *testing.T, file string) golden {
+	t.Helper()
+	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,19 +56,7 @@ func readGolden(t *testing.T) golden {
 // model builds a case's model. The metrics are in the order of their names.
 func (c *goldenCase) model(t *testing.T) *Model {
 	t.Helper()
-	spec := Spec{Loss: c.Loss}
-	for _, layer := range c.Layers {
-		for kind, args := range layer {
-			l, ok := NewLayerSpec(kind)
-			if !ok {
-				t.Fatalf("no layer %q", kind)
-			}
-			if err := json.Unmarshal(args, l); err != nil {
-				t.Fatal(err)
-			}
-			spec.Layers = append(spec.Layers, l)
-		}
-	}
+	spec := Spec{Loss: c.Loss, Layers: layersOf(t, c.Layers)}
 	for name := range c.Metrics {
 		spec.Metrics = append(spec.Metrics, name)
 	}
@@ -69,6 +67,54 @@ func (c *goldenCase) model(t *testing.T) *Model {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// layersOf reads layers as a job file would have them, in JSON.
+func layersOf(t *testing.T, list []map[string]json.RawMessage) []LayerSpec {
+	t.Helper()
+	specs := []LayerSpec{}
+	for _, layer := range list {
+		for kind, args := range layer {
+			specs = append(specs, layerOf(t, kind, args))
+		}
+	}
+	return specs
+}
+
+func layerOf(t *testing.T, kind string, args json.RawMessage) LayerSpec {
+	t.Helper()
+	l, ok := NewLayerSpec(kind)
+	if !ok {
+		t.Fatalf("no layer %q", kind)
+	}
+	type layers = []map[string]json.RawMessage
+	var inside struct {
+		Layers, Shortcut layers
+		Branches         []layers
+		Layer            map[string]json.RawMessage
+		MergeMode        string `json:"merge_mode"`
+	}
+	into := any(&inside)
+	if _, ok := l.(Container); !ok {
+		into = l
+	}
+	if err := json.Unmarshal(args, into); err != nil {
+		t.Fatal(err)
+	}
+	switch l := l.(type) {
+	case *Residual:
+		l.Layers, l.Shortcut = layersOf(t, inside.Layers), layersOf(t, inside.Shortcut)
+	case *Concat:
+		for _, b := range inside.Branches {
+			l.Branches = append(l.Branches, layersOf(t, b))
+		}
+	case *Bidirectional:
+		l.Layer = layersOf(t, layers{inside.Layer})[0]
+		if inside.MergeMode != "" {
+			l.MergeMode = inside.MergeMode
+		}
+	}
+	return l
 }
 
 // rounding is what 32 roundings to float32 do to a number of size 1, or
@@ -85,7 +131,7 @@ func TestForwardLossesAndGradientsMatchPyTorch(t *testing.T) {
 			n := len(c.Losses)
 			w := m.NewWorkspace(n)
 			grads := make([]float32, m.NumParams())
-			out := w.Forward(c.Params, &Batch{N: n, X: c.X, Y: c.Y}, Key{}, false)
+			out := w.Forward(c.Params, c.batch(), Key{}, c.Train)
 			w.Backward(c.Params, grads, nil)
 
 			near(t, "out", widen(out), c.Out)
@@ -103,6 +149,41 @@ func TestForwardLossesAndGradientsMatchPyTorch(t *testing.T) {
 	}
 }
 
+func (c *goldenCase) batch() *Batch {
+	n := len(c.Losses)
+	return &Batch{N: n, X: c.X, Y: c.Y, IDs: make([]uint64, n)}
+}
+
+func TestTenStepsMatchKeras(t *testing.T) {
+	for _, c := range readGolden(t).Cases {
+		if c.Rate == 0 {
+			continue
+		}
+		t.Run(c.Name, func(t *testing.T) {
+			m := c.model(t)
+			n := len(c.Losses)
+			w := m.NewWorkspace(n)
+			params, grads := slices.Clone(c.Params), make([]float32, m.NumParams())
+			for range 10 {
+				w.Forward(params, c.batch(), Key{}, true)
+				w.Backward(params, grads, nil)
+				for _, tensor := range m.Tensors() {
+					p, g := tensor.of(params), tensor.of(grads)
+					for i := range p {
+						mean := g[i] / float32(n)
+						if tensor.Use == Statistic {
+							p[i] = float32(float32(tensor.Momentum)*p[i]) + float32(float32(1-tensor.Momentum)*mean)
+						} else {
+							p[i] -= float32(float32(c.Rate) * mean)
+						}
+					}
+				}
+			}
+			near(t, "parameters", widen(params), c.Steps)
+		})
+	}
+}
+
 func TestGoldenCasesCoverEveryLossMetricAndActivation(t *testing.T) {
 	seen := map[string]bool{}
 	for _, c := range readGolden(t).Cases {
@@ -110,21 +191,7 @@ func TestGoldenCasesCoverEveryLossMetricAndActivation(t *testing.T) {
 		for name := range c.Metrics {
 			seen[name] = true
 		}
-		for _, layer := range c.Layers {
-			for kind, args := range layer {
-				l, _ := NewLayerSpec(kind)
-				if err := json.Unmarshal(args, l); err != nil {
-					t.Fatal(err)
-				}
-				seen[kind] = true
-				switch l := l.(type) {
-				case *Dense:
-					seen[l.Activation] = true
-				case *Activation:
-					seen[l.Function] = true
-				}
-			}
-		}
+		see(seen, layersOf(t, c.Layers))
 	}
 	for _, name := range slices.Concat(Losses(), Metrics(), Activations(), LayerKinds()) {
 		if !seen[name] {
@@ -171,4 +238,20 @@ func widen(x []float32) []float64 {
 		y[i] = float64(v)
 	}
 	return y
+}
+
+// see marks what layers use.
+func see(seen map[string]bool, layers []LayerSpec) {
+	for _, l := range layers {
+		seen[l.Kind()] = true
+		switch l := l.(type) {
+		case *Dense:
+			seen[l.Activation] = true
+		case *Activation:
+			seen[l.Function] = true
+		}
+		for _, p := range parts(l) {
+			see(seen, p.Layers)
+		}
+	}
 }

@@ -42,14 +42,14 @@ func (m *Model) keepLogits() {
 	if !m.fused() {
 		return
 	}
-	last := len(m.plans) - 1
-	switch p := m.plans[last].(type) {
+	last := &m.chain.plans[len(m.chain.plans)-1]
+	switch p := (*last).(type) {
 	case softmax:
 		p.inPlace = false
-		m.plans[last] = p
+		*last = p
 	case pointwise:
 		p.inPlace = false
-		m.plans[last] = p
+		*last = p
 	}
 }
 

@@ -12,17 +12,20 @@ import (
 // Model is a checked chain of operations and the layout of its parameters.
 // It is immutable and may be shared.
 type Model struct {
-	input   int // values of one sample
-	output  int
-	target  Target
-	plans   []plan
-	first   int // index of the first plan with parameters: backward ends there
-	loss    string
-	metrics []string
-	tensors []Tensor
-	starts  []string // initializer of each tensor
-	rows    []Row
-	params  int
+	input  int // values of one sample
+	output int
+	target Target
+	chain  chain
+	widest int // values of the greatest gradient of one sample on its way down
+	masks  int // slots of Workspace.masks
+
+	vocabulary int // of the embedding that the model begins with; 0: there is none
+	loss       string
+	metrics    []string
+	tensors    []Tensor
+	starts     []string // initializer of each tensor
+	rows       []Row
+	params     int
 }
 
 // Tensor is a named window of the flat parameter vector: params[Off : Off+Len],
@@ -32,7 +35,24 @@ type Tensor struct {
 	Shape []int
 	Off   int
 	Len   int
+	Use   Use
+
+	Momentum float64 // of a Statistic: what a step leaves of it, in [0, 1)
 }
+
+// Use says what moves a tensor.
+type Use byte
+
+// Weights are moved by the optimizer. Frozen tensors stay as they are; their
+// gradient is zero. A Statistic is no weight: what Backward puts in its place of
+// the gradient is a statistic of the batch times the number of its samples, so
+// that the sum over batches, divided by the samples, is its mean; a step moves
+// the tensor towards that mean (see the package comment).
+const (
+	Weight Use = iota
+	Frozen
+	Statistic
+)
 
 // Row is a line of a model's summary.
 type Row struct {
@@ -40,6 +60,9 @@ type Row struct {
 	Kind   string
 	Output []int // shape of one sample behind the layer
 	Params int
+	Depth  int   // 1 for a layer of the model, 2 for one inside of another, ...
+	FLOPs  int64 // of a forward, for one sample: products and sums of weights
+	Memory int64 // bytes that the layer keeps of one sample in training
 }
 
 // Limits on values of one sample and on parameters of one flat vector (8 GiB).
@@ -59,14 +82,19 @@ func Build(spec Spec, input []int, target Target) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &builder{shape: slices.Clone(input), width: size, m: &Model{input: size, target: target, loss: spec.Loss}}
-	if err := b.layers(spec.Layers); err != nil {
+	named, err := nameLayers(spec.Layers)
+	if err != nil {
 		return nil, err
 	}
-	b.m.output = b.width
-	last := len(spec.Layers) - 1
+	b := &builder{shape: slices.Clone(input), width: size, m: &Model{input: size, target: target, loss: spec.Loss}, chain: newChain(false), mask: -1}
+	if err := b.layers("", named); err != nil {
+		return nil, err
+	}
+	b.m.chain, b.m.output = *b.chain, b.width
+	b.m.widest = max(b.m.widest, b.width)
+	last := len(named) - 1
 	if err := b.finish(spec.Metrics); err != nil {
-		return nil, &LayerError{last, b.m.rows[last].Name, err}
+		return nil, named[last].wrap("", last, err)
 	}
 	return b.m, nil
 }
@@ -123,27 +151,63 @@ func shapeString(shape []int) string {
 // builder follows one sample through the layers while the model grows.
 type builder struct {
 	m     *Model
-	shape []int // of the sample as it is now
-	width int   // volume of shape
-	index int   // of the layer at hand
+	chain *chain // the one that grows: the model's, or a branch's
+	shape []int  // of the sample as it is now
+	width int    // volume of shape
+	index int    // of the outermost layer at hand
+	draws uint64 // how many operations of that layer draw random numbers
+	depth int
 	name  string
 	end   string // what the last op was, for errors: "softmax", "dense"
+	spare bool   // nobody but the next op reads what the last one computed
+	mask  int    // slot of the mask of the sample's first axis; -1: none
+	flops int64  // of the layer at hand
+
+	frozen bool           // the layer at hand has trainable: false
+	parts  [][]namedLayer // of the layer at hand, if it is a container
 }
 
-func (b *builder) layers(specs []LayerSpec) error {
-	names, err := layerNames(specs)
-	if err != nil {
-		return err
-	}
-	for i, l := range specs {
-		b.index, b.name = i, names[i]
-		before := b.m.params
-		if err := l.add(b); err != nil {
-			return &LayerError{i, b.name, err}
+func (b *builder) layers(field string, layers []namedLayer) error {
+	b.depth++
+	defer func() { b.depth-- }()
+	for i, l := range layers {
+		if err := b.layer(i, l); err != nil {
+			return l.wrap(field, i, err)
 		}
-		b.m.rows = append(b.m.rows, Row{b.name, l.Kind(), slices.Clone(b.shape), b.m.params - before})
 	}
 	return nil
+}
+
+// layer appends one layer, and its line to the summary.
+func (b *builder) layer(i int, l namedLayer) error {
+	if b.depth == 1 {
+		b.index, b.draws = i, 0
+	}
+	b.name, b.flops, b.frozen, b.parts = l.name, 0, false, l.parts
+	own := Row{Name: l.name, Kind: l.spec.Kind(), Depth: b.depth, Params: -b.m.params}
+	plans, rows := len(b.chain.plans), len(b.m.rows)
+	if err := l.spec.add(b); err != nil {
+		return err
+	}
+	own.Output, own.FLOPs = slices.Clone(b.shape), b.flops
+	own.Params += b.m.params
+	own.Memory = memory(b.chain.plans[plans:])
+	for _, inside := range b.m.rows[rows:] {
+		own.Params -= inside.Params
+		own.Memory -= inside.Memory
+	}
+	b.m.rows = append(b.m.rows, own)
+	return nil
+}
+
+// memory is what plans take for one sample, in bytes.
+func memory(plans []plan) int64 {
+	const samples = 64 // so that what is once a workspace hardly counts
+	var mem arena
+	for _, p := range plans {
+		p.bind(&mem, samples)
+	}
+	return int64(4*mem.used) / samples
 }
 
 // tensor appends a window to the parameter vector.
@@ -156,22 +220,59 @@ func (b *builder) tensor(what, initializer string, shape ...int) (Tensor, error)
 		n *= d
 	}
 	t := Tensor{Name: b.name + "/" + what, Shape: shape, Off: b.m.params, Len: n}
+	if b.frozen {
+		t.Use = Frozen
+	}
 	b.m.tensors = append(b.m.tensors, t)
 	b.m.starts = append(b.m.starts, initializer)
 	b.m.params += n
 	return t, nil
 }
 
-func (b *builder) push(p plan, end string) {
-	b.m.plans = append(b.m.plans, p)
-	b.end = end
+// push appends an operation. spare says that its backward does not need what
+// its forward returns.
+func (b *builder) push(p plan, end string, spare bool) {
+	b.chain.plans = append(b.chain.plans, p)
+	b.end, b.spare = end, spare
+}
+
+// learn is called before an operation with parameters is pushed, and tells
+// whether somebody wants the gradient of its input: whether anything that
+// learns lies before it.
+func (b *builder) learn() (inner bool) {
+	inner = b.chain.wants()
+	if !inner && !b.frozen {
+		b.chain.first = len(b.chain.plans)
+	}
+	return inner
+}
+
+// gradient makes room for a gradient of so many values of one sample.
+func (b *builder) gradient(widths ...int) { b.m.widest = max(b.m.widest, slices.Max(widths)) }
+
+// reshaped sets the shape behind an operation.
+func (b *builder) reshaped(shape ...int) error {
+	width, err := volume(shape)
+	if err != nil {
+		return fmt.Errorf("its output is too large: %w", err)
+	}
+	b.shape, b.width = shape, width
+	return nil
+}
+
+// draw names the random numbers of one operation: a layer's first draws from the
+// coordinate of the layer's index alone.
+func (b *builder) draw() uint64 {
+	b.draws++
+	return uint64(b.index) | (b.draws-1)<<32
 }
 
 func (d *Dense) add(b *builder) error {
 	if len(b.shape) != 1 {
 		return fmt.Errorf("got samples of shape %s, want one axis: put flatten before it (Keras would apply dense to the last axis alone)", shapeString(b.shape))
 	}
-	a := affine{in: b.width, units: d.Units, inner: len(b.m.tensors) > 0}
+	b.frozen = !d.Trainable
+	a := affine{in: b.width, units: d.Units, inner: b.learn(), frozen: b.frozen}
 	var err error
 	if a.kernel, err = b.tensor("kernel", d.KernelInitializer, b.width, d.Units); err != nil {
 		return err
@@ -181,23 +282,24 @@ func (d *Dense) add(b *builder) error {
 			return err
 		}
 	}
-	if !a.inner {
-		b.m.first = len(b.m.plans)
+	if a.inner {
+		b.gradient(a.in, a.units)
 	}
+	b.flops += 2*int64(a.in)*int64(a.units) + int64(a.bias.Len)
 	b.shape, b.width = []int{d.Units}, d.Units
-	b.push(a, "dense without an activation")
+	b.push(a, "dense without an activation", true)
 	return b.activate(d.Activation)
 }
 
 func (d *Dropout) add(b *builder) error {
 	if d.Rate > 0 {
-		b.push(newDropout(d.Rate, b.width, b.index), "dropout")
+		b.push(newDropout(d.Rate, b.width, b.draw()), "dropout", false)
 	}
 	return nil
 }
 
 func (*Flatten) add(b *builder) error {
-	b.shape = []int{b.width}
+	b.shape, b.mask = []int{b.width}, -1
 	return nil
 }
 
@@ -215,27 +317,20 @@ func (b *builder) activate(function string) error {
 		if b.width == 1 {
 			return errors.New("softmax got 1 value, want at least 2: over one it is always 1; sigmoid is for one unit")
 		}
-		b.push(softmax{width: b.width, inPlace: b.afterAffine()}, function)
+		b.push(softmax{width: b.width, inPlace: b.spare}, function, false)
 	default:
-		b.push(newPointwise(function, b.width, b.afterAffine()), function)
+		b.push(newPointwise(function, b.width, b.spare), function, false)
 	}
 	return nil
-}
-
-// afterAffine tells whether the values that come next are read by nobody but
-// the operation that comes next, so that it may overwrite them.
-func (b *builder) afterAffine() bool {
-	if len(b.m.plans) == 0 {
-		return false
-	}
-	_, ok := b.m.plans[len(b.m.plans)-1].(affine)
-	return ok
 }
 
 // finish checks what the end of the model and the labels must have in common.
 func (b *builder) finish(metrics []string) error {
 	if b.m.params == 0 {
 		return errors.New("the model ends here without parameters, want at least one dense layer")
+	}
+	if !b.chain.wants() {
+		return errors.New("the model ends here and nothing in it learns, want a layer with trainable: true")
 	}
 	if err := b.fitLoss(); err != nil {
 		return fmt.Errorf("loss %s %w", b.m.loss, err)

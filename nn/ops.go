@@ -35,6 +35,7 @@ type affine struct {
 	kernel    Tensor
 	bias      Tensor // Len 0: there is none
 	inner     bool   // parameters lie before it, so somebody wants dx
+	frozen    bool
 
 	x, y []float32
 }
@@ -56,12 +57,12 @@ func (a *affine) forward(w *Workspace, x []float32) []float32 {
 
 // backward: dW = xᵀ·dy, db = Σ dy over samples, dx = dy·Wᵀ.
 func (a *affine) backward(w *Workspace, dy []float32) []float32 {
-	kernel.GemmTN(&w.scratch, a.in, a.units, w.n, a.x, dy, a.kernel.of(w.grads), false)
-	if a.bias.Len > 0 {
-		kernel.SumRows(a.bias.of(w.grads), dy, false)
-	}
-	if w.ready != nil {
-		w.ready(a.kernel.Off, a.kernel.Off+a.kernel.Len+a.bias.Len)
+	if !a.frozen {
+		kernel.GemmTN(&w.scratch, a.in, a.units, w.n, a.x, dy, a.kernel.of(w.grads), false)
+		if a.bias.Len > 0 {
+			kernel.SumRows(a.bias.of(w.grads), dy, false)
+		}
+		w.final(a.kernel)
 	}
 	if !a.inner {
 		return nil
@@ -200,7 +201,7 @@ func (s *softmax) backward(w *Workspace, dy []float32) []float32 {
 // 10), and y = x in evaluation.
 type dropout struct {
 	width     int
-	layer     uint64  // coordinate of its random numbers
+	layer     uint64  // coordinate of its random numbers, see builder.draw
 	threshold uint32  // of 2^24: a draw below it drops
 	scale     float32 // 1/(1-rate)
 
@@ -208,10 +209,10 @@ type dropout struct {
 	active  bool // the last forward was one of training
 }
 
-func newDropout(rate float64, width, layer int) dropout {
+func newDropout(rate float64, width int, layer uint64) dropout {
 	return dropout{
 		width:     width,
-		layer:     uint64(layer),
+		layer:     layer,
 		threshold: uint32(math.Floor(float64(rate*(1<<24)) + 0.5)),
 		scale:     float32(1 / (1 - rate)),
 	}

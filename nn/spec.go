@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -33,6 +34,38 @@ type LayerSpec interface {
 	add(b *builder) error
 }
 
+// Common is what every layer with parameters can be told.
+type Common struct {
+	Name string `yaml:"name,omitempty" json:"name,omitempty"` // dense, dense_1, ... where empty
+	// Trainable false keeps the layer's parameters as they are; batch
+	// normalization then uses its running statistics in training, too.
+	Trainable bool `yaml:"trainable,later=true" json:"trainable"`
+}
+
+// ownName is the name that a user gave; see layerName.
+func (c Common) ownName() string { return c.Name }
+
+// Part is a list of layers inside a layer.
+type Part struct {
+	Field  string // where it stands in a job file, below the layer: "layers", "branches[1]"
+	Layers []LayerSpec
+}
+
+// Container is a layer made of layers. Its Validate leaves them out.
+type Container interface {
+	LayerSpec
+	// Parts lists the layers inside. An empty part hands its input on.
+	Parts() []Part
+}
+
+// parts is Parts of a container, and nil of any other layer.
+func parts(l LayerSpec) []Part {
+	if c, ok := l.(Container); ok {
+		return c.Parts()
+	}
+	return nil
+}
+
 // Dense is y = activation(x·W + b) over samples of one axis.
 // Its tensors are NAME/kernel [inputs, units] and, with a bias, NAME/bias [units].
 type Dense struct {
@@ -41,7 +74,7 @@ type Dense struct {
 	UseBias           bool   `yaml:"use_bias" json:"use_bias"`
 	KernelInitializer string `yaml:"kernel_initializer" json:"kernel_initializer"`
 	BiasInitializer   string `yaml:"bias_initializer" json:"bias_initializer"`
-	Name              string `yaml:"name,omitempty" json:"name,omitempty"` // dense, dense_1, ... where empty
+	Common            `yaml:",inline"`
 }
 
 // Dropout sets a share Rate of its inputs to zero in training and scales the
@@ -63,9 +96,12 @@ type Activation struct {
 func NewDense(units int, activation string) *Dense {
 	return &Dense{
 		Units: units, Activation: activation, UseBias: true,
-		KernelInitializer: "glorot_uniform", BiasInitializer: "zeros",
+		KernelInitializer: "glorot_uniform", BiasInitializer: "zeros", Common: learning,
 	}
 }
+
+// learning is Common's default.
+var learning = Common{Trainable: true}
 
 // NewDropout returns a dropout layer.
 func NewDropout(rate float64) *Dropout { return &Dropout{Rate: rate} }
@@ -80,21 +116,37 @@ func NewActivation(function string) *Activation { return &Activation{Function: f
 // be decoded into, and whether there is such a kind. Fields without a default
 // (units, kind) hold a value that Validate refuses.
 func NewLayerSpec(kind string) (LayerSpec, bool) {
-	switch kind {
-	case "dense":
-		return NewDense(0, "linear"), true
-	case "dropout":
-		return NewDropout(0.5), true
-	case "flatten":
-		return NewFlatten(), true
-	case "activation":
-		return NewActivation(""), true
+	make, ok := layerKinds[kind]
+	if !ok {
+		return nil, false
 	}
-	return nil, false
+	return make(), true
+}
+
+var layerKinds = map[string]func() LayerSpec{
+	"activation":               func() LayerSpec { return NewActivation("") },
+	"average_pooling2d":        func() LayerSpec { return NewAveragePooling2D(Pair{2, 2}) },
+	"batch_normalization":      func() LayerSpec { return NewBatchNormalization() },
+	"bidirectional":            func() LayerSpec { return NewBidirectional(nil) },
+	"concat":                   func() LayerSpec { return NewConcat() },
+	"conv2d":                   func() LayerSpec { return NewConv2D(0, Pair{}, "linear") },
+	"dense":                    func() LayerSpec { return NewDense(0, "linear") },
+	"dropout":                  func() LayerSpec { return NewDropout(0.5) },
+	"embedding":                func() LayerSpec { return NewEmbedding(0, 0) },
+	"flatten":                  func() LayerSpec { return NewFlatten() },
+	"global_average_pooling2d": func() LayerSpec { return &GlobalAveragePooling2D{} },
+	"global_max_pooling2d":     func() LayerSpec { return &GlobalMaxPooling2D{} },
+	"gru":                      func() LayerSpec { return NewGRU(0) },
+	"layer_normalization":      func() LayerSpec { return NewLayerNormalization() },
+	"lstm":                     func() LayerSpec { return NewLSTM(0) },
+	"max_pooling2d":            func() LayerSpec { return NewMaxPooling2D(Pair{2, 2}) },
+	"reshape":                  func() LayerSpec { return NewReshape() },
+	"residual":                 func() LayerSpec { return NewResidual() },
+	"spatial_dropout2d":        func() LayerSpec { return &SpatialDropout2D{Rate: 0.5} },
 }
 
 // LayerKinds lists what [NewLayerSpec] knows.
-func LayerKinds() []string { return []string{"activation", "dense", "dropout", "flatten"} }
+func LayerKinds() []string { return slices.Sorted(maps.Keys(layerKinds)) }
 
 // Activations lists the activation functions.
 func Activations() []string { return []string{"linear", "relu", "sigmoid", "softmax", "tanh"} }
@@ -109,11 +161,11 @@ func Metrics() []string {
 	return []string{accuracy, binaryAccuracy, meanAbsolute, meanSquared}
 }
 
-// Initializers lists the ways a tensor can start.
+// Initializers lists the ways a tensor can start, besides constant(VALUE).
 func Initializers() []string {
 	return []string{
 		"glorot_normal", "glorot_uniform", "he_normal", "he_uniform",
-		"lecun_normal", "lecun_uniform", "ones", "zeros",
+		"lecun_normal", "lecun_uniform", "ones", "orthogonal", "uniform", "zeros",
 	}
 }
 
@@ -143,8 +195,8 @@ func (d *Dense) Validate() error {
 	}
 	return cmp.Or(
 		oneOf("activation", d.Activation, Activations()),
-		oneOf("kernel_initializer", d.KernelInitializer, Initializers()),
-		oneOf("bias_initializer", d.BiasInitializer, Initializers()),
+		checkInitializer("kernel_initializer", d.KernelInitializer),
+		checkInitializer("bias_initializer", d.BiasInitializer),
 		validName(d.Name),
 	)
 }
@@ -168,45 +220,92 @@ func (s *Spec) Validate() error {
 	if len(s.Layers) == 0 {
 		return errors.New("the model has no layers")
 	}
-	names, err := layerNames(s.Layers)
+	named, err := nameLayers(s.Layers)
 	if err != nil {
 		return err
 	}
-	for i, l := range s.Layers {
-		if err := l.Validate(); err != nil {
-			return &LayerError{i, names[i], err}
-		}
+	if err := validate("", named); err != nil {
+		return err
 	}
 	return cmp.Or(oneOf("loss", s.Loss, Losses()), validMetrics(s.Metrics))
 }
 
-// layerNames are the layers' own names or Keras' (dense, dense_1, dense_2), each
-// of them once.
-func layerNames(layers []LayerSpec) ([]string, error) {
-	names := make([]string, len(layers))
-	count := map[string]int{}
+// validate checks layers and the layers in them.
+func validate(field string, layers []namedLayer) error {
 	for i, l := range layers {
-		if l == nil {
-			return nil, &LayerError{i, "?", errors.New("there is no layer here")}
+		if err := l.spec.Validate(); err != nil {
+			return l.wrap(field, i, err)
 		}
-		names[i] = layerName(l, count)
-		if at := slices.Index(names[:i], names[i]); at >= 0 {
-			return nil, &LayerError{i, names[i], fmt.Errorf("layer %d has this name already", at+1)}
+		for j, p := range parts(l.spec) {
+			if err := validate(p.Field, l.parts[j]); err != nil {
+				return l.wrap(field, i, err)
+			}
 		}
 	}
-	return names, nil
+	return nil
 }
 
-func layerName(l LayerSpec, count map[string]int) string {
-	if d, ok := l.(*Dense); ok && d.Name != "" {
-		return d.Name
+// namedLayer is a layer with its name, and those of the layers in it.
+type namedLayer struct {
+	spec  LayerSpec
+	name  string
+	parts [][]namedLayer
+}
+
+func (l namedLayer) wrap(field string, index int, err error) *LayerError {
+	return &LayerError{field, index, l.name, l.spec.Kind(), err}
+}
+
+// nameLayers gives the layers their own names or Keras' (dense, dense_1,
+// dense_2), each of them once in the whole model.
+func nameLayers(layers []LayerSpec) ([]namedLayer, error) {
+	n := namer{count: map[string]int{}, taken: map[string]int{}}
+	return n.layers("", layers, -1)
+}
+
+type namer struct {
+	count map[string]int // layers of a kind so far
+	taken map[string]int // where a name is: the outermost layer, from 1
+}
+
+// layers names a list inside the outermost layer top; -1 where the list is the
+// outermost itself.
+func (n *namer) layers(field string, layers []LayerSpec, top int) ([]namedLayer, error) {
+	out := make([]namedLayer, len(layers))
+	for i, l := range layers {
+		if l == nil {
+			return nil, &LayerError{field, i, "?", "?", errors.New("there is no layer here")}
+		}
+		at := top
+		if top < 0 {
+			at = i
+		}
+		out[i] = namedLayer{spec: l, name: n.name(l)}
+		if first, twice := n.taken[out[i].name]; twice {
+			return nil, out[i].wrap(field, i, fmt.Errorf("layer %d has this name already", first))
+		}
+		n.taken[out[i].name] = at + 1
+		for _, p := range parts(l) {
+			named, err := n.layers(p.Field, p.Layers, at)
+			if err != nil {
+				return nil, out[i].wrap(field, i, err)
+			}
+			out[i].parts = append(out[i].parts, named)
+		}
 	}
-	n := count[l.Kind()]
-	count[l.Kind()]++
-	if n == 0 {
+	return out, nil
+}
+
+func (n *namer) name(l LayerSpec) string {
+	if own, ok := l.(interface{ ownName() string }); ok && own.ownName() != "" {
+		return own.ownName()
+	}
+	count := n.count[l.Kind()]
+	n.count[l.Kind()]++
+	if count == 0 {
 		return l.Kind()
 	}
-	return fmt.Sprintf("%s_%d", l.Kind(), n)
+	return fmt.Sprintf("%s_%d", l.Kind(), count)
 }
 
 func validMetrics(names []string) error {
@@ -240,10 +339,13 @@ func validName(name string) error {
 	return nil
 }
 
-// LayerError is what is wrong with one layer.
+// LayerError is what is wrong with one layer. Err is another one where it is
+// wrong with a layer inside.
 type LayerError struct {
-	Index int    // place in Spec.Layers, from 0
+	Field string // in which part of the layer around it, "" for the model itself
+	Index int    // place in that list, from 0
 	Name  string // as the summary shows it
+	Kind  string
 	Err   error
 }
 
@@ -254,3 +356,19 @@ func (e *LayerError) Error() string {
 
 // Unwrap returns the cause.
 func (e *LayerError) Unwrap() error { return e.Err }
+
+// Path is the place of the innermost layer in a job file, below the model:
+// "[2].residual.layers[0]".
+func (e *LayerError) Path() string {
+	path := fmt.Sprintf("%s[%d]", e.Field, e.Index)
+	if e.Field == layerField {
+		path = layerField
+	}
+	if inner, ok := e.Err.(*LayerError); ok {
+		path += "." + e.Kind + "." + inner.Path()
+	}
+	return path
+}
+
+// layerField is the name of a part that is one layer, not a list.
+const layerField = "layer"

@@ -27,7 +27,7 @@ type Workspace struct {
 
 	m        *Model
 	maxBatch int
-	ops      []op
+	chain    *chainOp
 	loss     loss
 	metrics  []metric
 	grad     [2][]float32 // gradient on its way down, and where the next one goes
@@ -35,6 +35,8 @@ type Workspace struct {
 	values   []float64    // [metrics, maxBatch]
 	bytes    int
 	scratch  kernel.Scratch
+	work     []float32   // an op's for the time of a call
+	masks    [][]float32 // [n, t] each: 1 where there is something, 0 where there is padding
 
 	// Of the batch at hand; params, grads, ids and ready during a call alone.
 	n             int
@@ -43,6 +45,7 @@ type Workspace struct {
 	ids           []uint64
 	params, grads []float32
 	ready         func(lo, hi int)
+	low           int // what of grads lies above is final
 	out, y        []float32
 	scored        bool // losses and metrics are those of this batch
 	aborted       bool
@@ -50,8 +53,22 @@ type Workspace struct {
 
 // arena deals out windows of one allocation. While buf is nil it only measures.
 type arena struct {
-	buf  []float32
-	used int
+	buf    []float32
+	used   int
+	shared int // the most that some op needs for the time of a call
+	wide   int // float64s taken beside
+}
+
+// share asks for n floats of Workspace.work, which all ops use in turn.
+func (a *arena) share(n int) { a.shared = max(a.shared, n) }
+
+// wider returns n zeroed float64s.
+func (a *arena) wider(n int) []float64 {
+	a.wide += n
+	if a.buf == nil {
+		return nil
+	}
+	return make([]float64, n)
 }
 
 // take returns n zeroed floats that begin at a cache line of the allocation.
@@ -69,32 +86,26 @@ func (m *Model) NewWorkspace(maxBatch int) *Workspace {
 	if maxBatch < 1 {
 		panic("nn: NewWorkspace for no samples")
 	}
-	w := &Workspace{m: m, maxBatch: maxBatch, losses: make([]float64, maxBatch)}
+	w := &Workspace{m: m, maxBatch: maxBatch, losses: make([]float64, maxBatch), masks: make([][]float32, m.masks)}
 	var mem arena
 	w.bind(&mem)
 	mem = arena{buf: make([]float32, mem.used)}
 	w.bind(&mem)
-	w.loss = bindLoss(m.loss, w.ops[len(w.ops)-1])
+	w.loss = bindLoss(m.loss, w.chain.ops[len(w.chain.ops)-1])
 	for _, name := range m.metrics {
 		w.metrics = append(w.metrics, m.metricNamed(name))
 	}
 	w.values = make([]float64, maxBatch*len(w.metrics))
-	w.bytes = 4*len(mem.buf) + 8*(len(w.losses)+len(w.values))
+	w.bytes = 4*len(mem.buf) + 8*(mem.wide+len(w.losses)+len(w.values))
 	return w
 }
 
 // bind gives every op its memory, and the gradient on its way down the two
 // windows that it changes between.
 func (w *Workspace) bind(mem *arena) {
-	w.ops = make([]op, len(w.m.plans))
-	widest := w.m.output
-	for i, p := range w.m.plans {
-		w.ops[i] = p.bind(mem, w.maxBatch)
-		if a, ok := p.(affine); ok && a.inner {
-			widest = max(widest, a.in, a.units)
-		}
-	}
-	w.grad = [2][]float32{mem.take(w.maxBatch * widest), mem.take(w.maxBatch * widest)}
+	w.chain = w.m.chain.bindTo(mem, w.maxBatch)
+	w.grad = [2][]float32{mem.take(w.maxBatch * w.m.widest), mem.take(w.maxBatch * w.m.widest)}
+	w.work = mem.take(mem.shared)
 }
 
 // Bytes is the memory the workspace holds, in bytes, without the packing
@@ -107,23 +118,12 @@ func (w *Workspace) Bytes() int { return w.bytes }
 // nil when it was cancelled.
 func (w *Workspace) Forward(params []float32, b *Batch, key Key, train bool) (out []float32) {
 	w.begin(params, b, key, train)
-	w.out = w.climb(b.X)
+	w.out = w.chain.climb(w, b.X)
 	w.params, w.ids = nil, nil
 	if w.y != nil && !w.aborted {
 		w.score()
 	}
 	return w.out
-}
-
-// climb takes samples through the chain.
-func (w *Workspace) climb(x []float32) []float32 {
-	for _, o := range w.ops {
-		if w.cancelled() {
-			return nil
-		}
-		x = o.forward(w, x)
-	}
-	return x
 }
 
 // begin takes over a batch after checking that its lengths agree.
@@ -179,7 +179,8 @@ func (w *Workspace) MetricValues(i int) []float64 {
 // Forward has just seen; params must be the same still. It overwrites all of
 // grads, [NumParams]. As soon as a window [lo, hi) of it is final it calls
 // ready, if there is one: layer by layer from the last to the first, all of
-// them together covering grads once. After a cancelled call, what was not
+// them together covering grads once. The place of a frozen tensor is zero, that
+// of a statistic holds what [Statistic] says. After a cancelled call, what was not
 // announced is undefined.
 func (w *Workspace) Backward(params, grads []float32, ready func(lo, hi int)) {
 	if w.aborted {
@@ -188,28 +189,42 @@ func (w *Workspace) Backward(params, grads []float32, ready func(lo, hi int)) {
 	if !w.scored || len(params) != w.m.params || len(grads) != w.m.params {
 		panic("nn: Backward without a labelled Forward, or with vectors of another model")
 	}
-	w.params, w.grads, w.ready = params, grads, ready
+	w.params, w.grads, w.ready, w.low = params, grads, ready, len(grads)
+	for _, t := range w.m.tensors {
+		if t.Use == Frozen {
+			clear(t.of(grads))
+		}
+	}
 	w.descend()
 	w.params, w.grads, w.ready = nil, nil, nil
 }
 
-// descend walks from the loss down to the first op that has parameters.
+// descend walks from the loss down to the first op that learns.
 func (w *Workspace) descend() {
 	d := w.grad[0][:len(w.out)]
 	for i := range w.n {
 		p, y := row(w.out, i, w.m.output), row(w.y, i, w.m.target.Len)
 		w.loss.gradient(i, p, y, row(d, i, w.m.output))
 	}
-	top := len(w.ops) - 1
+	top := len(w.chain.ops) - 1
 	if w.m.fused() {
 		top--
 	}
-	for i := top; i >= w.m.first; i-- {
-		if w.cancelled() {
-			return
-		}
-		d = w.ops[i].backward(w, d)
+	w.chain.descend(w, d, top)
+	if w.low > 0 && !w.aborted {
+		w.finalFrom(0)
 	}
+}
+
+// final says that the gradient of a tensor is final, with all that lie behind
+// it. Frozen ones in between are, from the start.
+func (w *Workspace) final(t Tensor) { w.finalFrom(t.Off) }
+
+func (w *Workspace) finalFrom(lo int) {
+	if w.ready != nil {
+		w.ready(lo, w.low)
+	}
+	w.low = lo
 }
 
 // otherGrad swaps the two gradient windows and returns the free one.
