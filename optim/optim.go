@@ -1,6 +1,6 @@
 // Package optim turns a gradient into an update of the parameters.
 //
-//	gradient ──► clip by global norm ──► rule (SGD, Adam, AdamW) ──► parameters
+//	gradient ──► clip by global norm ──► rule (SGD, Adam, ...) ─────► parameters
 //	                                       ▲            ▲
 //	                     LR(step) ─────────┘            └── slots
 //
@@ -25,6 +25,10 @@
 //     constant rate that is the same.
 //   - AdamW's decay is decoupled and scaled by the learning rate, p −= lr·λ·p, in
 //     both; the default λ is Keras' 0.004 (PyTorch's is 0.01).
+//   - RMSprop adds epsilon to sqrt(v), Keras to v; Adagrad to the root, Keras below
+//     it.
+//   - LAMB's decay enters the update before its norm is taken, as in the paper;
+//     Keras' is decoupled. Without decay, the default, they are the same.
 package optim
 
 import (
@@ -39,28 +43,66 @@ import (
 // value and may be shared by goroutines.
 type Optimizer struct {
 	params   int
+	windows  []Window
+	learned  []span  // of windows that are learned, neighbours joined
 	clip     float64 // largest global norm; 0 for no limit
 	schedule Schedule
 	rule     rule
 }
 
+// Window is a part of the flat vectors, one tensor as a rule, and what moves it.
+type Window struct {
+	Lo, Hi int
+	Use    Use
+	// Momentum is what a step leaves of a window that is averaged, in [0, 1):
+	// p = momentum·p + (1−momentum)·g, where g stands in the gradient's place.
+	Momentum float64
+	// L1 and L2 make weights small: a step adds the gradient of L1·Σ|p| + L2·Σp²
+	// to that of the loss, before it is clipped, as in Keras.
+	L1, L2 float64
+}
+
+// Use says what moves a window.
+type Use byte
+
+// Learned windows are moved by the optimizer, those that are kept by nothing,
+// and averaged ones towards what stands in the gradient's place.
+const (
+	Learned Use = iota
+	Kept
+	Averaged
+)
+
+// span is elements [lo, hi).
+type span struct{ lo, hi int }
+
 // rule is what makes one optimizer different from another.
 type rule interface {
 	slots() []string
-	update(params, grads []float32, slots [][]float32, lr float64, step uint64)
+	// update moves the elements of s of all vectors.
+	update(s span, params, grads []float32, slots [][]float32, lr float64, step uint64)
 }
 
 // New returns the optimizer of a spec for vectors of params elements. clipNorm
 // is the largest global norm that a gradient keeps, 0 for no limit. The spec has
 // been validated.
 func New(spec Spec, params int, clipNorm float64) Optimizer {
+	return Over(spec, []Window{{Hi: params}}, clipNorm)
+}
+
+// Over is New for vectors whose windows are moved in different ways. Windows lie
+// one after another from 0 on, without gaps.
+func Over(spec Spec, windows []Window, clipNorm float64) Optimizer {
 	if err := spec.Validate(); err != nil {
 		panic("optim: " + err.Error())
 	}
 	if !(clipNorm >= 0) {
 		panic(fmt.Sprintf("optim: clipping at a norm of %v", clipNorm))
 	}
-	o := Optimizer{params: params, clip: clipNorm}
+	o := Optimizer{windows: windows, clip: clipNorm}
+	for _, w := range windows {
+		o.add(w)
+	}
 	switch s := spec.(type) {
 	case *SGD:
 		o.schedule, o.rule = s.LearningRate, newSGD(s)
@@ -68,10 +110,32 @@ func New(spec Spec, params int, clipNorm float64) Optimizer {
 		o.schedule, o.rule = s.LearningRate, newAdam(s.Beta1, s.Beta2, s.Epsilon, 0)
 	case *AdamW:
 		o.schedule, o.rule = s.LearningRate, newAdam(s.Beta1, s.Beta2, s.Epsilon, s.WeightDecay)
+	case *RMSprop:
+		o.schedule, o.rule = s.LearningRate, newRMSprop(s)
+	case *Adagrad:
+		o.schedule, o.rule = s.LearningRate, &adagrad{float32(s.InitialAccumulatorValue), float32(s.Epsilon)}
+	case *Lamb:
+		o.schedule, o.rule = s.LearningRate, newLamb(s, windows)
 	default:
 		panic(fmt.Sprintf("optim: a spec of type %T", spec))
 	}
 	return o
+}
+
+// add takes the next window into account.
+func (o *Optimizer) add(w Window) {
+	if w.Lo != o.params || w.Hi < w.Lo {
+		panic(fmt.Sprintf("optim: a window [%d, %d) behind %d elements", w.Lo, w.Hi, o.params))
+	}
+	o.params = w.Hi
+	if w.Use != Learned || w.Lo == w.Hi {
+		return
+	}
+	if n := len(o.learned); n > 0 && o.learned[n-1].hi == w.Lo {
+		o.learned[n-1].hi = w.Hi
+		return
+	}
+	o.learned = append(o.learned, span{w.Lo, w.Hi})
 }
 
 // Slots returns the names of the vectors that the optimizer keeps, which may be
@@ -87,11 +151,52 @@ func (o Optimizer) LR(step, stepsPerEpoch uint64) float64 {
 // place if it is clipped. slots are vectors in the order of Slots. Steps count
 // from 0, and no step may be left out, since the bias corrections go by them.
 func (o Optimizer) Step(params, grads []float32, slots [][]float32, step, stepsPerEpoch uint64) {
+	o.StepAt(o.LR(step, stepsPerEpoch), params, grads, slots, step)
+}
+
+// StepAt is Step at a learning rate of the caller's.
+func (o Optimizer) StepAt(rate float64, params, grads []float32, slots [][]float32, step uint64) {
 	o.check(params, grads, slots)
-	if o.clip > 0 {
-		clip(grads, o.clip)
+	for _, w := range o.windows {
+		w.prepare(params[w.Lo:w.Hi], grads[w.Lo:w.Hi])
 	}
-	o.rule.update(params, grads, slots, o.LR(step, stepsPerEpoch), step)
+	if o.clip > 0 {
+		o.clipTo(grads)
+	}
+	for _, s := range o.learned {
+		o.rule.update(s, params, grads, slots, rate, step)
+	}
+}
+
+// prepare does what one window alone is subject to.
+func (w *Window) prepare(p, g []float32) {
+	switch {
+	case w.Use == Averaged:
+		average(p, g, float32(w.Momentum), float32(1-w.Momentum))
+	case w.Use == Learned && (w.L1 != 0 || w.L2 != 0):
+		regularize(g, p, float32(w.L1), float32(2*w.L2))
+	}
+}
+
+func average(p, g []float32, momentum, rest float32) {
+	g = g[:len(p)]
+	for i := range p {
+		p[i] = float32(momentum*p[i]) + float32(rest*g[i])
+	}
+}
+
+// regularize adds the derivative of l1·|p| + l2/2·p², that of |p| at 0 being 0.
+func regularize(g, p []float32, l1, l2 float32) {
+	g = g[:len(p)]
+	for i, x := range p {
+		d := float32(l2 * x)
+		if x > 0 {
+			d += l1
+		} else if x < 0 {
+			d -= l1
+		}
+		g[i] += d
+	}
 }
 
 func (o Optimizer) check(params, grads []float32, slots [][]float32) {
@@ -106,24 +211,33 @@ func (o Optimizer) check(params, grads []float32, slots [][]float32) {
 	}
 }
 
-// clip scales g so that its norm is at most limit: g·(limit/‖g‖) where ‖g‖ is
-// larger, as tf.clip_by_global_norm does. A norm that is not a number clips
-// nothing.
-func clip(g []float32, limit float64) {
-	norm := GlobalNorm(g)
-	if !(norm > limit) {
+// clipTo scales what is learned of g so that its norm is at most the limit:
+// g·(limit/‖g‖) where ‖g‖ is larger, as tf.clip_by_global_norm does. A norm that
+// is not a number clips nothing.
+func (o Optimizer) clipTo(g []float32) {
+	var sum float64
+	for _, s := range o.learned {
+		sum += squares(g[s.lo:s.hi])
+	}
+	norm := math.Sqrt(sum)
+	if !(norm > o.clip) {
 		return
 	}
-	factor := float32(limit / norm)
-	for i := range g {
-		g[i] = float32(g[i] * factor)
+	factor := float32(o.clip / norm)
+	for _, s := range o.learned {
+		for i, x := range g[s.lo:s.hi] {
+			g[s.lo+i] = float32(x * factor)
+		}
 	}
 }
 
 // GlobalNorm returns the Euclidean norm of the whole vector. Squares of float32
 // are exact in float64; square i is added to lane i mod 8, in order, and the lanes
 // by a fixed tree. No gradient overflows it.
-func GlobalNorm(g []float32) float64 {
+func GlobalNorm(g []float32) float64 { return math.Sqrt(squares(g)) }
+
+// squares is the square of the norm.
+func squares(g []float32) float64 {
 	var lane [8]float64
 	for ; len(g) >= 8; g = g[8:] {
 		for j, x := range g[:8] {
@@ -133,7 +247,7 @@ func GlobalNorm(g []float32) float64 {
 	for j, x := range g {
 		lane[j] += float64(float64(x) * float64(x))
 	}
-	return math.Sqrt(((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7])))
+	return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]))
 }
 
 // sgd is gradient descent, with momentum where that is not 0:
@@ -160,19 +274,23 @@ func newSGD(s *SGD) *sgd {
 
 func (r *sgd) slots() []string { return r.names }
 
-func (r *sgd) update(params, grads []float32, slots [][]float32, rate float64, _ uint64) {
-	lr := float32(rate)
-	switch {
-	case r.momentum == 0:
-		descend(params, grads, lr)
-	case r.nesterov:
-		accumulate(slots[0], grads, r.momentum)
-		descendNesterov(params, grads, slots[0], lr, r.momentum)
-	default:
-		accumulate(slots[0], grads, r.momentum)
-		descend(params, slots[0], lr)
+func (r *sgd) update(s span, params, grads []float32, slots [][]float32, rate float64, _ uint64) {
+	lr, p, g := float32(rate), s.of(params), s.of(grads)
+	if r.momentum == 0 {
+		descend(p, g, lr)
+		return
 	}
+	v := s.of(slots[0])
+	accumulate(v, g, r.momentum)
+	if r.nesterov {
+		descendNesterov(p, g, v, lr, r.momentum)
+		return
+	}
+	descend(p, v, lr)
 }
+
+// of cuts a span out of a vector.
+func (s span) of(x []float32) []float32 { return x[s.lo:s.hi:s.hi] }
 
 func accumulate(v, g []float32, momentum float32) {
 	g = g[:len(v)]
@@ -213,9 +331,9 @@ var adamSlots = []string{"m", "v"}
 
 func (r *adam) slots() []string { return adamSlots }
 
-func (r *adam) update(params, grads []float32, slots [][]float32, rate float64, step uint64) {
+func (r *adam) update(s span, params, grads []float32, slots [][]float32, rate float64, step uint64) {
 	c1, c2 := correction(r.beta1, step), correction(r.beta2, step)
-	kernel.Adam(params, grads, slots[0], slots[1],
+	kernel.Adam(s.of(params), s.of(grads), s.of(slots[0]), s.of(slots[1]),
 		float32(rate), r.beta1, r.beta2, r.epsilon, c1, c2, r.decay)
 }
 

@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// Spec says which optimizer, with which numbers: a *SGD, *Adam or *AdamW.
+// Spec says which optimizer, with which numbers: a *SGD, *Adam, *AdamW,
+// *RMSprop, *Adagrad or *Lamb.
 type Spec interface {
 	// Kind is the optimizer's name in a job file, such as "adam".
 	Kind() string
@@ -38,8 +39,32 @@ type AdamW struct {
 	Epsilon      float64  `yaml:"epsilon" json:"epsilon"`
 }
 
+// RMSprop is gradient descent by signs and sizes of late.
+type RMSprop struct {
+	LearningRate Schedule `yaml:"learning_rate" json:"learning_rate"`
+	Rho          float64  `yaml:"rho" json:"rho"`           // in [0, 1)
+	Momentum     float64  `yaml:"momentum" json:"momentum"` // in [0, 1); 0 is none
+	Epsilon      float64  `yaml:"epsilon" json:"epsilon"`   // above 0
+}
+
+// Adagrad is gradient descent with a rate for each element that only falls.
+type Adagrad struct {
+	LearningRate            Schedule `yaml:"learning_rate" json:"learning_rate"`
+	InitialAccumulatorValue float64  `yaml:"initial_accumulator_value" json:"initial_accumulator_value"` // at least 0
+	Epsilon                 float64  `yaml:"epsilon" json:"epsilon"`                                     // above 0
+}
+
+// Lamb is Adam for large batches: updates as long as the tensor they move.
+type Lamb struct {
+	LearningRate Schedule `yaml:"learning_rate" json:"learning_rate"`
+	WeightDecay  float64  `yaml:"weight_decay" json:"weight_decay"` // at least 0
+	Beta1        float64  `yaml:"beta_1" json:"beta_1"`             // in [0, 1)
+	Beta2        float64  `yaml:"beta_2" json:"beta_2"`             // in [0, 1)
+	Epsilon      float64  `yaml:"epsilon" json:"epsilon"`           // above 0
+}
+
 // Kinds lists what NewSpec knows.
-func Kinds() []string { return []string{"adam", "adamw", "sgd"} }
+func Kinds() []string { return []string{"adagrad", "adam", "adamw", "lamb", "rmsprop", "sgd"} }
 
 // NewSpec returns the spec of a kind with Keras' defaults in it.
 func NewSpec(kind string) (Spec, bool) {
@@ -50,8 +75,43 @@ func NewSpec(kind string) (Spec, bool) {
 		return &Adam{LearningRate: Constant(0.001), Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-7}, true
 	case "adamw":
 		return &AdamW{LearningRate: Constant(0.001), WeightDecay: 0.004, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-7}, true
+	case "rmsprop":
+		return &RMSprop{LearningRate: Constant(0.001), Rho: 0.9, Epsilon: 1e-7}, true
+	case "adagrad":
+		return &Adagrad{LearningRate: Constant(0.001), InitialAccumulatorValue: 0.1, Epsilon: 1e-7}, true
+	case "lamb":
+		return &Lamb{LearningRate: Constant(0.001), Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-7}, true
 	}
 	return nil, false
+}
+
+// Kind returns "rmsprop".
+func (*RMSprop) Kind() string { return "rmsprop" }
+
+// Kind returns "adagrad".
+func (*Adagrad) Kind() string { return "adagrad" }
+
+// Kind returns "lamb".
+func (*Lamb) Kind() string { return "lamb" }
+
+// Validate implements Spec.
+func (s *RMSprop) Validate() error {
+	return errors.Join(s.LearningRate.validate(), checkFraction("rho", s.Rho), checkFraction("momentum", s.Momentum), checkPositive("epsilon", s.Epsilon))
+}
+
+// Validate implements Spec.
+func (s *Adagrad) Validate() error {
+	err := checkPositive("epsilon", s.Epsilon)
+	if !(s.InitialAccumulatorValue >= 0 && float32(s.InitialAccumulatorValue) <= maxFloat32) {
+		err = errors.Join(fmt.Errorf("initial_accumulator_value: %v is not allowed (want a number of at least 0)", s.InitialAccumulatorValue), err)
+	}
+	return errors.Join(s.LearningRate.validate(), err)
+}
+
+// Validate implements Spec.
+func (s *Lamb) Validate() error {
+	return errors.Join(s.LearningRate.validate(), checkDecay(s.WeightDecay), checkFraction("beta_1", s.Beta1),
+		checkFraction("beta_2", s.Beta2), checkPositive("epsilon", s.Epsilon))
 }
 
 // Kind returns "sgd".
