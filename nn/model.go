@@ -86,7 +86,8 @@ func Build(spec Spec, input []int, target Target) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &builder{shape: slices.Clone(input), width: size, m: &Model{input: size, target: target, loss: spec.Loss}, chain: newChain(false), mask: -1}
+	b := newBuilder(input, size)
+	b.m.target, b.m.loss = target, spec.Loss
 	if err := b.layers("", named); err != nil {
 		return nil, err
 	}
@@ -97,6 +98,28 @@ func Build(spec Spec, input []int, target Target) (*Model, error) {
 		return nil, named[last].wrap("", last, err)
 	}
 	return b.m, nil
+}
+
+// Outputs tells how many values layers make of one sample.
+func Outputs(layers []LayerSpec, input []int) (int, error) {
+	size, err := volume(input)
+	if err != nil {
+		return 0, err
+	}
+	named, err := nameLayers(layers)
+	if err != nil {
+		return 0, err
+	}
+	if err := validate("", named); err != nil {
+		return 0, err
+	}
+	b := newBuilder(input, size)
+	err = b.layers("", named)
+	return b.width, err
+}
+
+func newBuilder(input []int, size int) *builder {
+	return &builder{shape: slices.Clone(input), width: size, m: &Model{input: size}, chain: newChain(false), mask: -1}
 }
 
 // Tensors returns the windows of the parameter vector. Not to be changed.

@@ -277,6 +277,9 @@ func (w *Worker) load(data dataset.Dataset) error {
 		if err != nil {
 			return fmt.Errorf("data set %s: sample %d: %w", info.Name, i, err)
 		}
+		if err := w.task.Model.CheckInput(w.batch.X[j*nx : (j+1)*nx]); err != nil {
+			return fmt.Errorf("data set %s: sample %d: %w", info.Name, i, err)
+		}
 		if err := w.task.Model.CheckTarget(y); err != nil {
 			return fmt.Errorf("data set %s: sample %d: %w", info.Name, i, err)
 		}

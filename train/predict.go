@@ -39,7 +39,11 @@ func NewPredictor(snap *checkpoint.Snapshot, input []int) (*Predictor, error) {
 	if err != nil {
 		return nil, err
 	}
-	model, err := nn.Build(spec, input, labelsOf(spec, input))
+	labels, err := labelsOf(spec, input)
+	if err != nil {
+		return nil, fmt.Errorf("samples of shape %v: %w", input, err)
+	}
+	model, err := nn.Build(spec, input, labels)
 	if err != nil {
 		return nil, fmt.Errorf("samples of shape %v: %w", input, err)
 	}
@@ -52,20 +56,12 @@ func NewPredictor(snap *checkpoint.Snapshot, input []int) (*Predictor, error) {
 
 // labelsOf says what labels a model was trained with: as many values as it has
 // outputs, or one class id of so many.
-func labelsOf(spec nn.Spec, input []int) nn.Target {
-	width := 1
-	for _, d := range input {
-		width *= d
+func labelsOf(spec nn.Spec, input []int) (nn.Target, error) {
+	width, err := nn.Outputs(spec.Layers, input)
+	if err == nil && spec.Loss == "sparse_categorical_crossentropy" {
+		return nn.Target{Len: 1, Classes: width}, nil
 	}
-	for _, l := range spec.Layers {
-		if d, ok := l.(*nn.Dense); ok {
-			width = d.Units
-		}
-	}
-	if spec.Loss == "sparse_categorical_crossentropy" {
-		return nn.Target{Len: 1, Classes: width}
-	}
-	return nn.Target{Len: width}
+	return nn.Target{Len: width}, err
 }
 
 // Predict returns the outputs, [n, Model.OutputLen], for x, [n, Model.InputLen].

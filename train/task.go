@@ -97,7 +97,7 @@ func (t *Task) build() error {
 	}
 	model, err := nn.Build(spec, info.Input, nn.Target{Len: info.Target, Classes: info.Classes})
 	if layer := (*nn.LayerError)(nil); errors.As(err, &layer) {
-		return j.Blame(fmt.Sprintf("model[%d]", layer.Index), err)
+		return j.Blame("model"+layer.Path(), err)
 	}
 	if err != nil {
 		return fmt.Errorf("model: %w", err)
@@ -107,7 +107,7 @@ func (t *Task) build() error {
 		return errors.New("optimizer: the job names none")
 	}
 	t.Model = model
-	t.Optimizer = optim.New(o, model.NumParams(), j.ClipNorm)
+	t.Optimizer = optim.Over(o, moves(model), j.ClipNorm)
 	t.Plan = shard.Plan{N: t.Train.Len(), Global: min(j.Batch.Global, t.Train.Len()), Micro: j.Batch.Microbatch, Seed: j.Seed}
 	t.Plan.Micro = min(t.Plan.Micro, t.Plan.Global)
 	if t.Validation != nil {
@@ -118,6 +118,18 @@ func (t *Task) build() error {
 	}
 	t.scalars = append([]string{"loss"}, model.Metrics()...)
 	return t.Plan.Validate()
+}
+
+// moves says what moves each tensor of a model. What moves a statistic is summed
+// and divided in the gradient's place, so that it needs no way of its own: not in
+// the sums, nor in the ring, the state or a checkpoint.
+func moves(m *nn.Model) []optim.Window {
+	uses := map[nn.Use]optim.Use{nn.Weight: optim.Learned, nn.Frozen: optim.Kept, nn.Statistic: optim.Averaged}
+	var all []optim.Window
+	for _, t := range m.Tensors() {
+		all = append(all, optim.Window{Lo: t.Off, Hi: t.Off + t.Len, Use: uses[t.Use], Momentum: t.Momentum})
+	}
+	return all
 }
 
 // fingerprint names the data with the index that all nodes agree on.
