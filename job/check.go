@@ -96,6 +96,14 @@ func (c *checker) objective(j *Job) {
 	} else {
 		c.oneOf("loss", j.Loss, c.reg.Losses)
 	}
+	if s := j.LabelSmoothing; !(s >= 0 && s < 1) || s > 0 && !strings.HasSuffix(j.Loss, "crossentropy") {
+		c.bad("label_smoothing", "%s is not allowed (want 0, or with a cross-entropy a share below 1)", number(s, 64))
+	}
+	for i, w := range j.ClassWeight {
+		if !(w >= 0 && w <= math.MaxFloat32) {
+			c.bad(fmt.Sprintf("class_weight[%d]", i), "%s is not allowed (want a number of at least 0)", number(w, 64))
+		}
+	}
 	for i, m := range j.Metrics {
 		path := fmt.Sprintf("metrics[%d]", i)
 		c.oneOf(path, m, c.reg.Metrics)
@@ -125,11 +133,12 @@ func (c *checker) stopping(j *Job) {
 	if v := j.Validation; v != nil && !(v.Split > 0 && v.Split < 1) {
 		c.bad("validation.split", "%s is not allowed (want a fraction above 0 and below 1; for none write validation: none)", number(v.Split, 64))
 	}
+	c.plateau(j)
 	e := j.EarlyStopping
 	if e == nil {
 		return
 	}
-	c.monitor(j)
+	c.monitor(j, "early_stopping.monitor", e.Monitor)
 	c.atLeast("early_stopping.patience", e.Patience, 0)
 	if !(e.MinDelta >= 0) {
 		c.bad("early_stopping.min_delta", "%s is not allowed (want at least 0)", number(e.MinDelta, 64))
@@ -137,22 +146,42 @@ func (c *checker) stopping(j *Job) {
 	c.oneOf("early_stopping.mode", e.Mode, []string{"auto", "min", "max"})
 }
 
-func (c *checker) monitor(j *Job) {
-	const path = "early_stopping.monitor"
+// plateau checks when and how far the learning rate is lowered.
+func (c *checker) plateau(j *Job) {
+	r := j.ReduceOnPlateau
+	if r == nil {
+		return
+	}
+	c.monitor(j, "reduce_on_plateau.monitor", r.Monitor)
+	if !(r.Factor > 0 && r.Factor < 1) {
+		c.bad("reduce_on_plateau.factor", "%s is not allowed (want a number above 0 and below 1)", number(r.Factor, 64))
+	}
+	c.atLeast("reduce_on_plateau.patience", r.Patience, 1)
+	c.atLeast("reduce_on_plateau.cooldown", r.Cooldown, 0)
+	if !(r.MinDelta >= 0) {
+		c.bad("reduce_on_plateau.min_delta", "%s is not allowed (want at least 0)", number(r.MinDelta, 64))
+	}
+	if !(r.MinLR >= 0) {
+		c.bad("reduce_on_plateau.min_lr", "%s is not allowed (want at least 0)", number(r.MinLR, 64))
+	}
+	c.oneOf("reduce_on_plateau.mode", r.Mode, []string{"auto", "min", "max"})
+}
+
+func (c *checker) monitor(j *Job, path, monitored string) {
 	plain := append([]string{"loss"}, j.Metrics...)
 	held := make([]string, len(plain))
 	for i, m := range plain {
 		held[i] = "val_" + m
 	}
-	isHeld := slices.Contains(held, j.EarlyStopping.Monitor)
+	isHeld := slices.Contains(held, monitored)
 	switch {
 	case c.broken("metrics") || c.broken("validation"):
 	case isHeld && j.Validation == nil:
-		c.bad(path, "%q needs validation samples (want validation: {split: 0.1} or the like, or monitor %s)", j.EarlyStopping.Monitor, either(plain))
+		c.bad(path, "%q needs validation samples (want validation: {split: 0.1} or the like, or monitor %s)", monitored, either(plain))
 	case j.Validation == nil:
-		c.oneOf(path, j.EarlyStopping.Monitor, plain)
+		c.oneOf(path, monitored, plain)
 	default:
-		c.oneOf(path, j.EarlyStopping.Monitor, append(held, plain...))
+		c.oneOf(path, monitored, append(held, plain...))
 	}
 }
 

@@ -90,6 +90,12 @@ type Maths struct {
 	Model []Section `yaml:"model"`
 	// Loss is one of Registry.Losses.
 	Loss string `yaml:"loss"`
+	// LabelSmoothing is the share of a label that a cross-entropy deals out
+	// evenly to all classes, in [0, 1).
+	LabelSmoothing float64 `yaml:"label_smoothing,later"`
+	// ClassWeight multiplies the losses of training samples, class by class; none:
+	// all count the same.
+	ClassWeight []float64 `yaml:"class_weight,later"`
 	// Metrics are reported beside the loss, each one of Registry.Metrics.
 	Metrics []string `yaml:"metrics"`
 	// Optimizer turns gradients into updates.
@@ -104,6 +110,8 @@ type Maths struct {
 	Validation *Validation `yaml:"validation"`
 	// EarlyStopping ends training before the last epoch; nil is never.
 	EarlyStopping *EarlyStopping `yaml:"early_stopping"`
+	// ReduceOnPlateau lowers the learning rate; nil is never.
+	ReduceOnPlateau *ReduceOnPlateau `yaml:"reduce_on_plateau,later"`
 	// OnNonfinite is what a NaN or an infinity in a gradient does: "stop" ends
 	// the run and names step and tensor, "skip" skips that update everywhere.
 	OnNonfinite string `yaml:"on_nonfinite"`
@@ -151,9 +159,33 @@ type EarlyStopping struct {
 }
 
 // Maximizes reports whether greater values of the monitored number are better.
-func (e *EarlyStopping) Maximizes() bool {
-	return e.Mode == "max" || e.Mode == "auto" && strings.HasSuffix(e.Monitor, "accuracy")
+func (e *EarlyStopping) Maximizes() bool { return maximizes(e.Mode, e.Monitor) }
+
+func maximizes(mode, monitor string) bool {
+	return mode == "max" || mode == "auto" && strings.HasSuffix(monitor, "accuracy")
 }
+
+// ReduceOnPlateau lowers the learning rate when a number stops getting better. As
+// with early stopping, all of its state is part of the replicated state.
+type ReduceOnPlateau struct {
+	// Monitor is "loss", a metric, or one of them with "val_" before it.
+	Monitor string `yaml:"monitor"`
+	// Factor is what the rate is multiplied by each time, in (0, 1).
+	Factor float64 `yaml:"factor"`
+	// Patience is how many epochs without improvement are borne, at least 1.
+	Patience int `yaml:"patience"`
+	// MinDelta is the least change that counts as an improvement, at least 0.
+	MinDelta float64 `yaml:"min_delta"`
+	// Cooldown is how many epochs after a reduction count for nothing.
+	Cooldown int `yaml:"cooldown"`
+	// Mode is "min", "max" or "auto", which is max for accuracies.
+	Mode string `yaml:"mode"`
+	// MinLR is what no reduction goes below.
+	MinLR float64 `yaml:"min_lr"`
+}
+
+// Maximizes reports whether greater values of the monitored number are better.
+func (r *ReduceOnPlateau) Maximizes() bool { return maximizes(r.Mode, r.Monitor) }
 
 // Running is the part of a job that cannot change a bit of the result. It may
 // differ between nodes and between starts.
@@ -214,3 +246,8 @@ func (v *Validation) setDefaults() { v.Split = 0.1 }
 
 // setDefaults are Keras' own.
 func (e *EarlyStopping) setDefaults() { *e = EarlyStopping{Monitor: "val_loss", Mode: "auto"} }
+
+// setDefaults are Keras' own.
+func (r *ReduceOnPlateau) setDefaults() {
+	*r = ReduceOnPlateau{Monitor: "val_loss", Factor: 0.1, Patience: 10, MinDelta: 1e-4, Mode: "auto"}
+}

@@ -85,15 +85,15 @@ func TestEveryMistakeIsToldWithPlaceValueAndWhatIsAllowed(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{
 			"empty", "",
-			"job.yaml:1: the file is empty (want a map of name, seed, data, model, loss, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, on_nonfinite, checkpoint or min_nodes)",
+			"job.yaml:1: the file is empty (want a map of name, seed, data, model, loss, label_smoothing, class_weight, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, reduce_on_plateau, on_nonfinite, checkpoint or min_nodes)",
 		},
 		{
 			"only comments", "# nothing\n",
-			"job.yaml:1: the file is empty (want a map of name, seed, data, model, loss, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, on_nonfinite, checkpoint or min_nodes)",
+			"job.yaml:1: the file is empty (want a map of name, seed, data, model, loss, label_smoothing, class_weight, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, reduce_on_plateau, on_nonfinite, checkpoint or min_nodes)",
 		},
 		{
 			"a list", "- a\n",
-			"job.yaml:1: a list (want a map of name, seed, data, model, loss, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, on_nonfinite, checkpoint or min_nodes)",
+			"job.yaml:1: a list (want a map of name, seed, data, model, loss, label_smoothing, class_weight, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, reduce_on_plateau, on_nonfinite, checkpoint or min_nodes)",
 		},
 		{
 			"two documents", small + "---\nname: b\n",
@@ -109,7 +109,7 @@ func TestEveryMistakeIsToldWithPlaceValueAndWhatIsAllowed(t *testing.T) {
 		},
 		{
 			"unknown field", with("epoch: 3\n"),
-			"job.yaml:10: epoch: unknown field (want name, seed, data, model, loss, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, on_nonfinite, checkpoint or min_nodes; did you mean epochs?)",
+			"job.yaml:10: epoch: unknown field (want name, seed, data, model, loss, label_smoothing, class_weight, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, reduce_on_plateau, on_nonfinite, checkpoint or min_nodes; did you mean epochs?)",
 		},
 		{
 			"unknown nested field", with("batch: {size: 3}\n"),
@@ -256,11 +256,11 @@ func TestEveryMistakeIsToldWithPlaceValueAndWhatIsAllowed(t *testing.T) {
 		},
 		{
 			"learning rate in words", with("optimizer: {adam: {learning_rate: fast}}\n"),
-			"job.yaml:10: optimizer.adam.learning_rate: \"fast\" is a string (want a number or a map of schedule, initial, warmup_steps, warmup_epochs, decay_steps, decay_epochs, decay_rate, alpha)",
+			"job.yaml:10: optimizer.adam.learning_rate: \"fast\" is a string (want a number or a map of schedule, initial, warmup_steps, warmup_epochs, decay_steps, decay_epochs, decay_rate, alpha, boundaries, values)",
 		},
 		{
 			"unknown field of a schedule", with("optimizer:\n  adam:\n    learning_rate:\n      schedule: cosine\n      warmup: 3\n"),
-			"job.yaml:14: optimizer.adam.learning_rate.warmup: unknown field (want schedule, initial, warmup_steps, warmup_epochs, decay_steps, decay_epochs, decay_rate or alpha; did you mean warmup_steps?)",
+			"job.yaml:14: optimizer.adam.learning_rate.warmup: unknown field (want schedule, initial, warmup_steps, warmup_epochs, decay_steps, decay_epochs, decay_rate, alpha, boundaries or values; did you mean warmup_steps?)",
 		},
 		{
 			"two kinds", with("optimizer: {adam: {}, sgd: {}}\n"),
@@ -315,7 +315,7 @@ func TestEveryMistakeIsToldWithPlaceValueAndWhatIsAllowed(t *testing.T) {
 		},
 		{
 			"several, by line", "epoch: 1\ndata: minst\nmodel: [flaten]\nloss: 3\nbatch: {global: 0}\n",
-			"job.yaml:1: epoch: unknown field (want name, seed, data, model, loss, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, on_nonfinite, checkpoint or min_nodes; did you mean epochs?)\n" +
+			"job.yaml:1: epoch: unknown field (want name, seed, data, model, loss, label_smoothing, class_weight, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, reduce_on_plateau, on_nonfinite, checkpoint or min_nodes; did you mean epochs?)\n" +
 				"job.yaml:2: data: \"minst\" is not a data set (want mnist or files; did you mean mnist?)\n" +
 				"job.yaml:3: model[0]: \"flaten\" is not a layer (want dense, dropout or flatten; did you mean flatten?)\n" +
 				"job.yaml:4: loss: 3 is a whole number (want a string)\n" +

@@ -31,7 +31,7 @@ func familyOf[S Section](noun string, kinds func() []string, make func(kind stri
 // of package nn's. (Data and Optimizer need no such help: a Section is a
 // dataset.Spec and an optim.Spec as it is.)
 func (m *Maths) Network() (nn.Spec, error) {
-	spec := nn.Spec{Loss: m.Loss, Metrics: m.Metrics, Layers: make([]nn.LayerSpec, len(m.Model))}
+	spec := nn.Spec{Loss: m.Loss, Metrics: m.Metrics, LabelSmoothing: m.LabelSmoothing, ClassWeights: m.ClassWeight, Layers: make([]nn.LayerSpec, len(m.Model))}
 	for i, s := range m.Model {
 		layer, ok := s.(nn.LayerSpec)
 		if !ok {

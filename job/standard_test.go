@@ -110,7 +110,7 @@ model:
       units: 0
   - dense: {units: 10, activation: relo}
   - dropout: {rate: 1}
-  - activation: {kind: swish}
+  - activation: {kind: mish}
 loss: mse
 optimizer:
   adam:

@@ -31,6 +31,9 @@ type goldenCase struct {
 	Train   bool
 	Rate    float64   // of ten steps of gradient descent,
 	Steps   []float64 // and the parameters behind them
+
+	Smoothing   float64
+	ClassWeight []float64 `json:"class_weight"`
 }
 
 func readGolden(t *testing.T) golden {
@@ -56,7 +59,7 @@ func readRecord(t *testing.T, file string) golden {
 // model builds a case's model. The metrics are in the order of their names.
 func (c *goldenCase) model(t *testing.T) *Model {
 	t.Helper()
-	spec := Spec{Loss: c.Loss, Layers: layersOf(t, c.Layers)}
+	spec := Spec{Loss: c.Loss, Layers: layersOf(t, c.Layers), LabelSmoothing: c.Smoothing, ClassWeights: c.ClassWeight}
 	for name := range c.Metrics {
 		spec.Metrics = append(spec.Metrics, name)
 	}

@@ -36,6 +36,8 @@ type Conv2D struct {
 	UseBias           bool   `yaml:"use_bias" json:"use_bias"`
 	KernelInitializer string `yaml:"kernel_initializer" json:"kernel_initializer"`
 	BiasInitializer   string `yaml:"bias_initializer" json:"bias_initializer"`
+
+	KernelRegularizer Regularizer `yaml:"kernel_regularizer,later" json:"kernel_regularizer,omitzero"`
 	Common            `yaml:",inline"`
 }
 
@@ -115,6 +117,7 @@ func (c *Conv2D) Validate() error {
 		oneOf("activation", c.Activation, Activations()),
 		checkInitializer("kernel_initializer", c.KernelInitializer),
 		checkInitializer("bias_initializer", c.BiasInitializer),
+		c.KernelRegularizer.validate("kernel_regularizer"),
 		validName(c.Name),
 	)
 }
@@ -229,6 +232,7 @@ func (c *Conv2D) add(b *builder) error {
 	if p.kernel, err = b.tensor("kernel", c.KernelInitializer, g.kh, g.kw, g.c, c.Filters); err != nil {
 		return err
 	}
+	b.regularize(c.KernelRegularizer)
 	if c.UseBias {
 		if p.bias, err = b.tensor("bias", c.BiasInitializer, c.Filters); err != nil {
 			return err

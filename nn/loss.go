@@ -19,22 +19,58 @@ type loss interface {
 }
 
 // bindLoss returns a loss that reads logits from the op the model ends with.
-func bindLoss(name string, last op) loss {
-	switch name {
+func (m *Model) bindLoss(last op) loss {
+	switch m.loss {
 	case sparseCE:
-		return &sparseCrossEntropy{last.(*softmax)}
+		return &sparseCrossEntropy{last.(*softmax), m.smoothing}
 	case categoricalCE:
-		return &crossEntropy{last.(*softmax)}
+		return &crossEntropy{last.(*softmax), m.smoothing}
 	case binaryCE:
-		return &binaryCrossEntropy{last.(*pointwise)}
+		return &binaryCrossEntropy{last.(*pointwise), m.smoothing}
 	case meanSquared:
 		return squaredError{}
+	case meanAbsolute:
+		return absoluteLoss{}
+	case huber:
+		return huberLoss{}
 	}
-	panic("nn: no loss " + name)
+	panic("nn: no loss " + m.loss)
 }
 
 // fused tells whether the loss takes the last activation into itself.
-func (m *Model) fused() bool { return m.loss != meanSquared }
+func (m *Model) fused() bool {
+	return m.loss == sparseCE || m.loss == categoricalCE || m.loss == binaryCE
+}
+
+// weight is what a sample's loss counts in training.
+func (m *Model) weight(y []float32) float64 {
+	c := 0
+	if len(y) == 1 {
+		c = classOf(y)
+	} else {
+		c = argmax(y)
+	}
+	return m.weights[c]
+}
+
+// fitWeights checks that there is a weight for every class.
+func (b *builder) fitWeights() error {
+	if len(b.m.weights) == 0 {
+		return nil
+	}
+	classes := b.m.classes()
+	switch t := b.m.target; {
+	case b.m.loss == binaryCE && t.Len == 1:
+		classes = 2
+	case b.m.loss == sparseCE, b.m.loss == categoricalCE:
+	default:
+		return fmt.Errorf("got class_weight, want labels that name a class: %s or %s, or %s of one unit", sparseCE, categoricalCE, binaryCE)
+	}
+	if len(b.m.weights) != classes {
+		return fmt.Errorf("got %d numbers in class_weight and %d classes, want equal numbers", len(b.m.weights), classes)
+	}
+	return nil
+}
 
 // keepLogits takes the last activation of a fused loss out of place: its input
 // is what the loss is computed from.
@@ -54,16 +90,36 @@ func (m *Model) keepLogits() {
 }
 
 // sparseCrossEntropy is -log p_c for the class id c = y[0], from logits z:
-// log Σ_j exp(z_j - max z) + max z - z_c.
-type sparseCrossEntropy struct{ end *softmax }
+// log Σ_j exp(z_j - max z) + max z - z_c. With a share s of the label smoothed,
+// z_c becomes (1-s)·z_c + s·(mean of z).
+type sparseCrossEntropy struct {
+	end   *softmax
+	share float64
+}
 
 func (l *sparseCrossEntropy) value(i int, _, y []float32) float64 {
-	return l.end.logSum(i) - float64(l.end.logits(i)[classOf(y)])
+	z := l.end.logits(i)
+	if l.share == 0 {
+		return l.end.logSum(i) - float64(z[classOf(y)])
+	}
+	var sum float64
+	for _, v := range z {
+		sum += float64(v)
+	}
+	return l.end.logSum(i) - (float64((1-l.share)*float64(z[classOf(y)])) + float64(l.share*(sum/float64(len(z)))))
 }
 
 func (l *sparseCrossEntropy) gradient(_ int, p, y, d []float32) {
 	copy(d, p)
-	d[classOf(y)] -= 1
+	if l.share == 0 {
+		d[classOf(y)] -= 1
+		return
+	}
+	each := float32(l.share / float64(len(p)))
+	for j := range d {
+		d[j] -= each
+	}
+	d[classOf(y)] -= float32(1 - l.share)
 }
 
 // logSum is log Σ_j exp(z_j) of sample i.
@@ -78,37 +134,52 @@ func (s *softmax) logits(i int) []float32 { return row(s.x, i, s.width) }
 func classOf(y []float32) int { return int(y[0]) }
 
 // crossEntropy is -Σ_j y_j·log p_j for a distribution y over the classes.
-type crossEntropy struct{ end *softmax }
+type crossEntropy struct {
+	end   *softmax
+	share float64 // of the label that is smoothed
+}
 
 func (l *crossEntropy) value(i int, _, y []float32) float64 {
 	lse, z := l.end.logSum(i), l.end.logits(i)
 	var sum float64
 	for j, v := range y {
-		sum += float64(float64(v) * (lse - float64(z[j])))
+		sum += float64(smoothed(v, l.share, len(y)) * (lse - float64(z[j])))
 	}
 	return sum
+}
+
+// smoothed is what is left of a label's value where each of n gets its part of
+// the share s.
+func smoothed(v float32, s float64, n int) float64 {
+	if s == 0 {
+		return float64(v)
+	}
+	return float64(float64(v)*(1-s)) + s/float64(n)
 }
 
 // gradient: p·Σy - y, which is p - y where y sums to 1.
 func (l *crossEntropy) gradient(_ int, p, y, d []float32) {
 	var mass float32
 	for _, v := range y {
-		mass += v
+		mass += float32(smoothed(v, l.share, len(y)))
 	}
 	for j, v := range y {
-		d[j] = float32(p[j]*mass) - v
+		d[j] = float32(p[j]*mass) - float32(smoothed(v, l.share, len(y)))
 	}
 }
 
 // binaryCrossEntropy is the mean over units of -y·log p - (1-y)·log(1-p), from
 // logits z: max(z, 0) - z·y + log(1 + exp(-|z|)).
-type binaryCrossEntropy struct{ end *pointwise }
+type binaryCrossEntropy struct {
+	end   *pointwise
+	share float64 // of the label that is smoothed, between its two classes
+}
 
 func (l *binaryCrossEntropy) value(i int, _, y []float32) float64 {
 	var sum float64
 	for j, z := range row(l.end.x, i, len(y)) {
 		z := float64(z)
-		sum += max(z, 0) - float64(z*float64(y[j])) + fmath.Log(1+fmath.Exp(-math.Abs(z)))
+		sum += max(z, 0) - float64(z*smoothed(y[j], l.share, 2)) + fmath.Log(1+fmath.Exp(-math.Abs(z)))
 	}
 	return sum / float64(len(y))
 }
@@ -116,7 +187,7 @@ func (l *binaryCrossEntropy) value(i int, _, y []float32) float64 {
 func (l *binaryCrossEntropy) gradient(_ int, p, y, d []float32) {
 	n := float32(len(y))
 	for j, v := range y {
-		d[j] = (p[j] - v) / n
+		d[j] = (p[j] - float32(smoothed(v, l.share, 2))) / n
 	}
 }
 
@@ -136,6 +207,49 @@ func (squaredError) gradient(_ int, p, y, d []float32) {
 	n := float32(len(y))
 	for j, v := range y {
 		d[j] = 2 * (p[j] - v) / n
+	}
+}
+
+// absoluteLoss is the mean over outputs of |p - y|; its slope at 0 is 0.
+type absoluteLoss struct{}
+
+func (absoluteLoss) value(_ int, p, y []float32) float64 { return absoluteError(p, y) }
+
+func (absoluteLoss) gradient(_ int, p, y, d []float32) {
+	share := 1 / float32(len(y))
+	for j, v := range y {
+		switch e := p[j] - v; {
+		case e > 0:
+			d[j] = share
+		case e < 0:
+			d[j] = -share
+		default:
+			d[j] = e // 0 or NaN
+		}
+	}
+}
+
+// huberLoss is the mean over outputs of e²/2 where |e| = |p - y| is at most 1,
+// and of |e| - 1/2 beyond (Huber 1964, δ = 1).
+type huberLoss struct{}
+
+func (huberLoss) value(_ int, p, y []float32) float64 {
+	var sum float64
+	for j, v := range y {
+		e := math.Abs(float64(p[j]) - float64(v))
+		if e > 1 {
+			sum += e - 0.5
+		} else {
+			sum += float64(0.5 * float64(e*e))
+		}
+	}
+	return sum / float64(len(y))
+}
+
+func (huberLoss) gradient(_ int, p, y, d []float32) {
+	n := float32(len(y))
+	for j, v := range y {
+		d[j] = max(-1, min(1, p[j]-v)) / n
 	}
 }
 
@@ -193,7 +307,7 @@ func (m *Model) CheckTarget(y []float32) error {
 	switch m.loss {
 	case sparseCE:
 		return m.checkClass(y[0])
-	case meanSquared:
+	case meanSquared, meanAbsolute, huber:
 		return checkRange(y, -math.MaxFloat32, math.MaxFloat32, "a finite number")
 	case binaryCE:
 		return checkRange(y, 0, 1, "a number from 0 to 1")

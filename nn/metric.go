@@ -22,6 +22,10 @@ func (m *Model) metricNamed(name string) metric {
 		return absoluteError
 	case binaryAccuracy:
 		return binaryHits
+	case sparseTopK:
+		return func(p, y []float32) float64 { return topHit(p, classOf(y)) }
+	case topK:
+		return func(p, y []float32) float64 { return topHit(p, argmax(y)) }
 	case accuracy:
 		return m.accuracy()
 	}
@@ -40,6 +44,12 @@ func (m *Model) accuracy() metric {
 
 // fitMetric checks that a metric has a meaning for outputs and labels.
 func (b *builder) fitMetric(name string) error {
+	if name == sparseTopK {
+		if b.m.loss == sparseCE {
+			return nil
+		}
+		return fmt.Errorf("got loss %s, want %s: the labels are to be class ids", b.m.loss, sparseCE)
+	}
 	if name == accuracy || b.m.target.Len == b.width {
 		return nil
 	}
@@ -51,6 +61,21 @@ func sparseHit(p, y []float32) float64 { return hit(argmax(p) == classOf(y)) }
 
 // categoricalHit is 1 where output and label have their maximum at one place.
 func categoricalHit(p, y []float32) float64 { return hit(argmax(p) == argmax(y)) }
+
+// topPlaces is how many of the greatest outputs count, as Keras has it where
+// nothing is said.
+const topPlaces = 5
+
+// topHit is 1 where fewer than topPlaces outputs are greater than that of class c.
+func topHit(p []float32, c int) float64 {
+	greater := 0
+	for _, v := range p {
+		if !(v <= p[c]) { // NaN is no hit, and hides none
+			greater++
+		}
+	}
+	return hit(greater < topPlaces)
+}
 
 // binaryHits is the share of outputs that, cut at one half, equal their label.
 func binaryHits(p, y []float32) float64 {

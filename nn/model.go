@@ -19,6 +19,9 @@ type Model struct {
 	widest int // values of the greatest gradient of one sample on its way down
 	masks  int // slots of Workspace.masks
 
+	smoothing float64   // share of a label
+	weights   []float64 // of classes
+
 	vocabulary int // of the embedding that the model begins with; 0: there is none
 	loss       string
 	metrics    []string
@@ -37,7 +40,8 @@ type Tensor struct {
 	Len   int
 	Use   Use
 
-	Momentum float64 // of a Statistic: what a step leaves of it, in [0, 1)
+	Momentum    float64 // of a Statistic: what a step leaves of it, in [0, 1)
+	Regularizer Regularizer
 }
 
 // Use says what moves a tensor.
@@ -88,6 +92,7 @@ func Build(spec Spec, input []int, target Target) (*Model, error) {
 	}
 	b := newBuilder(input, size)
 	b.m.target, b.m.loss = target, spec.Loss
+	b.m.smoothing, b.m.weights = spec.LabelSmoothing, slices.Clone(spec.ClassWeights)
 	if err := b.layers("", named); err != nil {
 		return nil, err
 	}
@@ -252,6 +257,9 @@ func (b *builder) tensor(what, initializer string, shape ...int) (Tensor, error)
 	return t, nil
 }
 
+// regularize tells how the last tensor is kept small.
+func (b *builder) regularize(r Regularizer) { b.m.tensors[len(b.m.tensors)-1].Regularizer = r }
+
 // push appends an operation. spare says that its backward does not need what
 // its forward returns.
 func (b *builder) push(p plan, end string, spare bool) {
@@ -300,6 +308,7 @@ func (d *Dense) add(b *builder) error {
 	if a.kernel, err = b.tensor("kernel", d.KernelInitializer, b.width, d.Units); err != nil {
 		return err
 	}
+	b.regularize(d.KernelRegularizer)
 	if d.UseBias {
 		if a.bias, err = b.tensor("bias", d.BiasInitializer, d.Units); err != nil {
 			return err
@@ -356,6 +365,9 @@ func (b *builder) finish(metrics []string) error {
 		return errors.New("the model ends here and nothing in it learns, want a layer with trainable: true")
 	}
 	if err := b.fitLoss(); err != nil {
+		return fmt.Errorf("loss %s %w", b.m.loss, err)
+	}
+	if err := b.fitWeights(); err != nil {
 		return fmt.Errorf("loss %s %w", b.m.loss, err)
 	}
 	b.m.keepLogits()

@@ -427,10 +427,10 @@ func TestFirstWeightsDependOnSeedAndTensorAlone(t *testing.T) {
 func TestTensorsAndSummaryDescribeTheModel(t *testing.T) {
 	m := mustBuild(t, tutorial(), []int{28, 28}, Target{Len: 1, Classes: 10})
 	wantTensors := []Tensor{
-		{"dense/kernel", []int{784, 128}, 0, 100352, Weight, 0},
-		{"dense/bias", []int{128}, 100352, 128, Weight, 0},
-		{"dense_1/kernel", []int{128, 10}, 100480, 1280, Weight, 0},
-		{"dense_1/bias", []int{10}, 101760, 10, Weight, 0},
+		{"dense/kernel", []int{784, 128}, 0, 100352, Weight, 0, Regularizer{}},
+		{"dense/bias", []int{128}, 100352, 128, Weight, 0, Regularizer{}},
+		{"dense_1/kernel", []int{128, 10}, 100480, 1280, Weight, 0, Regularizer{}},
+		{"dense_1/bias", []int{10}, 101760, 10, Weight, 0, Regularizer{}},
 	}
 	if got := m.Tensors(); !reflect.DeepEqual(got, wantTensors) {
 		t.Errorf("tensors %v, want %v", got, wantTensors)
@@ -464,10 +464,10 @@ func TestBuildSaysWhichLayerGotAndWantsWhat(t *testing.T) {
 		{[]LayerSpec{NewFlatten(), nil}, meanSquared, nil, []int{4}, Target{Len: 1}, "layer 2 (?): there is no layer here"},
 		{[]LayerSpec{NewFlatten()}, meanSquared, nil, []int{4}, Target{Len: 4}, "layer 1 (flatten): the model ends here without parameters, want at least one dense layer"},
 		{[]LayerSpec{NewDense(0, "relu")}, meanSquared, nil, []int{4}, Target{Len: 1}, "layer 1 (dense): units is 0, want 1 to 16777216"},
-		{[]LayerSpec{NewDense(3, "relu"), NewDense(3, "swish")}, meanSquared, nil, []int{4}, Target{Len: 3}, `layer 2 (dense_1): activation is "swish", want one of linear, relu, sigmoid, softmax, tanh`},
+		{[]LayerSpec{NewDense(3, "relu"), NewDense(3, "mish")}, meanSquared, nil, []int{4}, Target{Len: 3}, `layer 2 (dense_1): activation is "mish", want one of elu, gelu, leaky_relu, linear, relu, sigmoid, softmax, swish, tanh`},
 		{[]LayerSpec{NewDropout(1), NewDense(1, "linear")}, meanSquared, nil, []int{4}, Target{Len: 1}, "layer 1 (dropout): rate is 1, want at least 0 and less than 1"},
 		{[]LayerSpec{NewDropout(math.NaN()), NewDense(1, "linear")}, meanSquared, nil, []int{4}, Target{Len: 1}, "layer 1 (dropout): rate is NaN, want at least 0 and less than 1"},
-		{[]LayerSpec{NewActivation("")}, meanSquared, nil, []int{4}, Target{Len: 1}, `layer 1 (activation): kind is "", want one of linear, relu, sigmoid, softmax, tanh`},
+		{[]LayerSpec{NewActivation("")}, meanSquared, nil, []int{4}, Target{Len: 1}, `layer 1 (activation): kind is "", want one of elu, gelu, leaky_relu, linear, relu, sigmoid, softmax, swish, tanh`},
 		{[]LayerSpec{named(NewDense(3, "relu"), "a/b")}, meanSquared, nil, []int{4}, Target{Len: 1}, `layer 1 (a/b): name is "a/b", want at most 64 of A-Z, a-z, 0-9, '_', '-' and '.'`},
 		{[]LayerSpec{named(NewDense(3, "relu"), "dense_1"), NewDense(3, "relu"), NewDense(3, "relu")}, meanSquared, nil, []int{4}, Target{Len: 3}, "layer 3 (dense_1): layer 1 has this name already"},
 		{[]LayerSpec{NewDense(3, "relu")}, meanSquared, nil, []int{28, 28}, Target{Len: 3}, "layer 1 (dense): got samples of shape 28x28, want one axis: put flatten before it (Keras would apply dense to the last axis alone)"},
@@ -483,14 +483,14 @@ func TestBuildSaysWhichLayerGotAndWantsWhat(t *testing.T) {
 		{[]LayerSpec{NewDense(10, "softmax")}, categoricalCE, nil, []int{4}, classes, "layer 1 (dense): loss categorical_crossentropy got class ids, want one value a class: sparse_categorical_crossentropy takes class ids"},
 		{[]LayerSpec{NewDense(10, "softmax")}, meanSquared, nil, []int{4}, classes, "layer 1 (dense): loss mean_squared_error got labels of length 1 but 10 units, want equal numbers"},
 		{[]LayerSpec{NewDense(10, "softmax")}, sparseCE, []string{accuracy, meanAbsolute}, []int{4}, classes, "layer 1 (dense): metric mean_absolute_error got labels of length 1 but 10 units, want equal numbers"},
-		{[]LayerSpec{NewDense(1, "linear")}, "hinge", nil, []int{4}, Target{Len: 1}, `loss is "hinge", want one of binary_crossentropy, categorical_crossentropy, mean_squared_error, sparse_categorical_crossentropy`},
-		{[]LayerSpec{NewDense(1, "linear")}, meanSquared, []string{"auc"}, []int{4}, Target{Len: 1}, `metric is "auc", want one of accuracy, binary_accuracy, mean_absolute_error, mean_squared_error`},
+		{[]LayerSpec{NewDense(1, "linear")}, "hinge", nil, []int{4}, Target{Len: 1}, `loss is "hinge", want one of binary_crossentropy, categorical_crossentropy, huber, mean_absolute_error, mean_squared_error, sparse_categorical_crossentropy`},
+		{[]LayerSpec{NewDense(1, "linear")}, meanSquared, []string{"auc"}, []int{4}, Target{Len: 1}, `metric is "auc", want one of accuracy, binary_accuracy, mean_absolute_error, mean_squared_error, sparse_top_k_categorical_accuracy, top_k_categorical_accuracy`},
 		{[]LayerSpec{NewDense(1, "linear")}, meanSquared, []string{accuracy, accuracy}, []int{4}, Target{Len: 1}, `metric "accuracy" is listed twice`},
 		{[]LayerSpec{NewDense(1, "linear")}, meanSquared, nil, nil, Target{Len: 1}, "input shape has no axes, want at least one"},
 		{[]LayerSpec{NewDense(1, "linear")}, meanSquared, nil, []int{3, 0}, Target{Len: 1}, "input shape 3x0: want axes of at least 1 and at most 1073741824 values in all"},
 		{[]LayerSpec{NewFlatten(), NewDense(1<<24, "linear")}, meanSquared, nil, []int{1 << 20}, Target{Len: 1}, "layer 2 (dense): kernel of 1048576x16777216 makes more than 2147483647 parameters"},
 	} {
-		_, err := Build(Spec{c.layers, c.loss, c.metrics}, c.input, c.target)
+		_, err := Build(Spec{Layers: c.layers, Loss: c.loss, Metrics: c.metrics}, c.input, c.target)
 		if err == nil || err.Error() != c.want {
 			t.Errorf("got  %v\nwant %s", err, c.want)
 		}
@@ -607,7 +607,7 @@ func drawAnyLayer(t *rapid.T) LayerSpec {
 	switch l := l.(type) {
 	case *Dense:
 		l.Units = rapid.IntRange(0, 4).Draw(t, "units")
-		l.Activation = rapid.SampledFrom(append(Activations(), "gelu")).Draw(t, "activation")
+		l.Activation = rapid.SampledFrom(append(Activations(), "mish")).Draw(t, "activation")
 		l.UseBias = rapid.Bool().Draw(t, "bias")
 		l.KernelInitializer = rapid.SampledFrom(append(Initializers(), "identity", "constant(0.5)")).Draw(t, "kernel")
 		l.Name = rapid.SampledFrom([]string{"", "", "", "x", "dense", "a b"}).Draw(t, "name")

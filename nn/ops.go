@@ -76,17 +76,18 @@ func (a *affine) backward(w *Workspace, dy []float32) []float32 {
 func (t Tensor) of(flat []float32) []float32 { return flat[t.Off : t.Off+t.Len : t.Off+t.Len] }
 
 // pointwise is y = f(x), element by element, for an f whose derivative is a
-// function of y.
+// function of y, or of x, which then must stay.
 type pointwise struct {
 	width   int
 	inPlace bool
+	byInput bool
 	apply   func(y, x []float32)
 	grad    func(dx, dy, y []float32)
 
 	x, y []float32
 }
 
-// newPointwise returns relu, sigmoid or tanh.
+// newPointwise returns any of [Activations] but linear and softmax.
 func newPointwise(function string, width int, inPlace bool) pointwise {
 	p := pointwise{width: width, inPlace: inPlace}
 	switch function {
@@ -96,9 +97,18 @@ func newPointwise(function string, width int, inPlace bool) pointwise {
 		p.apply, p.grad = kernel.Sigmoid, sigmoidGrad
 	case "tanh":
 		p.apply, p.grad = kernel.Tanh, tanhGrad
+	case "leaky_relu":
+		p.apply, p.grad = leakyReLU, leakyReLUGrad
+	case "elu":
+		p.apply, p.grad = elu, eluGrad
+	case "gelu":
+		p.apply, p.grad, p.byInput = gelu, geluGrad, true
+	case "swish":
+		p.apply, p.grad, p.byInput = swish, swishGrad, true
 	default:
 		panic("nn: no activation " + function)
 	}
+	p.inPlace = p.inPlace && !p.byInput
 	return p
 }
 
@@ -120,6 +130,10 @@ func (p *pointwise) forward(w *Workspace, x []float32) []float32 {
 }
 
 func (p *pointwise) backward(w *Workspace, dy []float32) []float32 {
+	if p.byInput {
+		p.grad(dy, dy, p.x)
+		return dy
+	}
 	p.grad(dy, dy, p.y[:len(dy)])
 	return dy
 }

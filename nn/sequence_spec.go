@@ -42,6 +42,9 @@ type LSTM struct {
 	KernelInitializer    string  `yaml:"kernel_initializer" json:"kernel_initializer"`
 	RecurrentInitializer string  `yaml:"recurrent_initializer" json:"recurrent_initializer"`
 	BiasInitializer      string  `yaml:"bias_initializer" json:"bias_initializer"`
+
+	KernelRegularizer    Regularizer `yaml:"kernel_regularizer,later" json:"kernel_regularizer,omitzero"`
+	RecurrentRegularizer Regularizer `yaml:"recurrent_regularizer,later" json:"recurrent_regularizer,omitzero"`
 	Common               `yaml:",inline"`
 }
 
@@ -64,6 +67,9 @@ type GRU struct {
 	KernelInitializer    string  `yaml:"kernel_initializer" json:"kernel_initializer"`
 	RecurrentInitializer string  `yaml:"recurrent_initializer" json:"recurrent_initializer"`
 	BiasInitializer      string  `yaml:"bias_initializer" json:"bias_initializer"`
+
+	KernelRegularizer    Regularizer `yaml:"kernel_regularizer,later" json:"kernel_regularizer,omitzero"`
+	RecurrentRegularizer Regularizer `yaml:"recurrent_regularizer,later" json:"recurrent_regularizer,omitzero"`
 	Common               `yaml:",inline"`
 }
 
@@ -121,11 +127,17 @@ func (l *LSTM) Validate() error {
 	if l.UnitForgetBias && l.BiasInitializer != "zeros" {
 		return fmt.Errorf(`bias_initializer is %q, want "zeros", or unit_forget_bias: false`, l.BiasInitializer)
 	}
+	if err := cmp.Or(l.KernelRegularizer.validate("kernel_regularizer"), l.RecurrentRegularizer.validate("recurrent_regularizer")); err != nil {
+		return err
+	}
 	return checkRecurrent(l.Units, l.Dropout, l.RecurrentDropout, l.KernelInitializer, l.RecurrentInitializer, l.BiasInitializer, l.Name)
 }
 
 // Validate implements [LayerSpec].
 func (l *GRU) Validate() error {
+	if err := cmp.Or(l.KernelRegularizer.validate("kernel_regularizer"), l.RecurrentRegularizer.validate("recurrent_regularizer")); err != nil {
+		return err
+	}
 	return checkRecurrent(l.Units, l.Dropout, l.RecurrentDropout, l.KernelInitializer, l.RecurrentInitializer, l.BiasInitializer, l.Name)
 }
 
@@ -208,7 +220,7 @@ func (l *LSTM) recur(b *builder, reverse bool) error {
 			bias = forgetBias
 		}
 	}
-	if err := b.weigh(&p, l.KernelInitializer, l.RecurrentInitializer, bias, 4*l.Units); err != nil {
+	if err := b.weigh(&p, l.KernelInitializer, l.RecurrentInitializer, bias, l.KernelRegularizer, l.RecurrentRegularizer, 4*l.Units); err != nil {
 		return err
 	}
 	return b.pushRecurrent(lstm{recurrent: p}, p, "lstm")
@@ -224,7 +236,7 @@ func (l *GRU) recur(b *builder, reverse bool) error {
 	if l.UseBias {
 		bias = l.BiasInitializer
 	}
-	if err := b.weigh(&p, l.KernelInitializer, l.RecurrentInitializer, bias, 2, 3*l.Units); err != nil {
+	if err := b.weigh(&p, l.KernelInitializer, l.RecurrentInitializer, bias, l.KernelRegularizer, l.RecurrentRegularizer, 2, 3*l.Units); err != nil {
 		return err
 	}
 	return b.pushRecurrent(gru{recurrent: p}, p, "gru")
@@ -250,13 +262,15 @@ func (b *builder) recurrent(gates, units int, sequences, reverse bool, dropout, 
 }
 
 // weigh lays out the tensors; bias is its initializer, "" for none.
-func (b *builder) weigh(r *recurrent, kernel, recur, bias string, biasShape ...int) (err error) {
+func (b *builder) weigh(r *recurrent, kernel, recur, bias string, regKernel, regRecur Regularizer, biasShape ...int) (err error) {
 	if r.kernel, err = b.tensor("kernel", kernel, r.d, r.gates*r.u); err != nil {
 		return err
 	}
+	b.regularize(regKernel)
 	if r.recur, err = b.tensor("recurrent_kernel", recur, r.u, r.gates*r.u); err != nil {
 		return err
 	}
+	b.regularize(regRecur)
 	if bias != "" {
 		r.bias, err = b.tensor("bias", bias, biasShape...)
 	}

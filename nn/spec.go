@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 )
@@ -15,6 +16,14 @@ type Spec struct {
 	Layers  []LayerSpec
 	Loss    string
 	Metrics []string // reported beside the loss, which is always there
+
+	// LabelSmoothing takes this share of a cross-entropy's label, in [0, 1), and
+	// deals it out evenly to all classes.
+	LabelSmoothing float64
+	// ClassWeights multiply the losses of samples, class by class, in training
+	// alone. nil: all count the same. The mean loss is over samples still, as in
+	// Keras.
+	ClassWeights []float64
 }
 
 // Target describes the labels of a data set.
@@ -40,6 +49,22 @@ type Common struct {
 	// Trainable false keeps the layer's parameters as they are; batch
 	// normalization then uses its running statistics in training, too.
 	Trainable bool `yaml:"trainable,later=true" json:"trainable"`
+}
+
+// Regularizer makes weights small: the optimizer adds the gradient of L1·Σ|w| +
+// L2·Σw² to that of the loss, once a step. The loss that is reported is without.
+type Regularizer struct {
+	L1 float64 `yaml:"l1" json:"l1"`
+	L2 float64 `yaml:"l2" json:"l2"`
+}
+
+func (r Regularizer) validate(field string) error {
+	for i, v := range []float64{r.L1, r.L2} {
+		if !(v >= 0 && float32(v) <= math.MaxFloat32) {
+			return fmt.Errorf("%s.l%d is %v, want at least 0", field, i+1, v)
+		}
+	}
+	return nil
 }
 
 // ownName is the name that a user gave; see layerName.
@@ -74,6 +99,8 @@ type Dense struct {
 	UseBias           bool   `yaml:"use_bias" json:"use_bias"`
 	KernelInitializer string `yaml:"kernel_initializer" json:"kernel_initializer"`
 	BiasInitializer   string `yaml:"bias_initializer" json:"bias_initializer"`
+
+	KernelRegularizer Regularizer `yaml:"kernel_regularizer,later" json:"kernel_regularizer,omitzero"`
 	Common            `yaml:",inline"`
 }
 
@@ -149,16 +176,18 @@ var layerKinds = map[string]func() LayerSpec{
 func LayerKinds() []string { return slices.Sorted(maps.Keys(layerKinds)) }
 
 // Activations lists the activation functions.
-func Activations() []string { return []string{"linear", "relu", "sigmoid", "softmax", "tanh"} }
+func Activations() []string {
+	return []string{"elu", "gelu", "leaky_relu", "linear", "relu", "sigmoid", "softmax", "swish", "tanh"}
+}
 
 // Losses lists the losses.
 func Losses() []string {
-	return []string{binaryCE, categoricalCE, meanSquared, sparseCE}
+	return []string{binaryCE, categoricalCE, huber, meanAbsolute, meanSquared, sparseCE}
 }
 
 // Metrics lists the metrics.
 func Metrics() []string {
-	return []string{accuracy, binaryAccuracy, meanAbsolute, meanSquared}
+	return []string{accuracy, binaryAccuracy, meanAbsolute, meanSquared, sparseTopK, topK}
 }
 
 // Initializers lists the ways a tensor can start, besides constant(VALUE).
@@ -174,10 +203,13 @@ const (
 	sparseCE       = "sparse_categorical_crossentropy"
 	categoricalCE  = "categorical_crossentropy"
 	binaryCE       = "binary_crossentropy"
-	meanSquared    = "mean_squared_error" // a loss and a metric
-	meanAbsolute   = "mean_absolute_error"
+	meanSquared    = "mean_squared_error"  // a loss and a metric
+	meanAbsolute   = "mean_absolute_error" // likewise
+	huber          = "huber"
 	accuracy       = "accuracy"
 	binaryAccuracy = "binary_accuracy"
+	topK           = "top_k_categorical_accuracy"
+	sparseTopK     = "sparse_top_k_categorical_accuracy"
 )
 
 // maxUnits keeps every product of two widths far from the end of int.
@@ -197,6 +229,7 @@ func (d *Dense) Validate() error {
 		oneOf("activation", d.Activation, Activations()),
 		checkInitializer("kernel_initializer", d.KernelInitializer),
 		checkInitializer("bias_initializer", d.BiasInitializer),
+		d.KernelRegularizer.validate("kernel_regularizer"),
 		validName(d.Name),
 	)
 }
@@ -227,7 +260,24 @@ func (s *Spec) Validate() error {
 	if err := validate("", named); err != nil {
 		return err
 	}
-	return cmp.Or(oneOf("loss", s.Loss, Losses()), validMetrics(s.Metrics))
+	return cmp.Or(oneOf("loss", s.Loss, Losses()), validMetrics(s.Metrics), s.validSmoothing(), s.validWeights())
+}
+
+func (s *Spec) validSmoothing() error {
+	fused := s.Loss == binaryCE || s.Loss == categoricalCE || s.Loss == sparseCE
+	if s.LabelSmoothing == 0 || fused && s.LabelSmoothing > 0 && s.LabelSmoothing < 1 {
+		return nil
+	}
+	return fmt.Errorf("label_smoothing is %v with loss %s, want 0, or with a cross-entropy a share below 1", s.LabelSmoothing, s.Loss)
+}
+
+func (s *Spec) validWeights() error {
+	for i, w := range s.ClassWeights {
+		if !(w >= 0 && float32(w) <= math.MaxFloat32) {
+			return fmt.Errorf("class_weight of class %d is %v, want a number of at least 0", i, w)
+		}
+	}
+	return nil
 }
 
 // validate checks layers and the layers in them.

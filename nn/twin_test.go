@@ -32,6 +32,11 @@ func (tw *twin) run(params, x, y []float64, id uint64) (out []float64, loss floa
 			}
 		}
 	}
+	if tw.spec.Loss == meanAbsolute {
+		for j, v := range x {
+			tw.kink = min(tw.kink, math.Abs(v-y[j]))
+		}
+	}
 	return x, loss64(tw.spec.Loss, x, y)
 }
 
@@ -64,6 +69,20 @@ func (tw *twin) activate(function string, x []float64) []float64 {
 			if v != 0 {
 				tw.kink = min(tw.kink, math.Abs(v))
 			}
+		case "leaky_relu":
+			y[i] = max(v, 0) + leakySlope*min(v, 0)
+			if v != 0 {
+				tw.kink = min(tw.kink, math.Abs(v))
+			}
+		case "elu": // its second derivative jumps at 0, which differences do not like
+			y[i] = max(v, 0) + math.Expm1(min(v, 0))
+			if v != 0 {
+				tw.kink = min(tw.kink, math.Abs(v))
+			}
+		case "gelu":
+			y[i] = v * 0.5 * math.Erfc(-v/math.Sqrt2)
+		case "swish":
+			y[i] = v / (1 + math.Exp(-v))
 		case "sigmoid":
 			y[i] = 1 / (1 + math.Exp(-v))
 		case "tanh":
@@ -104,6 +123,14 @@ func loss64(name string, p, y []float64) float64 {
 			sum -= y[j] * math.Log(v)
 		case binaryCE:
 			sum -= (y[j]*math.Log(v) + (1-y[j])*math.Log(1-v)) / float64(len(p))
+		case meanAbsolute:
+			sum += math.Abs(v-y[j]) / float64(len(p))
+		case huber:
+			if e := math.Abs(v - y[j]); e > 1 {
+				sum += (e - 0.5) / float64(len(p))
+			} else {
+				sum += e * e / 2 / float64(len(p))
+			}
 		case meanSquared:
 			sum += (v - y[j]) * (v - y[j]) / float64(len(p))
 		}

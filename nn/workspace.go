@@ -91,7 +91,7 @@ func (m *Model) NewWorkspace(maxBatch int) *Workspace {
 	w.bind(&mem)
 	mem = arena{buf: make([]float32, mem.used)}
 	w.bind(&mem)
-	w.loss = bindLoss(m.loss, w.chain.ops[len(w.chain.ops)-1])
+	w.loss = m.bindLoss(w.chain.ops[len(w.chain.ops)-1])
 	for _, name := range m.metrics {
 		w.metrics = append(w.metrics, m.metricNamed(name))
 	}
@@ -149,11 +149,23 @@ func (w *Workspace) score() {
 	for i := range w.n {
 		p, y := row(w.out, i, w.m.output), row(w.y, i, w.m.target.Len)
 		w.losses[i] = w.loss.value(i, p, y)
+		if w.weighted() {
+			w.losses[i] = float64(w.m.weight(y) * w.losses[i])
+		}
 		for j, f := range w.metrics {
 			w.values[j*w.maxBatch+i] = f(p, y)
 		}
 	}
 	w.scored = true
+}
+
+// weighted tells whether the classes of the batch count differently.
+func (w *Workspace) weighted() bool { return w.train && len(w.m.weights) > 0 }
+
+func scale(x []float32, factor float32) {
+	for i := range x {
+		x[i] = float32(x[i] * factor)
+	}
 }
 
 // Losses are the losses of the batch, [N]. nil without labels, or after a
@@ -205,6 +217,9 @@ func (w *Workspace) descend() {
 	for i := range w.n {
 		p, y := row(w.out, i, w.m.output), row(w.y, i, w.m.target.Len)
 		w.loss.gradient(i, p, y, row(d, i, w.m.output))
+		if w.weighted() {
+			scale(row(d, i, w.m.output), float32(w.m.weight(y)))
+		}
 	}
 	top := len(w.chain.ops) - 1
 	if w.m.fused() {

@@ -341,7 +341,7 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		{&SGD{LearningRate: Constant(0)}, "learning_rate: 0 is not allowed (want a number above 0)"},
 		{&SGD{LearningRate: Constant(math.NaN())}, "NaN is not allowed (want a number above 0)"},
 		{&SGD{LearningRate: Constant(1e300)}, "learning_rate: 1e+300 is not allowed"},
-		{&SGD{}, `learning_rate.schedule: "" is not allowed (want constant, step, cosine)`},
+		{&SGD{}, `learning_rate.schedule: "" is not allowed (want constant, step, exponential, cosine, piecewise)`},
 		{&SGD{LearningRate: Constant(1), Momentum: 1}, "momentum: 1 is not allowed (want a number from 0 to below 1)"},
 		{&SGD{LearningRate: Constant(1), Nesterov: true}, "nesterov: true is not allowed (want false, or a momentum above 0)"},
 		{adam(func(s *Adam) { s.Beta1 = -0.1 }), "beta_1: -0.1 is not allowed"},

@@ -58,6 +58,7 @@ type meta struct {
 	History    []Epoch  `json:"history"`
 	Stopping   stopping `json:"early_stopping"`
 	HasBest    bool     `json:"has_best"`
+	Plateau    plateau  `json:"reduce_on_plateau,omitzero"` // absent where the job has none
 }
 
 // Epoch is a line of the history: what Keras prints after each epoch.
@@ -76,6 +77,15 @@ type stopping struct {
 	BestEpoch int    `json:"best_epoch"` // 0: none yet
 	Wait      int    `json:"wait"`       // epochs without improvement
 	Stopped   int    `json:"stopped_epoch"`
+}
+
+// plateau is the state of reducing the learning rate.
+type plateau struct {
+	Best     Number `json:"best"`
+	Epoch    int    `json:"best_epoch"` // 0: none yet
+	Wait     int    `json:"wait"`       // epochs without improvement
+	Cooldown int    `json:"cooldown"`   // epochs that still count for nothing
+	Count    int    `json:"reductions"` // how often so far
 }
 
 // Number is a float64 that may be NaN or infinite in JSON too.
@@ -283,6 +293,10 @@ func (s *State) watch() uint64 {
 	small = crc32.Update(small, castagnoli, []byte(s.Next))
 	small = crc32.Update(small, castagnoli, bytesOf([]Number{s.Stopping.Best}))
 	small = crc32.Update(small, castagnoli, bytesOf([]uint64{uint64(s.Stopping.BestEpoch), uint64(s.Stopping.Wait), uint64(s.Stopping.Stopped), uint64(len(s.best))}))
+	if p := s.Plateau; p != (plateau{}) {
+		small = crc32.Update(small, castagnoli, bytesOf([]Number{p.Best}))
+		small = crc32.Update(small, castagnoli, bytesOf([]uint64{uint64(p.Epoch), uint64(p.Wait), uint64(p.Cooldown), uint64(p.Count)}))
+	}
 	if block == 0 {
 		small = s.watchHistory(small)
 	}

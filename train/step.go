@@ -8,6 +8,7 @@ import (
 	"github.com/dlnode/dlnode/allreduce"
 	"github.com/dlnode/dlnode/allreduce/exact"
 	"github.com/dlnode/dlnode/cluster/view"
+	"github.com/dlnode/dlnode/job"
 	"github.com/dlnode/dlnode/shard"
 )
 
@@ -270,7 +271,7 @@ func (t *Task) update(s *State, a *Attempt, vd *verdict, grads []float32) {
 	if vd.skip {
 		s.Skipped++
 	} else {
-		t.Optimizer.Step(s.params, grads, s.slots, s.Step, t.StepsPerEpoch())
+		t.Optimizer.StepAt(t.rate(s, s.Step), s.params, grads, s.slots, s.Step)
 		exact.Commit(s.GradExps, vd.grad)
 		exact.Commit(s.TrainExps, vd.scalar)
 		for i, mean := range t.means(a, vd) {
@@ -288,7 +289,7 @@ func (t *Task) update(s *State, a *Attempt, vd *verdict, grads []float32) {
 func (t *Task) endEpoch(s *State) {
 	e := Epoch{
 		Epoch: len(s.History) + 1, Step: s.Step, Samples: s.Samples,
-		LR: Number(t.Optimizer.LR(s.Step-1, t.StepsPerEpoch())),
+		LR: Number(t.rate(s, s.Step-1)),
 	}
 	for i := range s.Running {
 		e.Train = append(e.Train, s.Running[i]/Number(s.Samples))
@@ -323,6 +324,9 @@ func (t *Task) evaluated(s *State, a *Attempt, vd *verdict) {
 func (t *Task) decide(s *State) {
 	s.Next = Update
 	last := len(s.History) >= t.Job.Epochs
+	if r := t.Job.ReduceOnPlateau; r != nil {
+		s.Plateau.observe(r, float64(t.Monitored(s.History[len(s.History)-1], r.Monitor)), len(s.History))
+	}
 	if es := t.Job.EarlyStopping; es != nil {
 		t.watchMonitor(s)
 		if !last && s.Stopping.Wait >= max(1, es.Patience) && s.Stopping.Wait > 0 {
@@ -336,6 +340,40 @@ func (t *Task) decide(s *State) {
 	s.Next = Finish
 	if s.best != nil && s.Stopping.BestEpoch != len(s.History) {
 		s.Next = Restore
+	}
+}
+
+// rate is the learning rate of a step: the schedule's, as often reduced as the
+// state says.
+func (t *Task) rate(s *State, step uint64) float64 {
+	rate := t.Optimizer.LR(step, t.StepsPerEpoch())
+	for range s.Plateau.Count {
+		rate = min(rate, max(float64(rate*t.Job.ReduceOnPlateau.Factor), t.Job.ReduceOnPlateau.MinLR))
+	}
+	return rate
+}
+
+// observe takes an epoch's number into account, as Keras' ReduceLROnPlateau does.
+func (p *plateau) observe(r *job.ReduceOnPlateau, value float64, epoch int) {
+	if p.Cooldown > 0 {
+		p.Cooldown--
+		p.Wait = 0
+	}
+	better := value < float64(p.Best)-r.MinDelta
+	if r.Maximizes() {
+		better = value > float64(p.Best)+r.MinDelta
+	}
+	if p.Epoch == 0 {
+		better = value == value
+	}
+	switch {
+	case better:
+		p.Best, p.Epoch, p.Wait = Number(value), epoch, 0
+	case p.Cooldown > 0:
+	case p.Wait+1 < r.Patience:
+		p.Wait++
+	default:
+		p.Count, p.Cooldown, p.Wait = p.Count+1, r.Cooldown, 0
 	}
 }
 

@@ -127,7 +127,7 @@ func moves(m *nn.Model) []optim.Window {
 	uses := map[nn.Use]optim.Use{nn.Weight: optim.Learned, nn.Frozen: optim.Kept, nn.Statistic: optim.Averaged}
 	var all []optim.Window
 	for _, t := range m.Tensors() {
-		all = append(all, optim.Window{Lo: t.Off, Hi: t.Off + t.Len, Use: uses[t.Use], Momentum: t.Momentum})
+		all = append(all, optim.Window{Lo: t.Off, Hi: t.Off + t.Len, Use: uses[t.Use], Momentum: t.Momentum, L1: t.Regularizer.L1, L2: t.Regularizer.L2})
 	}
 	return all
 }

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"io"
+
 	"github.com/spf13/cobra"
 
 	"github.com/dlnode/dlnode/job"
@@ -11,18 +14,34 @@ func (m *Main) newJobCommand() *cobra.Command {
 }
 
 func (m *Main) newJobShowCommand() *cobra.Command {
-	return &cobra.Command{
+	var summary bool
+	cmd := &cobra.Command{
 		Use:   "show job.yaml",
 		Short: "Print a job with every default written out",
 		Args:  takes("job.yaml"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			j, err := loadJob(args[0])
 			if err != nil {
 				return err
 			}
+			if summary {
+				return m.summarize(cmd.Context(), j)
+			}
 			return j.Show(m.Stdout)
 		},
 	}
+	cmd.Flags().BoolVar(&summary, "summary", false, "print the layers of the model instead, as the job's data make them")
+	return cmd
+}
+
+// summarize prints the model. Its shapes begin with those of the data.
+func (m *Main) summarize(ctx context.Context, j *job.Job) error {
+	t, err := m.openTask(ctx, j)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(m.Stdout, t.Model.Table())
+	return err
 }
 
 // loadJob reads a job file; what is wrong with it is the user's to mend.

@@ -76,9 +76,14 @@ def apply(specs, x, made):
     return x
 
 
-def losses(name, out, y):
+def losses(name, out, y, smoothing=0.0):
+    if name == SPARSE and smoothing:
+        return keras.losses.categorical_crossentropy(keras.ops.one_hot(y[:, 0].long(), out.shape[1], dtype="float64"), out, label_smoothing=smoothing)
     if name == SPARSE:
         return keras.losses.sparse_categorical_crossentropy(y[:, 0], out)
+    if smoothing:
+        f = {CATEGORICAL: keras.losses.categorical_crossentropy, BINARY: keras.losses.binary_crossentropy}[name]
+        return f(y, out, label_smoothing=smoothing)
     return {
         CATEGORICAL: keras.losses.categorical_crossentropy, BINARY: keras.losses.binary_crossentropy,
         MSE: keras.losses.mean_squared_error, "mean_absolute_error": keras.losses.mean_absolute_error,
@@ -90,13 +95,16 @@ def is_statistic(v):
     return v.name.startswith("moving_")
 
 
-def run(model, weights, loss, x, y, train, frozen):
+def run(model, weights, loss, x, y, train, frozen, smoothing=0.0, class_weight=None):
     """Output, losses, and what package nn writes as the gradient."""
     for v in weights:
         v.value.grad = None
     before = [v.value.detach().clone() for v in weights]
     out = model(x, training=train)
-    values = losses(loss, out, y)
+    values = losses(loss, out, y, smoothing)
+    if class_weight:
+        classes = y.argmax(1) if y.shape[1] > 1 else y[:, 0].long()
+        values = values * torch.tensor(class_weight, dtype=torch.float64)[classes]
     values.sum().backward()
     grads = []
     for v, b in zip(weights, before):
@@ -113,7 +121,7 @@ def run(model, weights, loss, x, y, train, frozen):
     return out, values, grads
 
 
-def case(name, shape, specs, loss, y, x=None, train=False, scale=1.0, steps=0.0, **more):
+def case(name, shape, specs, loss, y, x=None, train=False, scale=1.0, steps=0.0, metric=None, **more):
     n = y.shape[0]
     made = []
     inputs = keras.Input(shape)
@@ -126,13 +134,15 @@ def case(name, shape, specs, loss, y, x=None, train=False, scale=1.0, steps=0.0,
         t = torch.rand(v.shape) + 0.5 if "variance" in v.name or "gamma" in v.name else torch.randn(v.shape) * scale / max(1, v.shape[0] if len(v.shape) == 2 else 4) ** 0.5
         v.assign(float32(t))
     params = torch.cat([v.value.detach().flatten() for v in weights])
-    out, values, grads = run(model, weights, loss, x, y, train, frozen)
+    out, values, grads = run(model, weights, loss, x, y, train, frozen, **more)
     record = {
         "name": name, "from": "keras " + keras.__version__, "input": list(shape), "layers": specs, "loss": loss,
         "classes": out.shape[1] if loss == SPARSE else 0, "train": train,
         "x": numbers(x, 9), "y": numbers(y, 9), "params": numbers(params, 9), "out": numbers(out),
         "losses": numbers(values), "grads": numbers(torch.cat([g.flatten() for g in grads])), **more,
     }
+    if metric:
+        record["metrics"] = {metric: numbers(getattr(keras.metrics, metric)(y[:, 0] if y.shape[1] == 1 else y, out, k=5).double())}
     if steps:
         for _ in range(10):
             _, _, grads = run(model, weights, loss, x, y, True, frozen)
@@ -211,6 +221,24 @@ def keras_cases():
                shortcut=[L("conv2d", filters=2, kernel_size=1, strides=2)]), L("flatten"), softmax], SPARSE, ids(3, 3), train=True, steps=0.2)
     yield case("concat", (5,), [L("concat", branches=[[L("dense", units=3, activation="tanh")], [], [L("dense", units=2), L("residual", layers=[L("dense", units=2, activation="relu")])]]),
                L("concat", branches=[[L("dense", units=3)], [L("activation", kind="sigmoid"), L("dense", units=2)]]), softmax], SPARSE, ids(4, 3))
+
+
+    def every(f):
+        return [L("dense", units=4, activation=f), L("activation", kind=f)]
+
+    for f in ("leaky_relu", "elu", "gelu", "swish"):
+        last = [L("dense", units=2, activation=f)] if f == "gelu" else [L("dense", units=2)]
+        yield case(f, (3,), [L("activation", kind=f), *every(f), *last], MSE, torch.randn(5, 2), x=torch.randn(5, 3) * 3)
+    yield case("mean_absolute_error", (3,), [L("dense", units=3)], "mean_absolute_error", torch.randn(5, 3))
+    yield case("huber", (3,), [L("dense", units=3)], "huber", torch.randn(6, 3) * 2)
+    many = [L("dense", units=9, activation="softmax")]
+    yield case("top k of class ids", (3,), many, SPARSE, ids(12, 9), metric="sparse_top_k_categorical_accuracy")
+    yield case("top k", (3,), many, CATEGORICAL, torch.eye(9)[torch.randint(9, (12,))], metric="top_k_categorical_accuracy")
+    yield case("label smoothing", (3,), [L("dense", units=4, activation="softmax")], CATEGORICAL, torch.eye(4), smoothing=0.1)
+    yield case("label smoothing of class ids, and class weights", (3,), [L("dense", units=4, activation="softmax")], SPARSE, ids(6, 4), smoothing=0.2,
+               class_weight=[1.0, 0.5, 2.5, 0.0], train=True)
+    yield case("label smoothing of two classes, and class weights", (3,), [L("dense", units=1, activation="sigmoid")], BINARY, ids(6, 2), smoothing=0.1,
+               class_weight=[0.25, 1.5], train=True)
 
 
 def torch_case(name, shape, specs, forward, params, loss, x, y):
