@@ -23,7 +23,13 @@
 // is a one-key map `kind: {fields}` (or the bare kind, with every default), and
 // is decoded by reflection over the yaml tags of the struct which its room
 // hands out pre-filled with defaults, so that a new layer needs no line here.
-// A [Registry] says where they come from.
+// A [Registry] says where they come from. A section may hold sections: layers of
+// package nn in a layer.
+//
+// A job's canonical form is part of its trajectory's name for good. So a field that
+// is added to a kind later carries the option later, or later=VALUE, in its yaml
+// tag, and is left out of every form where it is zero, or VALUE: jobs that were
+// written before it mean what they meant.
 package job
 
 import "strings"

@@ -32,6 +32,8 @@
 //     matrix product is one chain of fused multiply-adds along the shared axis,
 //     in order; every reduction over a row has an order that depends on the
 //     row's length alone.
+//     The one exception is batch normalization in training, which looks at its
+//     microbatch.
 //   - The gradient of a batch is a sum over its samples in their order. A
 //     microbatch is therefore the unit of work: its gradient is a value, and
 //     what crosses microbatches is added elsewhere, exactly.
@@ -41,6 +43,40 @@
 //   - Products are written float32(x*y), so that no compiler fuses them into
 //     the addition that follows; exp, log, sin and cos are the project's own.
 //
+// # Axes and branches
+//
+// A sample has axes: height, width and channels (last, as in Keras), or time and
+// values. Layers check the shape that comes to them and say what they want.
+// Residual and Concat hold layers of their own, so that a model is a tree of
+// chains; a branch is a chain like the model's, and each keeps what the others
+// must not overwrite. An embedding with mask_zero marks which steps of a sequence
+// are there; which layers pass the mask on is known when the model is built.
+//
+// A convolution is a product of its unfolded windows, one tile of one sample at a
+// time; a recurrent layer computes what does not depend on the step before as one
+// product over all steps, with time as the first axis.
+//
+// # Statistics: what moves and is no weight
+//
+// Batch normalization, in training, goes by mean and variance of its microbatch,
+// and moves running ones once a step, towards the mean over all microbatches,
+// weighted by their samples. Which microbatch was computed where, and in what
+// order they are added, must be in no bit, as with gradients. So they go the way
+// of gradients: running mean and variance are tensors of the parameter vector,
+// marked [Statistic]; in their place of the gradient Backward writes the batch's
+// own times its samples. What carries gradients carries them, with a grid of their
+// own: rounded to integers, summed exactly, divided by the samples of the step once.
+// At the end the optimizer moves such a tensor by
+//
+//	p = momentum·p + (1-momentum)·mean
+//
+// and leaves it out of norms, penalties and its own rule. A skipped step moves
+// nothing. State, checkpoints, digests, best weights and recovery know nothing of
+// it. The variance is the mean of the microbatches' own, not that of the step: it
+// is what training divided by. Frozen tensors are marked too, [Frozen]: their
+// gradient is zero, nobody moves them, and a frozen batch normalization goes by
+// its running statistics in training, as in Keras.
+//
 // # Losses
 //
 // Cross-entropies are computed from logits, never from probabilities: softmax
@@ -49,7 +85,9 @@
 // a vanishing probability. A cross-entropy therefore demands its activation at
 // the end of the model and Build says so. Backward computes the gradient of the
 // sum of the losses, not of their mean: the denominator is a property of the
-// global batch, and is divided out once by whoever knows it.
+// global batch, and is divided out once by whoever knows it. Metrics are means of
+// numbers of single samples. Precision, recall, F1 and AUC are none: they are
+// quotients of sums, or need all samples in order.
 //
 // # Deliberately absent
 //

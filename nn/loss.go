@@ -154,7 +154,7 @@ func smoothed(v float32, s float64, n int) float64 {
 	if s == 0 {
 		return float64(v)
 	}
-	return float64(float64(v)*(1-s)) + s/float64(n)
+	return float64(float64(v)*(1-s)) + float64(s/float64(n))
 }
 
 // gradient: p·Σy - y, which is p - y where y sums to 1.

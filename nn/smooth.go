@@ -66,7 +66,7 @@ func gelu(y, x []float32) {
 	}
 }
 
-func gaussian(x float64) float64 { return 0.5 * (1 + fmath.Erf(x/math.Sqrt2)) }
+func gaussian(x float64) float64 { return float64(0.5 * (1 + fmath.Erf(x/math.Sqrt2))) }
 
 // geluGrad is dy·(Φ(x) + x·φ(x)), φ(x) = e^(-x²/2)/√2π.
 func geluGrad(dx, dy, x []float32) {

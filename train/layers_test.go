@@ -40,11 +40,17 @@ func layerTask(t *testing.T, model []job.Section) *Task {
 	t.Helper()
 	j := *simTask(t).Job
 	j.Model, j.Epochs = model, 2
+	return layerTaskOf(t, &j)
+}
+
+// layerTaskOf builds a job over simTask's data.
+func layerTaskOf(t *testing.T, j *job.Job) *Task {
+	t.Helper()
 	train, test, err := (&dataset.Synthetic{Samples: 200, TestSamples: 20, Features: 6, Classes: 3, Seed: 5}).Generate()
 	if err != nil {
 		t.Fatal(err)
 	}
-	task, err := NewTask(&j, train, test)
+	task, err := NewTask(j, train, test)
 	if err != nil {
 		t.Fatal(err)
 	}
