@@ -793,13 +793,12 @@ func (n *Node) GroupDown(now time.Time, v view.Name, c view.Cause) {
 		n.exit(Exit{Err: &FatalError{errors.New(c.Reason)}})
 		return
 	}
-	if !g.closing {
+	if orderly := c == (view.Cause{}); orderly && g.farewell {
+		g.closing, g.cause = true, c // whatever this node has feared meanwhile
+		n.agree()                    // the neighbour has compared all headers, ours among them
+	} else if !g.closing {
 		g.closing, g.cause = true, c
-		switch {
-		case c != (view.Cause{}):
-		case g.farewell:
-			n.agree() // the neighbour has compared all headers, ours among them
-		default:
+		if orderly {
 			g.cause.Reason = "a neighbour ended the group out of turn"
 		}
 		if g.ended.IsZero() {
