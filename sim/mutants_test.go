@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -179,7 +180,7 @@ func (m mutant) hunt(t *testing.T) (sighting, error) {
 	c.Stdout, c.Stderr, c.WaitDelay = &stdout, &stderr, time.Second
 	ended := c.Run()
 	if f, ok := parseSighting(stdout.Bytes()); ok {
-		return f, nil
+		return f, f.replays(t, bin)
 	}
 	said := lastLines(stdout.String() + stderr.String())
 	switch {
@@ -189,6 +190,29 @@ func (m mutant) hunt(t *testing.T) (sighting, error) {
 		return sighting{}, fmt.Errorf("the simulator ended with %v and no word of what is wrong\n%s", ended, said)
 	}
 	return sighting{}, fmt.Errorf("not found in %d seeds\n%s", mutantSeeds, said)
+}
+
+// replays plays the seed three times with its trace, which has to be the same to
+// the byte, and shows it where only one mutant was asked for.
+func (f sighting) replays(t *testing.T, bin string) error {
+	var first []byte
+	for i := range 3 {
+		out, err := exec.CommandContext(t.Context(), bin, "-test.run", "^TestSeeds$", "-seed", strconv.Itoa(f.seeds-1)).Output()
+		if ended := (*exec.ExitError)(nil); !errors.As(err, &ended) {
+			return fmt.Errorf("seed %d, played again, ends with %v", f.seeds-1, err)
+		}
+		played, _, _ := bytes.Cut(out, []byte("\ntrace: "))
+		switch {
+		case i == 0:
+			first = played
+		case !bytes.Equal(played, first):
+			return fmt.Errorf("seed %d, played again, is another history", f.seeds-1)
+		}
+	}
+	if *oneMutant != "" {
+		fmt.Printf("%s\nthree times the same: %d lines, SHA-256 %x\n", first, bytes.Count(first, []byte("\n"))+1, sha256.Sum256(first))
+	}
+	return nil
 }
 
 // build compiles this package's tests with the bug in the product. What no bug

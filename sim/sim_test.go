@@ -151,6 +151,25 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
+// TestSeedsThatOnceFailed plays the seeds in testdata/regressions.txt first of
+// all. What a seed means changes with the simulator, so each bug also has a
+// directed schedule or a test in its own package.
+func TestSeedsThatOnceFailed(t *testing.T) {
+	b, err := os.ReadFile("testdata/regressions.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		var n uint64
+		if _, err := fmt.Sscan(line, &n); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if r := Run(Draw(n, theLoads(t))); r.Failure != nil {
+			t.Errorf("seed %d, %s\n  %s", n, r.Failure, replay(n))
+		}
+	}
+}
+
 func firstLine(s string) string {
 	line, _, _ := strings.Cut(s, "\n")
 	return line
