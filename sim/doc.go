@@ -14,7 +14,7 @@
 //	processes           kill, loss of power, freeze, leave, slow, late
 //
 // [Faults] says what goes wrong, [Run] plays one schedule. Checks (check.go) look
-// from outside at what crosses the borders: they use nothing that the code under
-// test believes of itself. The oracle of all is the SHA-256 of the final state,
+// from outside at what crosses the borders; of what a node believes they take only
+// which view it is in. The oracle of all is the SHA-256 of the final state,
 // recorded from one node in a perfect world.
 package sim
