@@ -192,9 +192,9 @@ func decode(b []byte) (m Msg, err error) {
 
 // Bounds of what others may say.
 const (
-	maxNameBytes  = 120     // of an id, an address, a zone: four of them fit into gossip
+	maxNameBytes  = 120       // of an id, an address, a zone: four of them fit into gossip
 	maxMembers    = 1<<16 - 1 // what a ring can hold
-	maxGeneration = 1 << 62 // so that one more is always possible
+	maxGeneration = 1 << 62   // so that one more is always possible
 )
 
 // check refuses what a sound node never says.
