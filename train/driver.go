@@ -297,6 +297,10 @@ func (d *driver) tick(now time.Time) {
 		d.shown.announced = now
 		d.host.Measured(float32(d.ownSpeed()))
 	}
+	d.flushJournal()
+}
+
+func (d *driver) flushJournal() {
 	if err := d.journal.flush(); err != nil && !d.shown.journalFailed {
 		d.shown.journalFailed = true
 		d.log.Error("the journal cannot be written; training goes on", "error", err)

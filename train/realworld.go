@@ -107,6 +107,7 @@ func (d *driver) Compute(a *Attempt, r shard.Range, params []float32, done func(
 // Save implements World. A node has one snapshot with the writer at a time.
 func (d *driver) Save(s *checkpoint.Snapshot, done func(checkpoint.Result)) {
 	d.saveDone = done
+	d.flushJournal() // what a checkpoint holds, the journal tells, whenever the process is killed
 	if back := d.writer.Submit(s); back != nil {
 		d.written(checkpoint.Result{Snapshot: back, Err: errors.New("the writer is closed")})
 	}
