@@ -18,11 +18,16 @@ type Synthetic struct {
 	Features    int    `yaml:"features" json:"features"`         // length of x
 	Classes     int    `yaml:"classes" json:"classes"`           // 0 makes a regression with one target
 	Seed        uint64 `yaml:"seed" json:"seed"`                 // of teacher and samples
+	// Vocabulary makes sequences for an embedding: inputs are whole numbers from 1
+	// to Vocabulary-1, and 0 from some place on, which stands for padding. 0 makes
+	// none.
+	Vocabulary int `yaml:"vocabulary,later" json:"vocabulary,omitempty"`
 }
 
 const (
 	maxSyntheticValues  = 1 << 26 // inputs of one set: 256 MiB of float32
 	maxSyntheticClasses = 1 << 12
+	maxVocabulary       = 1 << 24 // float32 tells so many whole numbers apart
 )
 
 // Kind returns "synthetic".
@@ -39,6 +44,8 @@ func (s *Synthetic) Validate() error {
 	p.unless(s.TestSamples >= 1 && s.TestSamples <= most, "test_samples", s.TestSamples, want)
 	p.unless(s.Classes == 0 || s.Classes >= 2 && s.Classes <= maxSyntheticClasses, "classes", s.Classes,
 		fmt.Sprintf("0 for regression, or 2 to %d", maxSyntheticClasses))
+	p.unless(s.Vocabulary == 0 || s.Vocabulary >= 2 && s.Vocabulary <= maxVocabulary, "vocabulary", s.Vocabulary,
+		fmt.Sprintf("0 for numbers in [-1, 1), or 2 to %d", maxVocabulary))
 	return errors.Join(p...)
 }
 
@@ -122,8 +129,23 @@ func (t *teacher) samples(first uint64, n int) (*Memory, error) {
 		}
 		t.forward(row, out)
 		y[i] = t.target(out)
+		if t.spec.Vocabulary > 0 {
+			t.spell(row, draw)
+		}
 	}
 	return NewMemory(info, ids, x, y)
+}
+
+// spell makes words of what the teacher has seen: the same draws, on a grid of
+// whole numbers. A last draw says how many of them are there.
+func (t *teacher) spell(row []float32, draw rng.Stream) {
+	below := func(u uint32, n int) int { return int(uint64(u) * uint64(n) >> 32) }
+	there := 1 + below(draw.Uint32(uint64(len(row))), len(row))
+	for j := range row {
+		if row[j] = 0; j < there {
+			row[j] = float32(1 + below(draw.Uint32(uint64(j)), t.spec.Vocabulary-1))
+		}
+	}
 }
 
 // forward writes the teacher's answer to x into out [outs].

@@ -34,6 +34,10 @@ func TestTheTeacherGivesTheSameBitsEverywhere(t *testing.T) {
 			"257f043fe815776f9d4882c9c13fec4c315d33d8a955d9b72b4ecad3fda9cb82",
 			"84c8653e5189a692705f89c596b6a8a596281989e1a77ea33e014101612b66a2",
 		},
+		{Synthetic{Samples: 64, TestSamples: 16, Features: 9, Classes: 3, Seed: 2, Vocabulary: 12},
+			"bd438e4f8a44b167acfff0b5dbad2ce480648a8c981e7fdaba6adc8ad73df300",
+			"a1ae3da13ecd3be5b87659133c9d845d1b97f160326807adba565e29f6bc0aec",
+		},
 	} {
 		train, test := synthetic(t, c.spec)
 		if got := hexOf(train.Fingerprint()); got != c.train {
@@ -41,6 +45,33 @@ func TestTheTeacherGivesTheSameBitsEverywhere(t *testing.T) {
 		}
 		if got := hexOf(test.Fingerprint()); got != c.test {
 			t.Errorf("%+v: test set is %s, want %s", c.spec, got, c.test)
+		}
+	}
+}
+
+func TestSequencesOfWordsEndWithPadding(t *testing.T) {
+	const features, vocabulary = 7, 5
+	train, _ := synthetic(t, Synthetic{Samples: 500, TestSamples: 1, Features: features, Classes: 3, Seed: 1, Vocabulary: vocabulary})
+	words, lengths := map[float32]int{}, map[int]int{}
+	for _, s := range readAll(t, train) {
+		n := slices.Index(s.X, 0)
+		if n < 0 {
+			n = features
+		}
+		lengths[n]++
+		for j, x := range s.X {
+			if (x == 0) != (j >= n) {
+				t.Fatalf("padding stands before a word: %v", s.X)
+			}
+			words[x]++
+		}
+	}
+	if len(words) != vocabulary || len(lengths) != features {
+		t.Errorf("500 sequences have words %v and lengths %v, want all of %d, and 1 to %d", words, lengths, vocabulary, features)
+	}
+	for x := range words {
+		if x < 0 || x >= vocabulary || x != float32(int(x)) {
+			t.Errorf("%v is no word", x)
 		}
 	}
 }
