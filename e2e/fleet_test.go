@@ -40,6 +40,7 @@ type options struct {
 	expect      int
 	threads     int      // 0: 1
 	gomaxprocs  int      // 0: whatever it is
+	cpu         string   // kernels to use; "": the best
 	checkpoints string   // "": the node's own
 	more        []string // further flags
 	alone       bool     // joins nobody
@@ -120,6 +121,9 @@ func (f *fleet) start(id string, o options) *process {
 	cmd.Env = append(os.Environ(), "DLNODE_DATA="+dataDir())
 	if o.gomaxprocs > 0 {
 		cmd.Env = append(cmd.Env, "GOMAXPROCS="+strconv.Itoa(o.gomaxprocs))
+	}
+	if o.cpu != "" {
+		cmd.Env = append(cmd.Env, "DLNODE_CPU="+o.cpu)
 	}
 	log, err := os.OpenFile(filepath.Join(f.dir, id+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {

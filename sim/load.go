@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"math/bits"
@@ -71,11 +72,10 @@ func newLoad(describe func(*job.Job)) (*Load, error) {
 // NewLoad makes a load of any job whose data is made: what the final state has
 // to be is not known of it.
 func NewLoad(j *job.Job) (*Load, error) {
-	spec, ok := j.Data.(*dataset.Synthetic)
-	if !ok {
+	if _, made := j.Data.(*dataset.Synthetic); !made {
 		return nil, fmt.Errorf("load %s: its data is no synthetic one", j.Name)
 	}
-	data, test, err := spec.Generate()
+	data, test, err := train.OpenData(context.Background(), j, dataset.Env{})
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/dlnode/dlnode/allreduce/exact"
 	"github.com/dlnode/dlnode/dataset"
-	"github.com/dlnode/dlnode/internal/kernel"
 	"github.com/dlnode/dlnode/job"
 	"github.com/dlnode/dlnode/nn"
 	"github.com/dlnode/dlnode/shard"
@@ -55,52 +54,6 @@ func layerTaskOf(t *testing.T, j *job.Job) *Task {
 		t.Fatal(err)
 	}
 	return task
-}
-
-func TestEveryLayerGivesTheSameBitsOnAnyThreadsAndKernels(t *testing.T) {
-	defer func(was string) {
-		if err := kernel.Use(was); err != nil {
-			t.Error(err)
-		}
-	}(kernel.Name())
-	for name, model := range layerModels() {
-		task := layerTask(t, model)
-		var want [32]byte
-		for _, variant := range kernel.Variants() {
-			if err := kernel.Use(variant); err != nil {
-				t.Fatal(err)
-			}
-			for _, threads := range []int{1, 3} {
-				fit, err := Fit(context.Background(), task, threads, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if want == [32]byte{} {
-					want = fit.State
-				}
-				if fit.State != want {
-					t.Errorf("%s: %s with %d threads gives another state", name, variant, threads)
-				}
-			}
-		}
-	}
-}
-
-func TestAMicrobatchOfEveryLayerAllocatesNothing(t *testing.T) {
-	for name, model := range layerModels() {
-		task := layerTask(t, model)
-		e, s := NewEngine(task, 1), task.Start()
-		for _, a := range []*Attempt{task.attempt(s), {Kind: Evaluate, Scalar: s.EvalExps}} {
-			allocs := testing.AllocsPerRun(5, func() {
-				if _, err := e.Compute(context.Background(), a, shard.Range{Hi: task.microbatches(a)}, s.params); err != nil {
-					t.Fatal(err)
-				}
-			})
-			if allocs != 0 {
-				t.Errorf("%s, %s: %v allocations, want 0", name, a.Kind, allocs)
-			}
-		}
-	}
 }
 
 // Moving statistics move once a step, towards the mean of the microbatches'

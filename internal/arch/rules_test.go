@@ -18,6 +18,9 @@ var arrows = map[string]string{
 	"internal/kernel": "internal/fmath",
 	"internal/arch":   "",
 
+	// Job files that tests of several rooms train.
+	"internal/testjobs": "",
+
 	// The kernels for other programs.
 	"gonumblas": "internal/kernel",
 
