@@ -35,6 +35,7 @@ var arrows = map[string]string{
 	"nn":                            leaves,
 	"optim":                         leaves,
 	"dataset":                       leaves,
+	"dataset/augment":               "internal/rng internal/fmath",
 	"checkpoint":                    "checkpoint/safetensors",
 	"checkpoint/safetensors":        "",
 	"checkpoint/memfs":              "checkpoint",
@@ -84,7 +85,7 @@ var testLibraries = []string{
 // a package whose other files drive it.
 var pure = []string{
 	"internal/rng/", "internal/fmath/", "internal/kernel/",
-	"cluster/view/", "allreduce/*.go", "allreduce/exact/", "shard/", "nn/", "optim/",
+	"cluster/view/", "allreduce/*.go", "allreduce/exact/", "shard/", "nn/", "optim/", "dataset/augment/",
 	"checkpoint/snapshot.go", "checkpoint/manifest.go", "checkpoint/blob.go", "checkpoint/policy.go",
 	"checkpoint/safetensors/",
 	"train/node.go", "train/host.go", "train/load.go", "train/state.go", "train/step.go", "train/header.go", "train/task.go",
