@@ -1,10 +1,13 @@
 package nn
 
+import "slices"
+
 // chain is a sequence of operations: the model itself, or a branch in it.
 type chain struct {
 	plans  []plan
-	first  int  // the first plan that learns: backward ends there; -1: none so far
-	inside bool // something before the chain learns, so its input's gradient is wanted
+	grads  []int // what each of them has of gradients at once, in values of one sample
+	first  int   // the first plan that learns: backward ends there; -1: none so far
+	inside bool  // something before the chain learns, so its input's gradient is wanted
 }
 
 // newChain returns a chain without operations.
@@ -12,6 +15,9 @@ func newChain(inside bool) *chain { return &chain{first: -1, inside: inside} }
 
 // wants tells whether the gradient behind the last plan so far is wanted.
 func (c *chain) wants() bool { return c.inside || c.first >= 0 }
+
+// widest is the most that an operation has of gradients at once.
+func (c *chain) widest() int { return slices.Max(append(c.grads, 0)) }
 
 // bindTo gives the operations their memory.
 func (c *chain) bindTo(mem *arena, maxBatch int) *chainOp {

@@ -52,8 +52,8 @@
 // must not overwrite. An embedding with mask_zero marks which steps of a sequence
 // are there; which layers pass the mask on is known when the model is built.
 //
-// A convolution is a product of its unfolded windows, one tile of one sample at a
-// time; a recurrent layer computes what does not depend on the step before as one
+// A convolution goes from sample to sample, with the bias, relu and max pooling
+// behind it as one operation, and unfolds no window; a recurrent layer computes what does not depend on the step before as one
 // product over all steps, with time as the first axis.
 //
 // # Statistics: what moves and is no weight

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+
+	"github.com/dlnode/dlnode/internal/kernel"
 )
 
 // Pair is a height and a width. In a job file it is a list of two, or one number
@@ -197,21 +199,21 @@ func (b *builder) image() (h, w, c int, err error) {
 }
 
 // windows is how windows of a size lie over the sample at hand.
-func (b *builder) windows(size, strides Pair, padding string) (g windows, err error) {
+func (b *builder) windows(size, strides Pair, padding string) (g kernel.Pool, err error) {
 	h, w, c, err := b.image()
 	if err != nil {
 		return g, err
 	}
-	g = windows{h: h, w: w, c: c, kh: size[0], kw: size[1], sh: strides[0], sw: strides[1]}
+	g = kernel.Pool{H: h, W: w, C: c, KH: size[0], KW: size[1], SH: strides[0], SW: strides[1]}
 	if padding == "same" {
-		g.oh, g.top = same(h, g.kh, g.sh)
-		g.ow, g.left = same(w, g.kw, g.sw)
+		g.OH, g.Top = same(h, g.KH, g.SH)
+		g.OW, g.Left = same(w, g.KW, g.SW)
 		return g, nil
 	}
-	if g.kh > h || g.kw > w {
-		return g, fmt.Errorf("got samples of shape %s, want at least its window of %dx%d, or padding: same", shapeString(b.shape), g.kh, g.kw)
+	if g.KH > h || g.KW > w {
+		return g, fmt.Errorf("got samples of shape %s, want at least its window of %dx%d, or padding: same", shapeString(b.shape), g.KH, g.KW)
 	}
-	g.oh, g.ow = (h-g.kh)/g.sh+1, (w-g.kw)/g.sw+1
+	g.OH, g.OW = (h-g.KH)/g.SH+1, (w-g.KW)/g.SW+1
 	return g, nil
 }
 
@@ -228,8 +230,8 @@ func (c *Conv2D) add(b *builder) error {
 		return err
 	}
 	b.frozen = !c.Trainable
-	p := conv{windows: g, filters: c.Filters, inner: b.learn(), frozen: b.frozen}
-	if p.kernel, err = b.tensor("kernel", c.KernelInitializer, g.kh, g.kw, g.c, c.Filters); err != nil {
+	p := conv{shape: convOf(g, c.Filters), inner: b.learn(), frozen: b.frozen}
+	if p.kernel, err = b.tensor("kernel", c.KernelInitializer, g.KH, g.KW, g.C, c.Filters); err != nil {
 		return err
 	}
 	b.regularize(c.KernelRegularizer)
@@ -238,61 +240,81 @@ func (c *Conv2D) add(b *builder) error {
 			return err
 		}
 	}
-	before := b.width
-	if err := b.reshaped(g.oh, g.ow, c.Filters); err != nil {
+	if err := b.reshaped(g.OH, g.OW, c.Filters); err != nil {
 		return err
 	}
 	if p.inner {
-		b.gradient(before, b.width)
+		b.gradient(p.in(), b.width)
 	}
-	b.flops += int64(g.oh*g.ow) * (2*int64(p.kernel.Len) + int64(p.bias.Len))
+	b.flops += int64(g.OH*g.OW) * (2*int64(p.kernel.Len) + int64(p.bias.Len))
 	b.mask = -1
 	b.push(p, "conv2d without an activation", true)
 	return b.activate(c.Activation)
 }
 
 func (p *MaxPooling2D) add(b *builder) error {
-	return p.pool(b, func(g windows) plan { return maxPool{windows: g} }, "max_pooling2d")
+	g, err := p.windows(b)
+	if err != nil {
+		return err
+	}
+	return b.maxPooled(g, "max_pooling2d", g.OH, g.OW, g.C)
 }
 
 func (p *AveragePooling2D) add(b *builder) error {
-	return p.pool(b, func(g windows) plan { return averagePool{windows: g} }, "average_pooling2d")
+	g, err := p.windows(b)
+	if err != nil {
+		return err
+	}
+	return b.pooled(g, averagePool{shape: g}, "average_pooling2d", g.OH, g.OW, g.C)
 }
 
-func (p *Pooling) pool(b *builder, make func(windows) plan, kind string) error {
+// windows is how the layer's windows lie over the sample at hand.
+func (p *Pooling) windows(b *builder) (kernel.Pool, error) {
 	strides := p.Strides
 	if strides == (Pair{}) {
 		strides = p.PoolSize
 	}
-	g, err := b.windows(p.PoolSize, strides, p.Padding)
-	if err != nil {
-		return err
-	}
-	return b.pooled(g, make(g), kind, g.oh, g.ow, g.c)
+	return b.windows(p.PoolSize, strides, p.Padding)
 }
 
 // pooled appends a pooling operation.
-func (b *builder) pooled(g windows, p plan, kind string, shape ...int) error {
-	before := b.width
+func (b *builder) pooled(g kernel.Pool, p plan, kind string, shape ...int) error {
 	if err := b.reshaped(shape...); err != nil {
 		return err
 	}
 	if b.chain.wants() {
-		b.gradient(before, b.width)
+		b.gradient(before(g), behind(g))
 	}
-	b.flops += int64(g.oh * g.ow * g.kh * g.kw * g.c)
+	b.flops += int64(behind(g) * g.KH * g.KW)
 	b.mask = -1
 	b.push(p, kind, true)
 	return nil
 }
 
+// maxPooled appends a max pooling, or lets the convolution right before it do it.
+func (b *builder) maxPooled(g kernel.Pool, kind string, shape ...int) error {
+	if c, ok := b.last().(conv); ok && c.pool == nil {
+		c.pool = &g
+		if err := b.reshaped(shape...); err != nil {
+			return err
+		}
+		if c.inner {
+			b.gradient(c.in(), c.out())
+		}
+		b.flops += int64(behind(g) * g.KH * g.KW)
+		b.replace(c, kind, !c.relu)
+		return nil
+	}
+	return b.pooled(g, maxPool{shape: g}, kind, shape...)
+}
+
 // whole is one window over all of the image.
-func (b *builder) whole() (windows, error) {
+func (b *builder) whole() (g kernel.Pool, err error) {
 	h, w, c, err := b.image()
 	if err == nil && h > 1<<24/w {
 		err = fmt.Errorf("got samples of shape %s, want at most %d pixels", shapeString(b.shape), 1<<24)
 	}
-	return windows{h: h, w: w, c: c, kh: h, kw: w, sh: 1, sw: 1, oh: 1, ow: 1}, err
+	return kernel.Pool{H: h, W: w, C: c, KH: h, KW: w, SH: 1, SW: 1, OH: 1, OW: 1}, err
 }
 
 func (*GlobalAveragePooling2D) add(b *builder) error {
@@ -300,7 +322,7 @@ func (*GlobalAveragePooling2D) add(b *builder) error {
 	if err != nil {
 		return err
 	}
-	return b.pooled(g, averagePool{windows: g}, "global_average_pooling2d", g.c)
+	return b.pooled(g, averagePool{shape: g}, "global_average_pooling2d", g.C)
 }
 
 func (*GlobalMaxPooling2D) add(b *builder) error {
@@ -308,7 +330,7 @@ func (*GlobalMaxPooling2D) add(b *builder) error {
 	if err != nil {
 		return err
 	}
-	return b.pooled(g, maxPool{windows: g}, "global_max_pooling2d", g.c)
+	return b.maxPooled(g, "global_max_pooling2d", g.C)
 }
 
 func (d *SpatialDropout2D) add(b *builder) error {

@@ -10,43 +10,6 @@ import (
 	"github.com/dlnode/dlnode/internal/rng"
 )
 
-// How many windows of a convolution are unfolded at a time is in no bit.
-func TestTilesOfAConvolutionAreInNoResult(t *testing.T) {
-	c := NewConv2D(5, Pair{3, 3}, "linear")
-	c.Padding, c.Strides = "same", Pair{2, 1}
-	m := mustBuild(t, Spec{Layers: []LayerSpec{NewConv2D(3, Pair{1, 1}, "tanh"), c, NewFlatten(), NewDense(2, "linear")}, Loss: meanSquared}, []int{9, 8, 2}, Target{Len: 2})
-	params := someFloats(1, m.NumParams())
-	b := &Batch{N: 3, X: someFloats(2, 3*m.InputLen()), Y: someFloats(3, 6)}
-	run := func(tile int) (out, grads []float32) {
-		w := m.NewWorkspace(3)
-		for _, o := range w.chain.ops {
-			if o, ok := o.(*conv); ok && !o.simple() && tile > 0 {
-				o.tile = tile
-			}
-		}
-		grads = make([]float32, m.NumParams())
-		out = slices.Clone(w.Forward(params, b, Key{}, false))
-		w.Backward(params, grads, nil)
-		return out, grads
-	}
-	wantOut, want := run(0)
-	for _, tile := range []int{1, 7, 39} {
-		if out, grads := run(tile); !sameBits(out, wantOut) || !sameBits(grads, want) {
-			t.Errorf("tiles of %d windows give other bits", tile)
-		}
-	}
-}
-
-// The workspace of a convolution holds one tile, not the windows of a batch.
-func TestAConvolutionUnfoldsOneTileAtATime(t *testing.T) {
-	m := mustBuild(t, Spec{Layers: []LayerSpec{NewConv2D(1, Pair{5, 5}, "linear"), &GlobalAveragePooling2D{}, NewDense(1, "linear")}, Loss: meanSquared}, []int{64, 64, 16}, Target{Len: 1})
-	const samples = 8
-	windows := 4 * samples * 60 * 60 * 5 * 5 * 16
-	if got := m.NewWorkspace(samples).Bytes(); got > windows/20 {
-		t.Errorf("the workspace has %d bytes; all windows take %d", got, windows)
-	}
-}
-
 func TestNaNReachesTheLossThroughEveryPooling(t *testing.T) {
 	for _, pool := range []LayerSpec{NewMaxPooling2D(Pair{2, 2}), NewAveragePooling2D(Pair{2, 2}), &GlobalMaxPooling2D{}, &GlobalAveragePooling2D{}} {
 		for at := range 4 {

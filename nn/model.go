@@ -16,7 +16,7 @@ type Model struct {
 	output int
 	target Target
 	chain  chain
-	widest int // values of the greatest gradient of one sample on its way down
+	widest int // most values of gradients of one sample that an operation has at once
 	masks  int // slots of Workspace.masks
 
 	smoothing float64   // share of a label
@@ -97,11 +97,12 @@ func Build(spec Spec, input []int, target Target) (*Model, error) {
 		return nil, err
 	}
 	b.m.chain, b.m.output = *b.chain, b.width
-	b.m.widest = max(b.m.widest, b.width)
+	b.m.widest = max(b.m.widest, b.chain.widest(), b.width)
 	last := len(named) - 1
 	if err := b.finish(spec.Metrics); err != nil {
 		return nil, named[last].wrap("", last, err)
 	}
+	b.account()
 	return b.m, nil
 }
 
@@ -191,8 +192,19 @@ type builder struct {
 	mask  int    // slot of the mask of the sample's first axis; -1: none
 	flops int64  // of the layer at hand
 
+	grads int // what the next operation has of gradients at once
+
 	frozen bool           // the layer at hand has trainable: false
 	parts  [][]namedLayer // of the layer at hand, if it is a container
+
+	extents []extent // of the model's rows
+}
+
+// extent is what of a chain a row of the summary stands for.
+type extent struct {
+	chain  *chain
+	lo, hi int // plans
+	inside int // the first row of a layer inside
 }
 
 func (b *builder) layers(field string, layers []namedLayer) error {
@@ -219,23 +231,34 @@ func (b *builder) layer(i int, l namedLayer) error {
 	}
 	own.Output, own.FLOPs = slices.Clone(b.shape), b.flops
 	own.Params += b.m.params
-	own.Memory = memory(b.chain.plans[plans:])
 	for _, inside := range b.m.rows[rows:] {
 		own.Params -= inside.Params
-		own.Memory -= inside.Memory
 	}
 	b.m.rows = append(b.m.rows, own)
+	b.extents = append(b.extents, extent{b.chain, plans, len(b.chain.plans), rows})
 	return nil
 }
 
-// memory is what plans take for one sample, in bytes.
-func memory(plans []plan) int64 {
-	const samples = 64 // so that what is once a workspace hardly counts
-	var mem arena
-	for _, p := range plans {
-		p.bind(&mem, samples)
+// account tells the rows what their plans take, when these are what they stay.
+func (b *builder) account() {
+	for i, e := range b.extents {
+		m := &b.m.rows[i].Memory
+		*m = memory(e.chain.plans[e.lo:e.hi])
+		for _, inside := range b.m.rows[e.inside:i] {
+			*m -= inside.Memory
+		}
 	}
-	return int64(4*mem.used) / samples
+}
+
+// memory is what plans take for one sample, in bytes: what 32 samples take beyond 16,
+// which both fill cache lines.
+func memory(plans []plan) int64 {
+	var few, more arena
+	for _, p := range plans {
+		p.bind(&few, 16)
+		p.bind(&more, 32)
+	}
+	return int64(4*(more.used-few.used)+8*(more.wide-few.wide)) / 16
 }
 
 // tensor appends a window to the parameter vector.
@@ -263,8 +286,27 @@ func (b *builder) regularize(r Regularizer) { b.m.tensors[len(b.m.tensors)-1].Re
 // push appends an operation. spare says that its backward does not need what
 // its forward returns.
 func (b *builder) push(p plan, end string, spare bool) {
-	b.chain.plans = append(b.chain.plans, p)
-	b.end, b.spare = end, spare
+	b.chain.plans, b.chain.grads = append(b.chain.plans, p), append(b.chain.grads, b.grads)
+	b.end, b.spare, b.grads = end, spare, 0
+}
+
+// last is the last operation, nil where the chain has none.
+func (b *builder) last() plan {
+	if n := len(b.chain.plans); n > 0 {
+		return b.chain.plans[n-1]
+	}
+	return nil
+}
+
+// replace is push of an operation that does what the last one did, and more. Its
+// gradients are as wide, if nothing else was said.
+func (b *builder) replace(p plan, end string, spare bool) {
+	top := len(b.chain.plans) - 1
+	if b.grads == 0 {
+		b.grads = b.chain.grads[top]
+	}
+	b.chain.plans, b.chain.grads = b.chain.plans[:top], b.chain.grads[:top]
+	b.push(p, end, spare)
 }
 
 // learn is called before an operation with parameters is pushed, and tells
@@ -278,8 +320,14 @@ func (b *builder) learn() (inner bool) {
 	return inner
 }
 
-// gradient makes room for a gradient of so many values of one sample.
-func (b *builder) gradient(widths ...int) { b.m.widest = max(b.m.widest, slices.Max(widths)) }
+// gradient says how wide the gradients are, for one sample, that the operation to be
+// pushed has at once: the one that comes to it and the one that it makes.
+func (b *builder) gradient(widths ...int) {
+	b.grads = 0
+	for _, width := range widths {
+		b.grads += width
+	}
+}
 
 // reshaped sets the shape behind an operation.
 func (b *builder) reshaped(shape ...int) error {
@@ -351,9 +399,29 @@ func (b *builder) activate(function string) error {
 		}
 		b.push(softmax{width: b.width, inPlace: b.spare}, function, false)
 	default:
-		b.push(newPointwise(function, b.width, b.spare), function, false)
+		if function != "relu" || !b.rectify() {
+			b.push(newPointwise(function, b.width, b.spare), function, false)
+		}
 	}
 	return nil
+}
+
+// rectify has the last operation end with relu, if it can.
+func (b *builder) rectify() bool {
+	switch p := b.last().(type) {
+	case affine:
+		p.relu = true
+		b.replace(p, "relu", false)
+	case conv:
+		if p.pool != nil {
+			return false
+		}
+		p.relu = true
+		b.replace(p, "relu", false)
+	default:
+		return false
+	}
+	return true
 }
 
 // finish checks what the end of the model and the labels must have in common.

@@ -194,12 +194,12 @@ func TestWorkspacesOfOneModelAreIndependent(t *testing.T) {
 func TestWorkspaceAccountsForItsMemory(t *testing.T) {
 	m := mustBuild(t, tutorial(), []int{28, 28}, Target{Len: 1, Classes: 10})
 	// A sample needs: dense 128, mask and output of dropout 128 each, logits and
-	// probabilities 16 each (of 10, in cache lines), their maximum and sum 1
-	// each, two windows of the gradient of 128 each; all float32. Then one
-	// float64 for the loss and one for the metric.
-	perSample := 4*(128+128+128+10+10+1+1+128+128) + 8*2
-	if got := m.NewWorkspace(32).Bytes(); got != 32*perSample {
-		t.Errorf("32 samples take %d bytes, want %d", got, 32*perSample)
+	// probabilities 10 each, their maximum and sum 1 each, the gradients on both
+	// sides of the last layer; all float32. Then one float64 for the loss and one
+	// for the metric. The second gradient begins at a cache line.
+	perSample := 4*(128+128+128+10+10+1+1+128+10) + 8*2
+	if got, want := m.NewWorkspace(32).Bytes(), 32*perSample+64; got != want {
+		t.Errorf("32 samples take %d bytes, want %d", got, want)
 	}
 }
 
@@ -254,7 +254,7 @@ func TestCancelledWorkIsGivenUpBetweenOperations(t *testing.T) {
 	w.Forward(params, b, Key{1, 1}, true)
 	w.Backward(params, want, nil)
 
-	const forward, backward = 5, 4 // flatten is none; the loss takes softmax's way back
+	const forward, backward = 4, 3 // flatten is none, relu is dense's; the loss takes softmax's way back
 	const questions = forward + backward
 	for stop := range questions {
 		asked := 0
@@ -439,7 +439,7 @@ func TestTensorsAndSummaryDescribeTheModel(t *testing.T) {
 		{"flatten", "flatten", []int{784}, 0, 1, 0, 0},
 		{"dense", "dense", []int{128}, 100480, 1, 2*100352 + 128, 4 * 128},
 		{"dropout", "dropout", []int{128}, 0, 1, 0, 4 * 256},
-		{"dense_1", "dense", []int{10}, 1290, 1, 2*1280 + 10, 4 * (10 + 2)}, // softmax in place, its maximum and sum
+		{"dense_1", "dense", []int{10}, 1290, 1, 2*1280 + 10, 4 * (10 + 10 + 2)}, // softmax keeps the logits for the loss, their maximum and sum
 	}
 	if got := m.Summary(); !reflect.DeepEqual(got, wantRows) {
 		t.Errorf("summary %v, want %v", got, wantRows)

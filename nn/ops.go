@@ -27,14 +27,15 @@ type op interface {
 	backward(w *Workspace, dy []float32) (dx []float32)
 }
 
-// affine is y = x·W + b.
+// affine is y = x·W + b, with relu behind it if relu.
 //
 //	x [n, in]   W [in, units]   b [units]   y [n, units]
 type affine struct {
 	in, units int
 	kernel    Tensor
 	bias      Tensor // Len 0: there is none
-	inner     bool   // parameters lie before it, so somebody wants dx
+	relu      bool
+	inner     bool // parameters lie before it, so somebody wants dx
 	frozen    bool
 
 	x, y []float32
@@ -46,17 +47,17 @@ func (a affine) bind(mem *arena, maxBatch int) op {
 }
 
 func (a *affine) forward(w *Workspace, x []float32) []float32 {
-	y := a.y[:w.n*a.units]
-	kernel.GemmNN(&w.scratch, w.n, a.units, a.in, x, a.kernel.of(w.params), y, false)
-	if a.bias.Len > 0 {
-		kernel.AddBias(y, a.bias.of(w.params))
-	}
 	a.x = x
+	y := a.y[:w.n*a.units]
+	kernel.Affine(&w.scratch, w.n, a.units, a.in, x, a.kernel.of(w.params), a.bias.orNil(w.params), y, a.relu)
 	return y
 }
 
 // backward: dW = xᵀ·dy, db = Σ dy over samples, dx = dy·Wᵀ.
 func (a *affine) backward(w *Workspace, dy []float32) []float32 {
+	if a.relu {
+		kernel.ReLUGrad(dy, dy, a.y[:len(dy)])
+	}
 	if !a.frozen {
 		kernel.GemmTN(&w.scratch, a.in, a.units, w.n, a.x, dy, a.kernel.of(w.grads), false)
 		if a.bias.Len > 0 {
@@ -74,6 +75,14 @@ func (a *affine) backward(w *Workspace, dy []float32) []float32 {
 
 // of cuts the tensor's window out of a flat vector.
 func (t Tensor) of(flat []float32) []float32 { return flat[t.Off : t.Off+t.Len : t.Off+t.Len] }
+
+// orNil is of, or nil for a tensor that is not there.
+func (t Tensor) orNil(flat []float32) []float32 {
+	if t.Len == 0 {
+		return nil
+	}
+	return t.of(flat)
+}
 
 // pointwise is y = f(x), element by element, for an f whose derivative is a
 // function of y, or of x, which then must stay.
@@ -282,3 +291,6 @@ func multiply(dst, x, f []float32) []float32 {
 
 // row is sample i of x [n, width].
 func row(x []float32, i, width int) []float32 { return x[i*width : (i+1)*width : (i+1)*width] }
+
+// addTo is dst_i += x_i.
+func addTo(dst, x []float32) { kernel.AddBias(dst, x[:len(dst)]) }

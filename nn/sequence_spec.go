@@ -330,6 +330,7 @@ func (b *builder) branch(grow func() error) (branch, error) {
 	b.chain, b.spare = newChain(chain.wants()), false
 	err := grow()
 	br := branch{b.chain, b.shape, b.mask}
+	b.m.widest = max(b.m.widest, b.chain.widest())
 	b.chain, b.shape, b.width, b.mask = chain, shape, width, mask
 	return br, err
 }

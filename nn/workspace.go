@@ -30,9 +30,10 @@ type Workspace struct {
 	chain    *chainOp
 	loss     loss
 	metrics  []metric
-	grad     [2][]float32 // gradient on its way down, and where the next one goes
-	losses   []float64    // [maxBatch]
-	values   []float64    // [metrics, maxBatch]
+	grad     []float32 // the gradient on its way down at one end, the next one at the other
+	upper    bool      // which end the last one is at
+	losses   []float64 // [maxBatch]
+	values   []float64 // [metrics, maxBatch]
 	bytes    int
 	scratch  kernel.Scratch
 	work     []float32   // an op's for the time of a call
@@ -71,10 +72,13 @@ func (a *arena) wider(n int) []float64 {
 	return make([]float64, n)
 }
 
+// lines is n rounded up to whole cache lines of floats.
+func lines(n int) int { return (n + 15) &^ 15 }
+
 // take returns n zeroed floats that begin at a cache line of the allocation.
 func (a *arena) take(n int) []float32 {
 	lo := a.used
-	a.used += (n + 15) &^ 15
+	a.used += lines(n)
 	if a.buf == nil {
 		return nil
 	}
@@ -100,11 +104,11 @@ func (m *Model) NewWorkspace(maxBatch int) *Workspace {
 	return w
 }
 
-// bind gives every op its memory, and the gradient on its way down the two
-// windows that it changes between.
+// bind gives every op its memory, and the gradients on their way down room for two
+// at a time.
 func (w *Workspace) bind(mem *arena) {
 	w.chain = w.m.chain.bindTo(mem, w.maxBatch)
-	w.grad = [2][]float32{mem.take(w.maxBatch * w.m.widest), mem.take(w.maxBatch * w.m.widest)}
+	w.grad = mem.take(w.maxBatch*w.m.widest + 15)
 	w.work = mem.take(mem.shared)
 }
 
@@ -213,7 +217,7 @@ func (w *Workspace) Backward(params, grads []float32, ready func(lo, hi int)) {
 
 // descend walks from the loss down to the first op that learns.
 func (w *Workspace) descend() {
-	d := w.grad[0][:len(w.out)]
+	d := w.otherGrad(len(w.out))
 	for i := range w.n {
 		p, y := row(w.out, i, w.m.output), row(w.y, i, w.m.target.Len)
 		w.loss.gradient(i, p, y, row(d, i, w.m.output))
@@ -242,10 +246,15 @@ func (w *Workspace) finalFrom(lo int) {
 	w.low = lo
 }
 
-// otherGrad swaps the two gradient windows and returns the free one.
+// otherGrad returns room for the next gradient, at that end of the memory for them
+// where the last one is not, from a cache line on.
 func (w *Workspace) otherGrad(n int) []float32 {
-	w.grad[0], w.grad[1] = w.grad[1], w.grad[0]
-	return w.grad[0][:n]
+	w.upper = !w.upper
+	if !w.upper {
+		return w.grad[:n:n]
+	}
+	lo := (len(w.grad) - n) &^ 15
+	return w.grad[lo : lo+n : lo+n]
 }
 
 // Aborted tells whether the last Forward, or the Backward behind it, was
