@@ -85,9 +85,8 @@ var mutants = []mutant{
 		`_ = own`,
 	}}},
 	{"seen-survives", outsider, "allreduce/exact/sum.go", []edit{{
-		`		s.seen[i] = None
-`,
-		``,
+		`b.added, b.ints, b.seen = 0, 0, None`,
+		`b.added, b.ints = 0, 0`,
 	}}},
 	{"seen-of-the-last-rank", outsider, "train/step.go", []edit{{
 		`exact.MergeSeen(vd.grad, h.GradSeen)`,

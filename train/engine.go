@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,22 +44,28 @@ type Contribution struct {
 	IDSum   uint64 // of shard.Mix(id), mod 2^64
 	Grad    *exact.Sum
 	Scalars *exact.Scalars
-	Ints    uint64 // Grad.Ints, when it was complete
+	Mean    []float32 // memory for the mean gradient, as long as Grad's vector
 }
 
 // Engine computes contributions. It owns all memory that a step needs, so that
 // steps allocate nothing. Its workers may run at the same time; each takes whole
-// microbatches, and integers add up to the same whatever the split.
+// microbatches, and adds each layer's gradient to the one sum that all share as
+// soon as backward has it: integers add up to the same whatever the split. For P
+// parameters that is 8·P bytes for the sum and 4·P for each worker's gradient; the
+// first one's memory takes the mean, too, for by then it is of no use.
 type Engine struct {
 	task    *Task
 	workers []*Worker
+	grad    *exact.Sum
+	locks   []sync.Mutex // of grad's blocks
 }
 
 // NewEngine makes an engine of n workers.
 func NewEngine(t *Task, n int) *Engine {
-	e := &Engine{task: t}
-	for range n {
-		e.workers = append(e.workers, newWorker(t))
+	e := &Engine{task: t, grad: exact.NewSum(t.windows, t.Plan.MaxMicrobatches())}
+	e.locks = make([]sync.Mutex, e.grad.Blocks())
+	for i := range n {
+		e.workers = append(e.workers, newWorker(e, i))
 	}
 	return e
 }
@@ -66,10 +73,11 @@ func NewEngine(t *Task, n int) *Engine {
 // Workers returns the workers, each for one goroutine at a time.
 func (e *Engine) Workers() []*Worker { return e.workers }
 
-// Bytes returns the memory that the workers hold, in bytes.
-func (e *Engine) Bytes() (n int64) {
+// Bytes returns the memory that the engine holds, in bytes.
+func (e *Engine) Bytes() int64 {
+	n := int64(8 * e.task.Model.NumParams())
 	for _, w := range e.workers {
-		n += int64(w.ws.Bytes()) + int64(12*len(w.grads)) + int64(4*(len(w.x)+len(w.y)))
+		n += int64(w.ws.Bytes()) + int64(4*(len(w.grads)+len(w.x)+len(w.y)))
 	}
 	return n
 }
@@ -108,6 +116,9 @@ func (e *Engine) RoundTime() (sum time.Duration) {
 
 // Begin empties the sums for an attempt.
 func (e *Engine) Begin(a *Attempt) {
+	if a.Kind == Update {
+		e.grad.Reset(a.Grad)
+	}
 	for _, w := range e.workers {
 		w.begin(a)
 	}
@@ -115,21 +126,15 @@ func (e *Engine) Begin(a *Attempt) {
 
 // Collect merges what the workers have. The result is valid until Begin.
 func (e *Engine) Collect(a *Attempt) Contribution {
-	c := e.workers[0].contribution(a)
+	first := e.workers[0]
+	c := Contribution{Count: first.count, IDSum: first.idSum, Grad: e.grad, Scalars: first.scalars(a), Mean: first.grads}
 	for _, w := range e.workers[1:] {
-		o := w.contribution(a)
-		if o.Count == 0 {
+		if w.count == 0 {
 			continue
 		}
-		c.Count += o.Count
-		c.IDSum += o.IDSum
-		c.Scalars.Merge(o.Scalars)
-		if a.Kind == Update {
-			c.Grad.Merge(o.Grad)
-		}
-	}
-	if a.Kind == Update {
-		c.Ints = c.Grad.Ints()
+		c.Count += w.count
+		c.IDSum += w.idSum
+		c.Scalars.Merge(w.scalars(a))
 	}
 	return c
 }
@@ -149,38 +154,42 @@ func (e *Engine) Compute(ctx context.Context, a *Attempt, r shard.Range, params 
 // Worker computes one microbatch at a time.
 type Worker struct {
 	task    *Task
+	engine  *Engine
+	index   int // of this worker
 	ws      *nn.Workspace
 	batch   nn.Batch  // of the microbatch in hand: windows of x, y and ids
 	x, y    []float32 // [Plan.Micro, one sample's]
 	ids     []uint64
 	samples []int
 	grads   []float32
-	grad    *exact.Sum
+	added   int // blocks from here on are in the engine's sum
 	train   *exact.Scalars
 	eval    *exact.Scalars
 	count   uint64
 	idSum   uint64
 	ctx     context.Context // of the microbatch in hand, asked between layers
 
+	ready     func(lo, hi int) // round, as backward calls it
 	now       func() time.Duration
 	dataTime  atomic.Int64
 	roundTime atomic.Int64
 	done      atomic.Uint64 // microbatches, ever
 }
 
-func newWorker(t *Task) *Worker {
+func newWorker(e *Engine, index int) *Worker {
+	t := e.task
 	info := t.Train.Info()
 	micro := t.Plan.Micro
 	w := &Worker{
-		task: t, ws: t.Model.NewWorkspace(micro),
+		task: t, engine: e, index: index, ws: t.Model.NewWorkspace(micro),
 		x: make([]float32, micro*info.InputLen()), y: make([]float32, micro*info.Target), ids: make([]uint64, micro),
 		samples: make([]int, 0, micro),
 		grads:   make([]float32, t.Model.NumParams()),
-		grad:    exact.NewSum(t.windows, t.Plan.MaxMicrobatches()),
 		train:   exact.NewScalars(len(t.scalars), t.Plan.Global),
 		eval:    exact.NewScalars(len(t.scalars), max(1, t.EvalPlan.N)),
 	}
 	w.ws.Cancelled = func() bool { return w.ctx.Err() != nil }
+	w.ready = func(lo, _ int) { w.timed(&w.roundTime, func() { w.round(lo) }) }
 	return w
 }
 
@@ -188,15 +197,10 @@ func (w *Worker) begin(a *Attempt) {
 	w.count, w.idSum = 0, 0
 	switch a.Kind {
 	case Update:
-		w.grad.Reset(a.Grad)
 		w.train.Reset(a.Scalar)
 	case Evaluate:
 		w.eval.Reset(a.Scalar)
 	}
-}
-
-func (w *Worker) contribution(a *Attempt) Contribution {
-	return Contribution{Count: w.count, IDSum: w.idSum, Grad: w.grad, Scalars: w.scalars(a)}
 }
 
 func (w *Worker) scalars(a *Attempt) *exact.Scalars {
@@ -219,26 +223,46 @@ func (w *Worker) Microbatch(ctx context.Context, a *Attempt, mb int, params []fl
 	train := a.Kind == Update
 	w.ws.Forward(params, &w.batch, nn.Key{Seed: w.task.Job.Seed, Step: a.Step}, train)
 	if train {
-		w.ws.Backward(params, w.grads, nil)
+		w.added = w.engine.grad.Blocks()
+		w.ws.Backward(params, w.grads, w.ready)
 	}
 	if w.ws.Aborted() {
 		return context.Cause(ctx)
 	}
-	w.timed(&w.roundTime, func() { w.round(a) })
+	w.sum(a)
 	w.done.Add(1)
 	return nil
 }
 
-// round adds what the workspace holds to the sums, on their grids.
-func (w *Worker) round(a *Attempt) {
-	if a.Kind == Update {
-		w.grad.Add(w.grads)
-	}
+// sum adds losses and metrics, on their grids.
+func (w *Worker) sum(a *Attempt) {
 	s := w.scalars(a)
 	s.Add(0, w.ws.Losses())
 	for i := 1; i < len(w.task.scalars); i++ {
 		s.Add(i, w.ws.MetricValues(i-1))
 	}
+}
+
+// round takes what backward says is final, all from element lo on: it is added
+// to the sum while it lies in the cache. Workers come with the same layers at the
+// same time, so each begins at another block.
+func (w *Worker) round(lo int) {
+	e, last := w.engine, w.added
+	for w.added > 0 && e.grad.Block(w.added-1).Lo >= lo {
+		w.added--
+	}
+	n := last - w.added
+	for i := range n {
+		e.add(w.added+(i+n*w.index/len(e.workers))%n, w.grads)
+	}
+}
+
+// add adds a block of a gradient.
+func (e *Engine) add(block int, g []float32) {
+	part := e.grad.Block(block)
+	e.locks[block].Lock()
+	e.grad.AddBlock(block, g[part.Lo:part.Hi])
+	e.locks[block].Unlock()
 }
 
 // timed adds the time that f takes to sum, if the worker has a clock.

@@ -58,13 +58,7 @@ func newFitter(ctx context.Context, t *Task, threads int, epoch func(Epoch)) *fi
 
 func (f *fitter) run() (*Fitted, error) {
 	for f.exit == nil {
-		effects := f.node.Take()
-		if len(effects) == 0 {
-			panic("train: a node alone waits for somebody")
-		}
-		for _, e := range effects {
-			f.do(e)
-		}
+		f.turn()
 	}
 	if f.exit.Err != nil {
 		return nil, f.exit.Err
@@ -72,6 +66,17 @@ func (f *fitter) run() (*Fitted, error) {
 	s := f.node.State()
 	m := checkpoint.Describe(f.task.snapshot(s))
 	return &Fitted{s.params, s.History, s.Step, m.ModelDigest(), m.Digest()}, nil
+}
+
+// turn performs what the node wants.
+func (f *fitter) turn() {
+	effects := f.node.Take()
+	if len(effects) == 0 {
+		panic("train: a node alone waits for somebody")
+	}
+	for _, e := range effects {
+		f.do(e)
+	}
 }
 
 func (f *fitter) do(e Effect) {

@@ -36,7 +36,7 @@ type Node struct {
 	gen    *generation
 	out    []Effect
 
-	grads []float32 // receives the mean gradient
+	mean []float32 // receives the mean gradient; the engine's, which rests meanwhile
 
 	told witness // what the last header said of the state
 
@@ -199,8 +199,8 @@ type Event struct {
 func NewNode(t *Task, s *State, cfg view.Config, policy checkpoint.Policy, now time.Time) *Node {
 	n := &Node{
 		task: t, policy: policy, state: s, spare: t.blank(),
-		grads: make([]float32, t.Model.NumParams()), aroundCopy: func(copy func()) { copy() },
-		views: view.New(cfg, s.Transition, t.digest(s), now),
+		aroundCopy: func(copy func()) { copy() },
+		views:      view.New(cfg, s.Transition, t.digest(s), now),
 	}
 	if s.Next == Done {
 		n.views.Finished()
@@ -639,7 +639,8 @@ func (n *Node) reduce(now time.Time, c Contribution, took time.Duration) {
 		n.told = n.state.witness()
 	}
 	head := n.task.header(g.attempt, c, n.told, flags, uint64(took))
-	n.emit(Reduce{g.name, n.task.reduce(g.seq, g.attempt, c, head, n.grads)})
+	n.mean = c.Mean
+	n.emit(Reduce{g.name, n.task.reduce(g.seq, g.attempt, c, head)})
 }
 
 // Reduced takes the headers of a complete all-reduce, and the sum of its totals;
@@ -682,7 +683,7 @@ func (n *Node) commit(now time.Time, vd *verdict) {
 	a, s := n.gen.attempt, n.state
 	n.agree()
 	n.gen.audit = vd.audit
-	n.task.commit(s, a, vd, n.grads)
+	n.task.commit(s, a, vd, n.mean)
 	n.blob = nil
 	n.views.Progress(s.Transition)
 	n.measure(now, a)

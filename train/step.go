@@ -36,12 +36,12 @@ func (t *Task) attempt(s *State) *Attempt {
 func (t *Task) header(a *Attempt, c Contribution, w witness, flags byte, nanos uint64) []byte {
 	h := header{
 		Transition: a.Transition, Repeat: uint8(a.Repeat), Kind: kindCodes[a.Kind], Flags: flags,
-		Count: c.Count, IDSum: c.IDSum, Watch: w.watch, Audit: w.audit, Nanos: nanos, Sum: c.Ints,
+		Count: c.Count, IDSum: c.IDSum, Watch: w.watch, Audit: w.audit, Nanos: nanos,
 		GradSeen: nothingSeen(len(t.windows)), ScalarSeen: nothingSeen(len(t.scalars)),
 		Scalars: make([]float64, len(t.scalars)),
 	}
 	if a.Kind == Update {
-		h.GradSeen = c.Grad.Seen()
+		h.GradSeen, h.Sum = c.Grad.Seen(), c.Grad.Ints()
 	}
 	if a.Kind == Update || a.Kind == Evaluate {
 		h.ScalarSeen, h.Scalars = c.Scalars.Seen(), c.Scalars.Acc()
@@ -57,14 +57,14 @@ func nothingSeen(n int) []int16 {
 	return s
 }
 
-// reduce makes the all-reduce of an attempt. out receives the mean gradient.
-func (t *Task) reduce(seq uint64, a *Attempt, c Contribution, head []byte, out []float32) allreduce.Op {
+// reduce makes the all-reduce of an attempt. c.Mean receives the mean gradient.
+func (t *Task) reduce(seq uint64, a *Attempt, c Contribution, head []byte) allreduce.Op {
 	op := allreduce.Op{Seq: seq, Header: head}
 	if a.Kind != Update {
 		return op
 	}
 	bits := c.Grad.Bits()
-	op.Vec, op.Out = c.Grad.Acc(), out
+	op.Vec, op.Out = c.Grad.Acc(), c.Mean
 	op.Finish = func(lo, hi int, total []float64, headers [][]byte, out []float32) {
 		var count uint64
 		for _, h := range headers {

@@ -4,8 +4,10 @@ import (
 	"math"
 	"math/big"
 	"slices"
+	"sync"
 	"testing"
 
+	"github.com/dlnode/dlnode/internal/kernel"
 	"pgregory.net/rapid"
 )
 
@@ -70,9 +72,21 @@ func (s step) attempt(exps []int16, ranks [][]int) *Sum {
 		for _, mb := range mine {
 			part.Add(s.grads[mb])
 		}
-		total.Merge(part)
+		total.merge(part)
 	}
 	return total
+}
+
+// merge adds what another rank holds, as ring and headers do.
+func (s *Sum) merge(o *Sum) {
+	into := s.Acc()
+	for i, n := range o.Acc() {
+		into[i] += n
+	}
+	for i := range s.blocks {
+		b := &s.blocks[i]
+		b.added, b.ints, b.seen = b.added+o.blocks[i].added, b.ints+o.blocks[i].ints, max(b.seen, o.blocks[i].seen)
+	}
 }
 
 // run does the whole step as package train does: attempts, commit, finish.
@@ -213,10 +227,13 @@ func TestTheSumOfTheIntegersIsLinear(t *testing.T) {
 		for i, n := range total.Acc() {
 			bit := rapid.IntRange(0, 63).Draw(t, "bit")
 			total.Acc()[i] = math.Float64frombits(math.Float64bits(n) ^ 1<<bit)
-			if total.Ints() == want {
+			if kernel.SumInts(total.Acc()) == want {
 				t.Fatalf("bit %d of %v flipped, and the sum stays", bit, n)
 			}
 			total.Acc()[i] = n
+		}
+		if kernel.SumInts(total.Acc()) != want {
+			t.Fatalf("the accumulator adds up to %x, what was rounded to %x", kernel.SumInts(total.Acc()), want)
 		}
 	})
 }
@@ -451,7 +468,7 @@ func TestAStepAllocatesNothing(t *testing.T) {
 	g := make([]float32, 310)
 	g[7] = 1
 	dst := make([]float32, 310)
-	a, b := NewSum(windows, 4), NewSum(windows, 4)
+	a, b := NewSum(windows, 4), NewSum(windows, 4) // b is of a rank without a share
 	s := NewScalars(1, 64)
 	exps, one, losses := []int16{5, 5}, []int16{5}, make([]float64, 32)
 	if n := testing.AllocsPerRun(20, func() {
@@ -459,13 +476,13 @@ func TestAStepAllocatesNothing(t *testing.T) {
 		b.Reset(exps)
 		s.Reset(one)
 		a.Add(g)
-		b.Add(g)
-		a.Merge(b)
+		a.Add(g)
 		s.Add(0, losses)
 		if Overflow(exps, a.Seen()) {
 			t.Error("1 does not fit 2^5")
 		}
 		Finish(dst, a.Acc(), 0, windows, exps, a.Bits(), 64)
+		Finish(dst, b.Acc(), 0, windows, exps, b.Bits(), 63)
 	}); n != 0 {
 		t.Errorf("a step allocates %v times", n)
 	}
@@ -478,11 +495,17 @@ func TestBrokenPromisesPanic(t *testing.T) {
 		return s
 	}
 	for name, f := range map[string]func(){
-		"gap":              func() { NewSum([]Window{{0, 2}, {3, 4}}, 1) },
-		"no terms":         func() { Bits(0) },
-		"short gradient":   func() { sum().Add(make([]float32, 1)) },
-		"too many terms":   func() { s := sum(); s.Add(make([]float32, 2)); s.Add(make([]float32, 2)) },
-		"other grid":       func() { o := sum(); o.Reset([]int16{1}); sum().Merge(o) },
+		"gap":            func() { NewSum([]Window{{0, 2}, {3, 4}}, 1) },
+		"no terms":       func() { Bits(0) },
+		"short gradient": func() { sum().Add(make([]float32, 1)) },
+		"too many terms": func() { s := sum(); s.Add(make([]float32, 2)); s.Add(make([]float32, 2)) },
+		"half a gradient": func() {
+			s := NewSum([]Window{{0, 2}, {2, 3}}, 1)
+			s.Reset([]int16{0, 0})
+			s.AddBlock(1, make([]float32, 1))
+			s.Acc()
+		},
+		"other tensors":    func() { NewSum([]Window{{0, 2}}, 1).Reset([]int16{0, 0}) },
 		"impossible grid":  func() { sum().Reset([]int16{137}) },
 		"commit of a NaN":  func() { Commit([]int16{0}, []int16{NonFinite}) },
 		"raise to a NaN":   func() { Raise([]int16{0}, []int16{NonFinite}) },
@@ -498,6 +521,46 @@ func TestBrokenPromisesPanic(t *testing.T) {
 			}()
 			f()
 		})
+	}
+}
+
+// Blocks are added to in any order, each microbatch in its own, and by several
+// goroutines at a time.
+func TestBlocksMayComeInAnyOrder(t *testing.T) {
+	const n, terms = 3*blockLen + 777, 4
+	windows := []Window{{0, 2*blockLen + 5}, {2*blockLen + 5, 2*blockLen + 5}, {2*blockLen + 5, n}}
+	exps := []int16{3, 0, 1}
+	grads := make([][]float32, terms)
+	for k := range grads {
+		grads[k] = make([]float32, n)
+		for i := range grads[k] {
+			grads[k][i] = float32(i*(k+1)%1009)*1e-3 - 0.5
+		}
+	}
+	want, got := NewSum(windows, terms), NewSum(windows, terms)
+	want.Reset(exps)
+	for _, g := range grads {
+		want.Add(g)
+	}
+	for range 2 { // the second time over rubbish
+		got.Reset(exps)
+		var all sync.WaitGroup
+		locks := make([]sync.Mutex, got.Blocks())
+		for k, g := range grads {
+			all.Go(func() {
+				for j := range locks {
+					i := (j*3 + k*2) % len(locks)
+					w := got.Block(i)
+					locks[i].Lock()
+					got.AddBlock(i, g[w.Lo:w.Hi])
+					locks[i].Unlock()
+				}
+			})
+		}
+		all.Wait()
+		if !slices.Equal(got.Acc(), want.Acc()) || got.Ints() != want.Ints() || !slices.Equal(got.Seen(), want.Seen()) {
+			t.Errorf("the sum, its integers (%x, %x) or what was seen (%v, %v) differ", got.Ints(), want.Ints(), got.Seen(), want.Seen())
+		}
 	}
 }
 

@@ -2,103 +2,148 @@ package exact
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/dlnode/dlnode/internal/kernel"
 )
 
 // Sum adds microbatch gradients of one flat parameter vector, each tensor on
-// its own grid. It belongs to one goroutine; several are merged. After NewSum
-// it allocates nothing.
+// its own grid. After NewSum it allocates nothing.
+//
+// The vector is cut into blocks, each within one tensor. Since integers add up to
+// the same in any order, several goroutines may add to one sum, each a microbatch
+// of its own, as long as a block belongs to one of them at a time. All else is for
+// one goroutine, while nobody adds.
 type Sum struct {
 	windows []Window
 	terms   int // most that may be added, over all ranks
 	bits    int // Bits(terms)
 
-	scale []float64 // per tensor 2^(B−e); valid between Reset and Reset
-	exps  []int16   // per tensor e, as Reset was given them
-	acc   []float64 // integers, never −0
-	seen  []int16   // per tensor largest exponent, or None or NonFinite
-	added int       // terms in acc, to keep the promise of exactness
+	scale  []float64 // per tensor 2^(B−e); valid between Reset and Reset
+	acc    []float64 // integers, never −0
+	blocks []block
+	seen   []int16 // per tensor, as Seen returns it
 }
+
+// block is a part of the vector and what has been added there. It fills a cache
+// line, so that who adds to one does not disturb who adds to the next.
+type block struct {
+	Window
+	tensor int
+	added  int    // terms in acc; acc is rubbish while there are none
+	ints   uint64 // their sum mod 2^64, as they were rounded
+	seen   int16  // largest exponent, or None or NonFinite
+	_      [22]byte
+}
+
+// blockLen is the greatest length of a block: what a kernel does in one call.
+const blockLen = 8192
 
 // NewSum returns a sum over tensors that lie end to end from 0, of at most
 // terms microbatches in all ranks together (V of the package comment). Reset
 // it before use. The windows are kept, not copied.
 func NewSum(windows []Window, terms int) *Sum {
-	return &Sum{
+	s := &Sum{
 		windows: windows,
 		terms:   terms,
 		bits:    Bits(terms),
 		scale:   make([]float64, len(windows)),
-		exps:    make([]int16, len(windows)),
 		acc:     make([]float64, length(windows)),
 		seen:    make([]int16, len(windows)),
 	}
+	for i, w := range windows {
+		for lo := w.Lo; lo < w.Hi; lo += blockLen {
+			s.blocks = append(s.blocks, block{Window: Window{lo, min(lo+blockLen, w.Hi)}, tensor: i})
+		}
+	}
+	return s
 }
 
 // Reset empties the sum and puts it on the grids of exps, one per tensor.
 func (s *Sum) Reset(exps []int16) {
-	mustMatch(exps, s.exps)
-	copy(s.exps, exps)
+	mustMatch(exps, s.seen)
 	for i, e := range exps {
 		s.scale[i] = pow2(s.bits - checked(e))
-		s.seen[i] = None
 	}
-	clear(s.acc)
-	s.added = 0
+	for i := range s.blocks {
+		b := &s.blocks[i]
+		b.added, b.ints, b.seen = 0, 0, None
+	}
 }
+
+// Blocks returns how many blocks there are.
+func (s *Sum) Blocks() int { return len(s.blocks) }
+
+// Block returns which elements block i is. Blocks lie end to end from 0.
+func (s *Sum) Block(i int) Window { return s.blocks[i].Window }
 
 // Add rounds one microbatch's gradient, as long as the vector, and adds it.
 func (s *Sum) Add(g []float32) {
 	if len(g) != len(s.acc) {
 		panic(fmt.Sprintf("exact: gradient of %d elements for a sum of %d", len(g), len(s.acc)))
 	}
-	s.count(1)
-	for i, w := range s.windows {
-		part := g[w.Lo:w.Hi]
-		kernel.RoundAdd(s.acc[w.Lo:w.Hi], part, s.scale[i])
-		s.seen[i] = max(s.seen[i], exponent(kernel.MaxExponent(part)))
+	for i := range s.blocks {
+		s.AddBlock(i, g[s.blocks[i].Lo:s.blocks[i].Hi])
 	}
 }
 
-// Merge adds what o holds, a sum over the same tensors on the same grids.
-func (s *Sum) Merge(o *Sum) {
-	if len(o.acc) != len(s.acc) || o.bits != s.bits {
-		panic("exact: merging sums of different shape")
+// AddBlock rounds block i of one microbatch's gradient and adds it. Every
+// microbatch must come with all blocks before the sum is used.
+func (s *Sum) AddBlock(i int, g []float32) {
+	b := &s.blocks[i]
+	if b.added++; b.added > s.terms {
+		panic(fmt.Sprintf("exact: term %d of a sum of %d", b.added, s.terms))
 	}
-	for i, e := range o.exps {
-		if e != s.exps[i] {
-			panic(fmt.Sprintf("exact: merging grids 2^%d and 2^%d of tensor %d", s.exps[i], e, i))
+	round := kernel.RoundAdd
+	if b.added == 1 {
+		round = kernel.RoundNew
+	}
+	ints, field := round(s.acc[b.Lo:b.Hi], g, s.scale[b.tensor])
+	b.ints += ints
+	b.seen = max(b.seen, exponent(field))
+}
+
+// Acc returns the accumulator itself, +0 where nothing was added: the ring may
+// add into it, and Reset takes it back.
+func (s *Sum) Acc() []float64 {
+	for i := range s.blocks {
+		b := &s.blocks[i]
+		if b.added != s.blocks[0].added {
+			panic(fmt.Sprintf("exact: %d terms at element %d, %d at 0", b.added, b.Lo, s.blocks[0].added))
+		}
+		if b.added == 0 {
+			clear(s.acc[b.Lo:b.Hi])
 		}
 	}
-	s.count(o.added)
-	kernel.AddF64(s.acc, o.acc)
-	MergeSeen(s.seen, o.seen)
+	return s.acc
 }
 
-// Acc returns the accumulator itself: the ring may add into it, and Reset
-// takes it back.
-func (s *Sum) Acc() []float64 { return s.acc }
-
-// Ints returns the sum of the accumulator's integers mod 2^64. It is linear, so
-// the totals of all ranks have the sum of all ranks' sums: a bit that flips on
-// the way between them shows. Of sums that did not fit their grids it says nothing.
-func (s *Sum) Ints() uint64 { return kernel.SumInts(s.acc) }
+// Ints returns the sum mod 2^64 of all integers that were added, as they were
+// when they were rounded. It is linear, so the totals of all ranks have the sum
+// of all ranks' sums: a bit that flips in between, in the accumulator or on the
+// way, shows. Of sums that did not fit their grids it says nothing.
+func (s *Sum) Ints() (sum uint64) {
+	for i := range s.blocks {
+		sum += s.blocks[i].ints
+	}
+	return sum
+}
 
 // Seen returns the largest exponent seen of each tensor, valid until the next
-// call that changes the sum.
-func (s *Sum) Seen() []int16 { return s.seen }
+// call.
+func (s *Sum) Seen() []int16 {
+	for i := range s.seen {
+		s.seen[i] = None
+	}
+	for i := range s.blocks {
+		b := &s.blocks[i]
+		s.seen[b.tensor] = max(s.seen[b.tensor], b.seen)
+	}
+	return s.seen
+}
 
 // Bits returns B, which Finish needs.
 func (s *Sum) Bits() int { return s.bits }
-
-// count keeps to the number of terms for which the additions are exact.
-func (s *Sum) count(n int) {
-	s.added += n
-	if s.added > s.terms {
-		panic(fmt.Sprintf("exact: term %d of a sum of %d", s.added, s.terms))
-	}
-}
 
 // Finish turns totals into what they stand for, with one division in float64
 // and one rounding to float32:
@@ -129,11 +174,14 @@ func Finish(dst []float32, total []float64, lo int, windows []Window, exps []int
 	}
 }
 
+// finish multiplies where that gives the same bits: a float64 divided by a power
+// of two is exact, and that much smaller it is far from being subnormal.
 func finish(dst []float32, total []float64, unit, denom float64) {
-	total = total[:len(dst)]
-	for i := range dst {
-		dst[i] = float32(float64((total[i]+0)*unit) / denom)
+	if fraction, _ := math.Frexp(denom); fraction == 0.5 && denom < 1<<64 {
+		kernel.Narrow(dst, total, unit/denom)
+		return
 	}
+	kernel.NarrowDiv(dst, total, unit, denom)
 }
 
 // exponent maps a maximum exponent field of raw float32 bits to what is seen.

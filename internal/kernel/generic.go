@@ -11,18 +11,21 @@ import (
 var generic = variant{
 	name: "generic",
 	rows: 8, cols: 8, rowsOne: 8,
-	product:  productGeneric,
-	add:      addGeneric,
-	addF64:   addF64Generic,
-	sumInts:  sumIntsGeneric,
-	roundAdd: roundAddGeneric,
-	maxBits:  maxBitsGeneric,
-	relu:     reluGeneric,
-	reluGrad: reluGradGeneric,
-	exp:      expGeneric,
-	tanh:     tanhGeneric,
-	sigmoid:  sigmoidGeneric,
-	adam:     adamGeneric,
+	product:   productGeneric,
+	add:       addGeneric,
+	addF64:    addF64Generic,
+	sumInts:   sumIntsGeneric,
+	roundAdd:  roundAddGeneric,
+	roundNew:  roundNewGeneric,
+	narrow:    narrowGeneric,
+	maxBits:   maxBitsGeneric,
+	narrowDiv: narrowDivGeneric,
+	relu:      reluGeneric,
+	reluGrad:  reluGradGeneric,
+	exp:       expGeneric,
+	tanh:      tanhGeneric,
+	sigmoid:   sigmoidGeneric,
+	adam:      adamGeneric,
 
 	lstmForward:  lstmForwardGeneric,
 	lstmBackward: lstmBackwardGeneric,
@@ -224,9 +227,35 @@ func sumIntsGeneric(x []float64) (sum uint64) {
 	return sum
 }
 
-func roundAddGeneric(acc []float64, g []float32, scale float64) {
+func roundAddGeneric(acc []float64, g []float32, scale float64) (ints uint64, top uint32) {
 	for i, x := range g {
-		acc[i] = quiet64(acc[i] + math.RoundToEven(float64(float64(x)*scale)))
+		n := math.RoundToEven(float64(float64(x)*scale)) + 0
+		acc[i] = quiet64(acc[i] + n)
+		ints += uint64(int64(n))
+		top = max(top, math.Float32bits(x)&absMask32)
+	}
+	return ints, top
+}
+
+func roundNewGeneric(acc []float64, g []float32, scale float64) (ints uint64, top uint32) {
+	for i, x := range g {
+		n := math.RoundToEven(float64(float64(x)*scale)) + 0
+		acc[i] = quiet64(n)
+		ints += uint64(int64(n))
+		top = max(top, math.Float32bits(x)&absMask32)
+	}
+	return ints, top
+}
+
+func narrowGeneric(dst []float32, x []float64, scale float64) {
+	for i, e := range x {
+		dst[i] = quiet32(float32(float64((e + 0) * scale)))
+	}
+}
+
+func narrowDivGeneric(dst []float32, x []float64, scale, denom float64) {
+	for i, e := range x {
+		dst[i] = quiet32(float32(float64((e+0)*scale) / denom))
 	}
 }
 

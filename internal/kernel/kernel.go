@@ -58,7 +58,10 @@ type variant struct {
 	add       func(dst, src []float32)
 	addF64    func(dst, src []float64)
 	sumInts   func(x []float64) uint64
-	roundAdd  func(acc []float64, g []float32, scale float64)
+	roundAdd  func(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
+	roundNew  func(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
+	narrow    func(dst []float32, x []float64, scale float64)
+	narrowDiv func(dst []float32, x []float64, scale, denom float64)
 	maxBits   func(x []float32) uint32 // maximum of the bits without sign
 	relu      func(dst, x []float32)
 	reluGrad  func(dx, dy, y []float32)

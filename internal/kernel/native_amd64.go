@@ -26,6 +26,9 @@ var variantAVX512 = variant{
 	addF64:    addF64AVX512,
 	sumInts:   sumIntsAVX512,
 	roundAdd:  roundAddAVX512,
+	roundNew:  roundNewAVX512,
+	narrow:    narrowAVX512,
+	narrowDiv: narrowDivAVX512,
 	maxBits:   maxBitsAVX512,
 	relu:      reluAVX512,
 	reluGrad:  reluGradAVX512,
@@ -52,6 +55,9 @@ var variantAVX2 = variant{
 	addF64:    addF64AVX2,
 	sumInts:   sumIntsAVX2,
 	roundAdd:  roundAddAVX2,
+	roundNew:  roundNewAVX2,
+	narrow:    narrowAVX2,
+	narrowDiv: narrowDivAVX2,
 	maxBits:   maxBitsAVX2,
 	relu:      reluAVX2,
 	reluGrad:  reluGradAVX2,
@@ -85,7 +91,16 @@ func addF64AVX512(dst, src []float64)
 func sumIntsAVX512(x []float64) uint64
 
 //go:noescape
-func roundAddAVX512(acc []float64, g []float32, scale float64)
+func roundAddAVX512(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
+
+//go:noescape
+func roundNewAVX512(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
+
+//go:noescape
+func narrowAVX512(dst []float32, x []float64, scale float64)
+
+//go:noescape
+func narrowDivAVX512(dst []float32, x []float64, scale, denom float64)
 
 //go:noescape
 func maxBitsAVX512(x []float32) uint32
@@ -121,7 +136,16 @@ func addF64AVX2(dst, src []float64)
 func sumIntsAVX2(x []float64) uint64
 
 //go:noescape
-func roundAddAVX2(acc []float64, g []float32, scale float64)
+func roundAddAVX2(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
+
+//go:noescape
+func roundNewAVX2(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
+
+//go:noescape
+func narrowAVX2(dst []float32, x []float64, scale float64)
+
+//go:noescape
+func narrowDivAVX2(dst []float32, x []float64, scale, denom float64)
 
 //go:noescape
 func maxBitsAVX2(x []float32) uint32

@@ -123,15 +123,53 @@ func MaxExponent(x []float32) uint8 {
 
 // RoundAdd adds multiples of a grid, as whole numbers:
 //
-//	acc[i] += RoundToEven(float64(g[i]) * scale)
+//	for i := range g {
+//		n := RoundToEven(float64(g[i])*scale) + 0
+//		acc[i] += n
+//		ints += uint64(int64(n))
+//		field = max(field, MaxExponent(g[i:i+1]))
+//	}
 //
 // With scale a power of two this is the sum of package exact: whole
-// numbers below 2^53 add exactly. From accumulators that start at +0 no -0 ever
-// arises.
-func RoundAdd(acc []float64, g []float32, scale float64) {
+// numbers below 2^53 add exactly. No -0 ever arises where acc has none. ints is
+// what SumInts of acc grows by, if all |n| ≤ 2^53; else it is some number. field
+// is MaxExponent(g).
+func RoundAdd(acc []float64, g []float32, scale float64) (ints uint64, field uint8) {
+	return round(active.roundAdd, acc, g, scale)
+}
+
+// RoundNew is RoundAdd to an acc of +0, whose elements it does not read.
+func RoundNew(acc []float64, g []float32, scale float64) (ints uint64, field uint8) {
+	return round(active.roundNew, acc, g, scale)
+}
+
+func round(part func(acc []float64, g []float32, scale float64) (uint64, uint32), acc []float64, g []float32, scale float64) (ints uint64, field uint8) {
 	same("RoundAdd", len(g), len(acc))
+	top := uint32(0)
 	for lo, hi := piece(0, len(g)); lo < hi; lo, hi = piece(hi, len(g)) {
-		active.roundAdd(acc[lo:hi], g[lo:hi], scale)
+		n, t := part(acc[lo:hi], g[lo:hi], scale)
+		ints, top = ints+n, max(top, t)
+	}
+	return ints, uint8(top >> 23)
+}
+
+// Narrow turns totals into what they stand for:
+//
+//	dst[i] = float32((x[i]+0) * scale)
+func Narrow(dst []float32, x []float64, scale float64) {
+	same("Narrow", len(x), len(dst))
+	for lo, hi := piece(0, len(x)); lo < hi; lo, hi = piece(hi, len(x)) {
+		active.narrow(dst[lo:hi], x[lo:hi], scale)
+	}
+}
+
+// NarrowDiv is Narrow with a division before the last rounding:
+//
+//	dst[i] = float32((x[i]+0) * scale / denom)
+func NarrowDiv(dst []float32, x []float64, scale, denom float64) {
+	same("NarrowDiv", len(x), len(dst))
+	for lo, hi := piece(0, len(x)); lo < hi; lo, hi = piece(hi, len(x)) {
+		active.narrowDiv(dst[lo:hi], x[lo:hi], scale, denom)
 	}
 }
 

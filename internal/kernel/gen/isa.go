@@ -187,3 +187,92 @@ const (
 	nan32 = 0x7fc00000
 	nan64 = 0x7ff8000000000000
 )
+
+// toFloat32 rounds a register of float64 into half a register of float32.
+func (s isa) toFloat32(v, half VecVirtual) {
+	if s.wide {
+		VCVTPD2PS(v, half)
+		return
+	}
+	VCVTPD2PSY(v, half)
+}
+
+// inDouble computes with float32 in float64, one half of the registers after the
+// other, and rounds once. op leaves its result in x[0].
+func (s isa) inDouble(dst VecVirtual, src []VecVirtual, op func(x []VecVirtual)) {
+	var halves [2]VecVirtual
+	for i := range halves {
+		x := make([]VecVirtual, len(src))
+		for j, v := range src {
+			half := s.half()
+			x[j] = s.vec()
+			s.extract(i, v, half)
+			VCVTPS2PD(half, x[j])
+		}
+		op(x)
+		halves[i] = s.half()
+		s.toFloat32(x[0], halves[i])
+	}
+	if s.wide {
+		VINSERTF64X4(U8(1), halves[1], halves[0].(Vec).AsZ(), dst)
+		return
+	}
+	VINSERTF128(U8(1), halves[1], halves[0].(Vec).AsY(), dst)
+}
+
+// extract copies the lower half of v, or with i = 1 the upper one.
+func (s isa) extract(i int, v, half VecVirtual) {
+	if s.wide {
+		VEXTRACTF64X4(U8(uint8(i)), v, half)
+		return
+	}
+	VEXTRACTF128(U8(uint8(i)), v, half)
+}
+
+// tiny returns what writes a jump that is taken if a lane of some x is smaller
+// than the limit of that x, and not 0.
+func (s isa) tiny(limits ...float32) func(label string, xs ...VecVirtual) {
+	// Twice the bits of a float32 know no sign. Less 1, as unsigned integers, those
+	// of 0 are the greatest of all.
+	one := all32bits(s.vec(), 1)
+	var bounds []VecVirtual
+	for _, l := range limits {
+		bounds = append(bounds, all32bits(s.vec(), 2*math.Float32bits(l)-2))
+	}
+	if s.wide {
+		return func(label string, xs ...VecVirtual) {
+			found := K()
+			for i, x := range xs {
+				y, k := s.vec(), K()
+				VPADDD(x, x, y)
+				VPSUBD(one, y, y)
+				if i == 0 {
+					k = found
+				}
+				VPCMPUD(U8(2), bounds[i], y, k) // y <= bound
+				if i > 0 {
+					KORW(k, found, found)
+				}
+			}
+			KTESTW(found, found)
+			JNE(LabelRef(label))
+		}
+	}
+	return func(label string, xs ...VecVirtual) {
+		found := s.vec()
+		for i, x := range xs {
+			y, least := s.vec(), s.vec()
+			VPADDD(x, x, y)
+			VPSUBD(one, y, y)
+			VPMINUD(bounds[i], y, least)
+			VPCMPEQD(least, y, y)
+			if i == 0 {
+				found = y
+			} else {
+				VPOR(y, found, found)
+			}
+		}
+		VPTEST(found, found)
+		JNE(LabelRef(label))
+	}
+}

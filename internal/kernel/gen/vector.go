@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math"
 
 	. "github.com/mmcloughlin/avo/build"
@@ -143,15 +144,32 @@ func (s isa) wholePart() func(v VecVirtual) VecVirtual {
 			return n
 		}
 	}
-	// AVX2 converts no int64. A float64 to which 1.5*2^52 is added shows itself as
-	// an integer in the low bits; what is above 2^26 goes the same way, 2^26 up.
-	zero, high, low := s.vec(), all64(s.vec(), 0x1.8p78), all64(s.vec(), 0x1.8p52)
+	ints, zero := s.toInts(), s.vec()
 	VXORPD(zero, zero, zero)
 	return func(v VecVirtual) VecVirtual {
-		t, n, m := s.vec(), s.vec(), s.vec()
+		t := s.vec()
 		VROUNDPD(U8(11), v, t)
 		VADDPD(zero, t, t) // an int64 knows no -0
 		VSUBPD(t, v, v)
+		return ints(t)
+	}
+}
+
+// toInts returns what writes the instructions that turn the whole numbers in t,
+// below 2^53 and no -0, into int64. It may overwrite t.
+func (s isa) toInts() func(t VecVirtual) VecVirtual {
+	if s.wide {
+		return func(t VecVirtual) VecVirtual {
+			n := s.vec()
+			VCVTPD2QQ(t, n)
+			return n
+		}
+	}
+	// AVX2 converts no int64. A float64 to which 1.5*2^52 is added shows itself as
+	// an integer in the low bits; what is above 2^26 goes the same way, 2^26 up.
+	high, low := all64(s.vec(), 0x1.8p78), all64(s.vec(), 0x1.8p52)
+	return func(t VecVirtual) VecVirtual {
+		n, m := s.vec(), s.vec()
 		VADDPD(high, t, n)
 		VSUBPD(high, n, m)
 		VSUBPD(m, t, t)
@@ -164,26 +182,72 @@ func (s isa) wholePart() func(v VecVirtual) VecVirtual {
 	}
 }
 
-func roundAdd(s isa) {
-	s.function("roundAdd")
+// round writes both forms: with fresh the result is stored, without it is added.
+func round(s isa, name string, fresh bool) {
+	s.function(name)
 	acc, g := open("acc", 8), open("g", 4)
 	scale := s.vec()
 	VBROADCASTSD(address(Param("scale")), scale)
-	nan, t := all64bits(s.vec(), nan64), s.vec()
+	nan, t, zero := all64bits(s.vec(), nan64), s.vec(), s.vec()
+	VXORPD(zero, zero, zero)
+	abs, top, sum := all32bits(s.half(), math.MaxInt32), s.half(), s.vec()
+	VXORPS(top, top, top)
+	VXORPD(sum, sum, sum)
+	ints := s.toInts()
 	walk("g", s.lanes(8), []stream{acc, g}, s.mixed, func(k []*mask) {
-		x, y, sum := s.half(), s.vec(), s.vec()
+		x, y := s.half(), s.vec()
 		s.load(g.mem(), x, pick(k, 0), 4)
 		VCVTPS2PD(x, y)
+		VANDPS(abs, x, x)
+		VPMAXUD(x, top, top)
 		VMULPD(scale, y, y)
 		if s.wide {
 			VRNDSCALEPD(U8(8), y, y) // to nearest even
 		} else {
 			VROUNDPD(U8(8), y, y)
 		}
-		s.load(acc.mem(), sum, pick(k, 1), 8)
-		VADDPD(y, sum, sum)
-		s.quiet64(sum, nan, t)
-		s.store(sum, acc.mem(), pick(k, 1), 8)
+		VADDPD(zero, y, y) // no -0
+		into := y
+		if !fresh {
+			into = s.vec()
+			s.load(acc.mem(), into, pick(k, 1), 8)
+			VADDPD(y, into, into)
+		}
+		s.quiet64(into, nan, t)
+		s.store(into, acc.mem(), pick(k, 1), 8)
+		VPADDQ(ints(y), sum, sum)
+	})
+	whole := GP64()
+	VMOVQ(s.fold(sum, 8, func(from, into VecVirtual) { VPADDQ(from, into, into) }), whole)
+	Store(whole, ReturnIndex(0))
+	r := GP32()
+	VMOVD(s.fold(top, 4, func(from, into VecVirtual) { VPMAXUD(from, into, into) }), r)
+	Store(r, ReturnIndex(1))
+	finish()
+}
+
+// narrow writes both forms: with divide the product is divided before it is rounded.
+func narrow(s isa, name string, divide bool) {
+	s.function(name)
+	dst, x := open("dst", 4), open("x", 8)
+	scale, denom, zero := s.vec(), s.vec(), s.vec()
+	VBROADCASTSD(address(Param("scale")), scale)
+	if divide {
+		VBROADCASTSD(address(Param("denom")), denom)
+	}
+	VXORPD(zero, zero, zero)
+	nan, t := all32bits(s.half(), nan32), s.half()
+	walk("x", s.lanes(8), []stream{dst, x}, s.mixed, func(k []*mask) {
+		v, r := s.vec(), s.half()
+		s.load(x.mem(), v, pick(k, 1), 8)
+		VADDPD(zero, v, v)
+		VMULPD(scale, v, v)
+		if divide {
+			VDIVPD(denom, v, v)
+		}
+		s.toFloat32(v, r)
+		s.quiet32(r, nan, t)
+		s.store(r, dst.mem(), pick(k, 0), 4)
 	})
 	finish()
 }
@@ -207,14 +271,16 @@ func maxBits(s isa) {
 
 // fold joins the lanes of v into its first, for elements of 4 or 8 bytes.
 func (s isa) fold(v VecVirtual, size int, join func(from, into VecVirtual)) VecVirtual {
-	if s.wide {
+	if v.Size() == 64 {
 		upper := YMM()
 		VEXTRACTI64X4(U8(1), v, upper)
 		join(upper, v.(Vec).AsY().(VecVirtual))
 	}
 	upper, low := XMM(), v.(Vec).AsX().(VecVirtual)
-	VEXTRACTI128(U8(1), v.(Vec).AsY(), upper)
-	join(upper, low)
+	if v.Size() >= 32 {
+		VEXTRACTI128(U8(1), v.(Vec).AsY(), upper)
+		join(upper, low)
+	}
 	for _, order := range []uint8{0x4e, 0xb1}[:8/size] { // swap halves, swap neighbours
 		VPSHUFD(U8(order), low, upper)
 		join(upper, low)
@@ -260,40 +326,64 @@ func reluGrad(s isa) {
 	finish()
 }
 
+// arithmetic is how adam's loop multiplies, divides and takes roots.
+type arithmetic struct {
+	times func(constant string, x, dst VecVirtual) // dst = x times a constant
+	mul   func(a, b, dst VecVirtual)
+	div   func(a, b, dst VecVirtual) // dst = a/b
+	sqrt  func(x, dst VecVirtual)
+}
+
 func adam(s isa) {
 	s.function("adam")
 	p, g, m, v := open("p", 4), open("g", 4), open("m", 4), open("v", 4)
 	c := Param("c")
-	all := func(field string) VecVirtual {
-		x := s.vec()
+	all := func(field string, x VecVirtual) VecVirtual {
 		VBROADCASTSS(address(c.Field(field)), x)
 		return x
 	}
+	plain := arithmetic{
+		times: func(constant string, x, dst VecVirtual) { VMULPS(all(constant, s.vec()), x, dst) },
+		mul:   func(a, b, dst VecVirtual) { VMULPS(b, a, dst) },
+		div:   func(a, b, dst VecVirtual) { VDIVPS(b, a, dst) },
+		sqrt:  func(x, dst VecVirtual) { VSQRTPS(x, dst) },
+	}
+	// A subnormal operand or product stops the processor for some hundred cycles.
+	// Conversions do not, and in float64 nothing here is subnormal. A product of two
+	// float32 is exact there; a quotient or a root that is rounded to 53 bits is
+	// rounded to 24 or fewer as if it had not been (Figueroa, 1995).
+	careful := arithmetic{
+		times: func(constant string, x, dst VecVirtual) {
+			double := s.vec()
+			VCVTPS2PD(all(constant, s.half()), double)
+			s.inDouble(dst, []VecVirtual{x}, func(x []VecVirtual) { VMULPD(double, x[0], x[0]) })
+		},
+		mul: func(a, b, dst VecVirtual) {
+			s.inDouble(dst, []VecVirtual{a, b}, func(x []VecVirtual) { VMULPD(x[1], x[0], x[0]) })
+		},
+		div: func(a, b, dst VecVirtual) {
+			s.inDouble(dst, []VecVirtual{a, b}, func(x []VecVirtual) { VDIVPD(x[1], x[0], x[0]) })
+		},
+		sqrt: func(x, dst VecVirtual) {
+			s.inDouble(dst, []VecVirtual{x}, func(x []VecVirtual) { VSQRTPD(x[0], x[0]) })
+		},
+	}
 	nan, t := all32bits(s.vec(), nan32), s.vec()
+	jump, turns := s.tiny(0x1p-58, 0x1p-100, 0x1p-100), 0
 	walk("g", s.lanes(4), []stream{p, g, m, v}, s.narrow, func(k []*mask) {
+		turns++
+		tiny, end := fmt.Sprintf("tiny%d", turns), fmt.Sprintf("end%d", turns)
 		gi, mi, vi, w := s.vec(), s.vec(), s.vec(), s.vec()
 		s.load(g.mem(), gi, pick(k, 0), 4)
 		s.load(m.mem(), mi, pick(k, 0), 4)
 		s.load(v.mem(), vi, pick(k, 0), 4)
 		s.load(p.mem(), w, pick(k, 0), 4)
-		square, step := s.vec(), s.vec()
-		VMULPS(gi, gi, square)
-		VMULPS(all("beta1"), mi, mi)
-		VMULPS(all("rest1"), gi, gi)
-		VADDPS(gi, mi, mi)
-		VMULPS(all("beta2"), vi, vi)
-		VMULPS(all("rest2"), square, square)
-		VADDPS(square, vi, vi)
-
-		VMULPS(all("c2"), vi, square)
-		VSQRTPS(square, square)
-		VADDPS(all("eps"), square, square)
-		VMULPS(all("c1"), mi, step)
-		VDIVPS(square, step, step)
-		VMULPS(all("lr"), step, step)
-		VMULPS(all("shrink"), w, square)
-		VSUBPS(square, w, w)
-		VSUBPS(step, w, w)
+		jump(tiny, gi, mi, vi)
+		plain.adam(s, gi, mi, vi, w, all)
+		JMP(LabelRef(end))
+		Label(tiny)
+		careful.adam(s, gi, mi, vi, w, all)
+		Label(end)
 		for _, x := range []struct {
 			v  VecVirtual
 			at stream
@@ -303,6 +393,28 @@ func adam(s isa) {
 		}
 	})
 	finish()
+}
+
+// adam moves moments and parameters by a gradient, which it overwrites.
+func (o arithmetic) adam(s isa, g, m, v, p VecVirtual, all func(string, VecVirtual) VecVirtual) {
+	square, step := s.vec(), s.vec()
+	o.mul(g, g, square)
+	o.times("beta1", m, m)
+	o.times("rest1", g, g)
+	VADDPS(g, m, m)
+	o.times("beta2", v, v)
+	o.times("rest2", square, square)
+	VADDPS(square, v, v)
+
+	o.times("c2", v, square)
+	o.sqrt(square, square)
+	VADDPS(all("eps", s.vec()), square, square)
+	o.times("c1", m, step)
+	o.div(step, square, step)
+	o.times("lr", step, step)
+	o.times("shrink", p, square)
+	VSUBPS(square, p, p)
+	VSUBPS(step, p, p)
 }
 
 // momentum writes both forms: with nesterov the step is g + momentum*v.
