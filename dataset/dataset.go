@@ -88,8 +88,27 @@ type Dataset interface {
 	// without reading the sample. What Read returns is held against it.
 	ID(i int) uint64
 	// Fingerprint names the decoded content: two data sets with one fingerprint
-	// give the same id, x and y for every i. It is computed once.
+	// give the same id, x, y and weight for every i. It is computed once.
 	Fingerprint() [sha256.Size]byte
+}
+
+// Weighted is a data set whose samples may count differently in the loss.
+type Weighted interface {
+	Dataset
+	// Weights tells whether there are any: whether Weight may be called.
+	Weights() bool
+	// Weight returns what the loss of sample i is multiplied by, a finite number of
+	// at least 0. It belongs to the index, as ID does: no sample is read.
+	Weight(i int) float32
+}
+
+// Weights returns d if its samples have weights, and nil where all count the same.
+// The fingerprint covers them.
+func Weights(d Dataset) Weighted {
+	if w, ok := d.(Weighted); ok && w.Weights() {
+		return w
+	}
+	return nil
 }
 
 // Env is what opening a data set needs from its surroundings. The zero value
@@ -137,6 +156,9 @@ func (s *slice) Len() int   { return s.hi - s.lo }
 func (s *slice) Info() Info { return s.base.Info() }
 
 func (s *slice) ID(i int) uint64 { return s.base.ID(s.lo + i) }
+
+func (s *slice) Weights() bool        { return Weights(s.base) != nil }
+func (s *slice) Weight(i int) float32 { return s.base.(Weighted).Weight(s.lo + i) }
 
 func (s *slice) Read(i int, x, y []float32) (uint64, error) {
 	if i < 0 || i >= s.Len() {

@@ -252,3 +252,73 @@ func TestBrokenCallsPanicWithThePackageName(t *testing.T) {
 		})
 	}
 }
+
+func weighed(t *testing.T, weights ...float32) *Memory {
+	t.Helper()
+	info := Info{Name: "three", Input: []int{2}, Target: 1, Classes: 2}
+	m, err := NewMemory(info, nil, []float32{1, 2, 3, 4, 5, 6}, []float32{0, 1, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if weights == nil {
+		return m
+	}
+	if m, err = m.Weigh(weights); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestWeightsGoWithTheirSamples(t *testing.T) {
+	plain, m := weighed(t), weighed(t, 0.5, 0, 2)
+	for _, d := range []Dataset{plain, OneHot(plain), Slice(plain, 1, 3)} {
+		if Weights(d) != nil {
+			t.Errorf("%T without weights has some", d)
+		}
+	}
+	for _, c := range []struct {
+		d    Dataset
+		want []float32
+	}{
+		{m, []float32{0.5, 0, 2}},
+		{OneHot(m), []float32{0.5, 0, 2}},
+		{Slice(m, 1, 3), []float32{0, 2}},
+		{OneHot(Slice(m, 1, 3)), []float32{0, 2}},
+		{Slice(OneHot(m), 2, 3), []float32{2}},
+	} {
+		weight := Weights(c.d).Weight
+		for i, want := range c.want {
+			if got := weight(i); got != want {
+				t.Errorf("%T: sample %d weighs %v, want %v", c.d, i, got, want)
+			}
+		}
+	}
+}
+
+func TestWeightsAreInTheFingerprint(t *testing.T) {
+	seen := map[[32]byte]string{}
+	for name, m := range map[string]*Memory{
+		"none": weighed(t), "ones": weighed(t, 1, 1, 1), "others": weighed(t, 1, 1, 2), "turned": weighed(t, 2, 1, 1),
+	} {
+		if other, twice := seen[m.Fingerprint()]; twice {
+			t.Errorf("%s and %s have one fingerprint", name, other)
+		}
+		seen[m.Fingerprint()] = name
+	}
+	if weighed(t, 1, 1, 2).Fingerprint() != weighed(t, 1, 1, 2).Fingerprint() {
+		t.Error("equal weights, other fingerprints")
+	}
+}
+
+func TestAWeightThatIsNoneIsNamed(t *testing.T) {
+	for want, weights := range map[string][]float32{
+		"dataset three: got 2 weights for 3 samples, want equal numbers":              {1, 1},
+		"dataset three: record 1: weight is -1, want a finite number of at least 0":   {1, -1, 1},
+		"dataset three: record 2: weight is NaN, want a finite number of at least 0":  {1, 1, float32(math.NaN())},
+		"dataset three: record 0: weight is +Inf, want a finite number of at least 0": {float32(math.Inf(1)), 1, 1},
+	} {
+		if _, err := weighed(t).Weigh(weights); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}

@@ -45,6 +45,12 @@ func (f *fingerprinter) floats(id uint64, x, y []float32) {
 	f.h.Write(b)
 }
 
+// weight adds the weight of the record before.
+func (f *fingerprinter) weight(w float32) {
+	f.buf = binary.LittleEndian.AppendUint32(f.buf[:0], math.Float32bits(w))
+	f.h.Write(f.buf)
+}
+
 // bytes adds one record of pixels and its label.
 func (f *fingerprinter) bytes(id uint64, pixels []byte, label byte) {
 	b := binary.LittleEndian.AppendUint64(f.buf[:0], id)

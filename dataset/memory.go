@@ -15,6 +15,7 @@ type Memory struct {
 	ids   []uint64  // [n]
 	x     []float32 // [n, width]
 	y     []float32 // [n, info.Target]
+	w     []float32 // [n], what the samples' losses are multiplied by; nil: 1 each
 	print func() [sha256.Size]byte
 }
 
@@ -33,6 +34,23 @@ func NewMemory(info Info, ids []uint64, x, y []float32) (*Memory, error) {
 	}
 	m.print = sync.OnceValue(m.fingerprint)
 	return m, nil
+}
+
+// Weigh returns the data set with weights for its samples: [n] finite numbers of at
+// least 0, by which their losses are multiplied. It shares all else with m.
+func (m *Memory) Weigh(weights []float32) (*Memory, error) {
+	if len(weights) != m.Len() {
+		return nil, fmt.Errorf("dataset %s: got %d weights for %d samples, want equal numbers", m.info.Name, len(weights), m.Len())
+	}
+	for i, w := range weights {
+		if !(w >= 0 && w <= math.MaxFloat32) {
+			return nil, fmt.Errorf("dataset %s: record %d: weight is %v, want a finite number of at least 0", m.info.Name, i, w)
+		}
+	}
+	weighed := *m
+	weighed.w = weights
+	weighed.print = sync.OnceValue(weighed.fingerprint)
+	return &weighed, nil
 }
 
 // numbered returns n ids from first upwards.
@@ -118,6 +136,12 @@ func (m *Memory) Info() Info { return m.info }
 // ID returns the id of sample i.
 func (m *Memory) ID(i int) uint64 { return m.ids[i] }
 
+// Weights tells whether the samples have weights.
+func (m *Memory) Weights() bool { return m.w != nil }
+
+// Weight returns what the loss of sample i is multiplied by; only where Weights.
+func (m *Memory) Weight(i int) float32 { return m.w[i] }
+
 // Read copies sample i into x and y; it never fails.
 func (m *Memory) Read(i int, x, y []float32) (uint64, error) {
 	checkRead(m.info, m.width, m.Len(), i, x, y)
@@ -127,14 +151,21 @@ func (m *Memory) Read(i int, x, y []float32) (uint64, error) {
 	return m.ids[i], nil
 }
 
-// Fingerprint hashes shapes, ids and the bits of all values, once.
+// Fingerprint hashes shapes, ids and the bits of all values and weights, once.
 func (m *Memory) Fingerprint() [sha256.Size]byte { return m.print() }
 
 func (m *Memory) fingerprint() [sha256.Size]byte {
-	f := newFingerprinter("float32", m.info, m.Len())
+	encoding := "float32"
+	if m.w != nil {
+		encoding = "float32, weights"
+	}
+	f := newFingerprinter(encoding, m.info, m.Len())
 	for i, id := range m.ids {
 		x, y := m.sample(i)
 		f.floats(id, x, y)
+		if m.w != nil {
+			f.weight(m.w[i])
+		}
 	}
 	return f.sum()
 }

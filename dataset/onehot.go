@@ -28,6 +28,9 @@ func (o *oneHot) Info() Info { return o.info }
 
 func (o *oneHot) ID(i int) uint64 { return o.base.ID(i) }
 
+func (o *oneHot) Weights() bool        { return Weights(o.base) != nil }
+func (o *oneHot) Weight(i int) float32 { return o.base.(Weighted).Weight(i) }
+
 func (o *oneHot) Read(i int, x, y []float32) (uint64, error) {
 	if len(y) != o.info.Target {
 		panic(fmt.Sprintf("dataset: Read into y[%d], want y[%d]", len(y), o.info.Target))
