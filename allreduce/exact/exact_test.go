@@ -363,7 +363,7 @@ func TestNoMinusZeroSurvives(t *testing.T) {
 	if math.Float32bits(dst[0]) != 0 {
 		t.Errorf("Finish lets -0 through")
 	}
-	if m := Mean(minus, 0, 52, 1); math.Signbit(m) {
+	if m := Value(minus, 0, 52); math.Signbit(m) {
 		t.Errorf("Mean lets -0 through")
 	}
 }
@@ -423,18 +423,18 @@ func scalarMean(values []float64, terms int, batch func(rest []float64) int) (fl
 		var parts []*Scalars
 		for rest := values; len(rest) > 0; {
 			n := batch(rest)
-			p := NewScalars(1, terms)
+			p := NewScalars([]int{1}, terms)
 			p.Reset(exps)
 			p.Add(0, rest[:n])
 			parts, rest = append(parts, p), rest[n:]
 		}
-		sum := NewScalars(1, terms)
+		sum := NewScalars([]int{1}, terms)
 		sum.Reset(exps)
 		for _, p := range slices.Backward(parts) {
 			sum.Merge(p)
 		}
 		if !Overflow(exps, sum.Seen()) {
-			return Mean(sum.Acc()[0], exps[0], sum.Bits(), sum.Counts()[0]), exps[0]
+			return Value(sum.Acc()[0], exps[0], sum.Bits()) / float64(sum.Counts()[0]), exps[0]
 		}
 		Raise(exps, sum.Seen())
 	}
@@ -451,9 +451,34 @@ func bigMean(values []float64, terms int, e int16) float64 {
 	return f
 }
 
+// Sums of a group share a grid, and a value that a sample puts is one that it adds.
+func TestSumsOfAGroupAreThoseOfASumEachOnTheGreatestGrid(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		width, n := rapid.IntRange(1, 5).Draw(t, "width"), rapid.IntRange(1, 20).Draw(t, "samples")
+		exps := []int16{3, CountExponent, -4}
+		parts := []*Scalars{NewScalars([]int{1, width, 1}, n), NewScalars([]int{1, width, 1}, n)}
+		alone := NewScalars(slices.Repeat([]int{1}, width), n)
+		parts[0].Reset(exps)
+		parts[1].Reset(exps)
+		alone.Reset(slices.Repeat(exps[1:2], width))
+		for range n {
+			j, v := rapid.IntRange(0, width-1).Draw(t, "sum"), rapid.Float64Range(0, 300).Draw(t, "value")
+			parts[rapid.IntRange(0, 1).Draw(t, "rank")].Put(1, j, v)
+			alone.Add(j, []float64{v})
+		}
+		parts[0].Merge(parts[1])
+		if got := parts[0].Acc(); !slices.Equal(got[1:1+width], alone.Acc()) || got[0] != 0 || got[1+width] != 0 {
+			t.Fatalf("sums are %v, each alone %v", got, alone.Acc())
+		}
+		if seen := parts[0].Seen(); seen[1] != slices.Max(alone.Seen()) || seen[0] != None || seen[2] != None {
+			t.Fatalf("seen is %v, of each alone %v", seen, alone.Seen())
+		}
+	})
+}
+
 func TestAnInfiniteScalarIsSeen(t *testing.T) {
 	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), 0x1p128, -math.MaxFloat64} {
-		s := NewScalars(2, 4)
+		s := NewScalars([]int{1, 1}, 4)
 		s.Reset(StartExponents(2))
 		s.Add(0, []float64{1})
 		s.Add(1, []float64{1, v, 2})
@@ -469,7 +494,7 @@ func TestAStepAllocatesNothing(t *testing.T) {
 	g[7] = 1
 	dst := make([]float32, 310)
 	a, b := NewSum(windows, 4), NewSum(windows, 4) // b is of a rank without a share
-	s := NewScalars(1, 64)
+	s := NewScalars([]int{1}, 64)
 	exps, one, losses := []int16{5, 5}, []int16{5}, make([]float64, 32)
 	if n := testing.AllocsPerRun(20, func() {
 		a.Reset(exps)
@@ -511,7 +536,8 @@ func TestBrokenPromisesPanic(t *testing.T) {
 		"raise to a NaN":   func() { Raise([]int16{0}, []int16{NonFinite}) },
 		"denominator zero": func() { Finish(make([]float32, 1), make([]float64, 1), 0, []Window{{0, 1}}, []int16{0}, 53, 0) },
 		"outside":          func() { Finish(make([]float32, 1), make([]float64, 1), 1, []Window{{0, 1}}, []int16{0}, 53, 1) },
-		"mean of nothing":  func() { Mean(0, 0, 53, 0) },
+		"no such sum":      func() { s := NewScalars([]int{1, 2}, 9); s.Reset([]int16{1, 1}); s.Put(0, 1, 1) },
+		"other groups":     func() { NewScalars([]int{2}, 9).Merge(NewScalars([]int{1, 1}, 9)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {

@@ -5,12 +5,18 @@ import (
 	"math"
 )
 
-// Scalars adds per-sample losses and metrics, a few sums side by side, each on
-// its own grid, under the rules of Sum: Overflow, Raise, Commit, MergeSeen and
-// FirstNonFinite apply to their exponents as to those of tensors. Each sample's
-// value is rounded before any addition, so that the size of the batches in
-// which samples were evaluated does not matter. It belongs to one goroutine
-// and allocates nothing after NewScalars.
+// CountExponent is what grids of counts start from, as Commit would leave them
+// after a 1: so a count that comes up for the first time is no reason to repeat
+// anything.
+const CountExponent = 1 + headroom
+
+// Scalars adds numbers of single samples, losses and metrics, under the rules of
+// Sum: Overflow, Raise, Commit, MergeSeen and FirstNonFinite apply to their
+// exponents as to those of tensors. Sums come in groups, and those of a group
+// share a grid, as the elements of a tensor do. Each sample's value is rounded
+// before any addition, so that the size of the batches in which samples were
+// evaluated does not matter. It belongs to one goroutine and allocates nothing
+// after NewScalars.
 //
 // Losses come from float32 arithmetic. What float32 cannot hold, a value of
 // 2^128 or more in size, is non-finite here too; values below 2^−126 fit every
@@ -19,28 +25,35 @@ type Scalars struct {
 	terms int // most samples that may be added, over all ranks
 	bits  int // Bits(terms)
 
+	first []int // of each group its first sum, and the number of sums behind the last
 	scale []float64
 	exps  []int16
-	acc   []float64
 	seen  []int16
-	added []uint64
+	acc   []float64 // of each sum
+	added []uint64  // likewise
 }
 
-// NewScalars returns sums of at most terms samples each, in all ranks together.
-// Reset them before use.
-func NewScalars(sums, terms int) *Scalars {
-	return &Scalars{
+// NewScalars returns groups of so many sums each, of at most terms samples in all
+// ranks together. Reset them before use.
+func NewScalars(widths []int, terms int) *Scalars {
+	s := &Scalars{
 		terms: terms,
 		bits:  Bits(terms),
-		scale: make([]float64, sums),
-		exps:  make([]int16, sums),
-		acc:   make([]float64, sums),
-		seen:  make([]int16, sums),
-		added: make([]uint64, sums),
+		first: make([]int, 1, len(widths)+1),
+		scale: make([]float64, len(widths)),
+		exps:  make([]int16, len(widths)),
+		seen:  make([]int16, len(widths)),
 	}
+	sums := 0
+	for _, w := range widths {
+		sums += w
+		s.first = append(s.first, sums)
+	}
+	s.acc, s.added = make([]float64, sums), make([]uint64, sums)
+	return s
 }
 
-// Reset empties the sums and puts them on the grids of exps.
+// Reset empties the sums and puts them on the grids of exps, one for each group.
 func (s *Scalars) Reset(exps []int16) {
 	mustMatch(exps, s.exps)
 	copy(s.exps, exps)
@@ -52,58 +65,68 @@ func (s *Scalars) Reset(exps []int16) {
 	clear(s.added)
 }
 
-// Add rounds the values of some samples and adds them to sum i.
+// Add rounds the values of some samples and adds them to the first sum of group i.
 func (s *Scalars) Add(i int, values []float64) {
-	s.count(i, uint64(len(values)))
-	acc, seen, scale := s.acc[i], s.seen[i], s.scale[i]
+	at := s.first[i]
+	s.count(at, uint64(len(values)))
+	acc, seen, scale := s.acc[at], s.seen[i], s.scale[i]
 	for _, v := range values {
 		acc += math.RoundToEven(float64(v * scale))
 		seen = max(seen, exponent64(v))
 	}
-	s.acc[i], s.seen[i] = acc, seen
+	s.acc[at], s.seen[i] = acc, seen
+}
+
+// Put rounds what one sample gives to sum j of group i, and adds it.
+func (s *Scalars) Put(i, j int, v float64) {
+	at := s.first[i] + j
+	if j < 0 || at >= s.first[i+1] {
+		panic(fmt.Sprintf("exact: sum %d of %d", j, s.first[i+1]-s.first[i]))
+	}
+	s.count(at, 1)
+	s.acc[at] += math.RoundToEven(float64(v * s.scale[i]))
+	s.seen[i] = max(s.seen[i], exponent64(v))
 }
 
 // Merge adds what o holds, sums on the same grids.
 func (s *Scalars) Merge(o *Scalars) {
-	if len(o.acc) != len(s.acc) || o.bits != s.bits {
+	if len(o.acc) != len(s.acc) || len(o.exps) != len(s.exps) || o.bits != s.bits {
 		panic("exact: merging scalars of different shape")
 	}
 	for i, e := range o.exps {
 		if e != s.exps[i] {
 			panic(fmt.Sprintf("exact: merging grids 2^%d and 2^%d of scalar %d", s.exps[i], e, i))
 		}
-		s.count(i, o.added[i])
-		s.acc[i] += o.acc[i]
+	}
+	for at, x := range o.acc {
+		s.count(at, o.added[at])
+		s.acc[at] += x
 	}
 	MergeSeen(s.seen, o.seen)
 }
 
-// Acc returns the accumulators themselves.
+// Acc returns the accumulators themselves, group by group.
 func (s *Scalars) Acc() []float64 { return s.acc }
 
-// Seen returns the largest exponent seen of each sum, valid until the next
+// Seen returns the largest exponent seen in each group, valid until the next
 // call that changes the sums.
 func (s *Scalars) Seen() []int16 { return s.seen }
 
-// Counts returns how many samples each sum holds, valid likewise.
+// Counts returns how many values each sum holds, valid likewise.
 func (s *Scalars) Counts() []uint64 { return s.added }
 
-// Bits returns B, which Mean needs.
+// Bits returns B, which Value needs.
 func (s *Scalars) Bits() int { return s.bits }
 
-// Mean turns a total over count samples into their mean, with one rounding in
-// float64: (total+0)·2^(e−B) / count.
-func Mean(total float64, e int16, bits int, count uint64) float64 {
-	if count == 0 {
-		panic("exact: mean of no samples")
-	}
-	return float64((total+0)*pow2(checked(e)-bits)) / float64(count)
+// Value turns a total into the sum it stands for: (total+0)·2^(e−B), exactly.
+func Value(total float64, e int16, bits int) float64 {
+	return float64((total + 0) * pow2(checked(e)-bits))
 }
 
-func (s *Scalars) count(i int, n uint64) {
-	s.added[i] += n
-	if s.added[i] > uint64(s.terms) {
-		panic(fmt.Sprintf("exact: sample %d of a sum of %d", s.added[i], s.terms))
+func (s *Scalars) count(at int, n uint64) {
+	s.added[at] += n
+	if s.added[at] > uint64(s.terms) {
+		panic(fmt.Sprintf("exact: sample %d of a sum of %d", s.added[at], s.terms))
 	}
 }
 
