@@ -168,7 +168,12 @@ func (c *checker) plateau(j *Job) {
 }
 
 func (c *checker) monitor(j *Job, path, monitored string) {
-	plain := append([]string{"loss"}, j.Metrics...)
+	plain := []string{"loss"}
+	for _, m := range j.Metrics {
+		if m != nn.ConfusionMatrix { // no number
+			plain = append(plain, m)
+		}
+	}
 	held := make([]string, len(plain))
 	for i, m := range plain {
 		held[i] = "val_" + m

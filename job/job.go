@@ -32,7 +32,11 @@
 // written before it mean what they meant.
 package job
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/dlnode/dlnode/nn"
+)
 
 // Section is one part of a job that another room defines: a layer, an
 // optimizer, a data set. It is a pointer to a struct whose fields carry yaml
@@ -152,13 +156,15 @@ type Validation struct {
 // state is part of the replicated state, so that every node stops at the same
 // step.
 type EarlyStopping struct {
-	// Monitor is "loss", a metric, or one of them with "val_" before it.
+	// Monitor is "loss", a metric that is a number, or one of them with "val_"
+	// before it.
 	Monitor string `yaml:"monitor"`
 	// Patience is how many epochs without improvement are borne; 0 is none.
 	Patience int `yaml:"patience"`
 	// MinDelta is the least change that counts as an improvement, at least 0.
 	MinDelta float64 `yaml:"min_delta"`
-	// Mode is "min", "max" or "auto", which is max for accuracies.
+	// Mode is "min", "max" or "auto", which is max for accuracies, precision,
+	// recall, f1_score, their averages, and auc.
 	Mode string `yaml:"mode"`
 	// RestoreBest ends with the weights of the best epoch, not of the last.
 	RestoreBest bool `yaml:"restore_best"`
@@ -168,13 +174,14 @@ type EarlyStopping struct {
 func (e *EarlyStopping) Maximizes() bool { return maximizes(e.Mode, e.Monitor) }
 
 func maximizes(mode, monitor string) bool {
-	return mode == "max" || mode == "auto" && strings.HasSuffix(monitor, "accuracy")
+	return mode == "max" || mode == "auto" && nn.Increases(strings.TrimPrefix(monitor, "val_"))
 }
 
 // ReduceOnPlateau lowers the learning rate when a number stops getting better. As
 // with early stopping, all of its state is part of the replicated state.
 type ReduceOnPlateau struct {
-	// Monitor is "loss", a metric, or one of them with "val_" before it.
+	// Monitor is "loss", a metric that is a number, or one of them with "val_"
+	// before it.
 	Monitor string `yaml:"monitor"`
 	// Factor is what the rate is multiplied by each time, in (0, 1).
 	Factor float64 `yaml:"factor"`
@@ -184,7 +191,8 @@ type ReduceOnPlateau struct {
 	MinDelta float64 `yaml:"min_delta"`
 	// Cooldown is how many epochs after a reduction count for nothing.
 	Cooldown int `yaml:"cooldown"`
-	// Mode is "min", "max" or "auto", which is max for accuracies.
+	// Mode is "min", "max" or "auto", which is max for accuracies, precision,
+	// recall, f1_score, their averages, and auc.
 	Mode string `yaml:"mode"`
 	// MinLR is what no reduction goes below.
 	MinLR float64 `yaml:"min_lr"`

@@ -140,8 +140,8 @@ func TestForwardLossesAndGradientsMatchPyTorch(t *testing.T) {
 			near(t, "out", widen(out), c.Out)
 			near(t, "loss", w.Losses(), c.Losses)
 			near(t, "gradient", widen(grads), c.Grads)
-			for i, name := range m.Metrics() {
-				near(t, name, w.MetricValues(i), c.Metrics[name])
+			for i, metric := range m.Metrics() {
+				near(t, metric.Name, w.MetricValues(i), c.Metrics[metric.Name])
 			}
 			for i := range n {
 				if err := m.CheckTarget(row(c.Y, i, m.TargetLen())); err != nil {
@@ -197,7 +197,7 @@ func TestGoldenCasesCoverEveryLossMetricAndActivation(t *testing.T) {
 		see(seen, layersOf(t, c.Layers))
 	}
 	for _, name := range slices.Concat(Losses(), Metrics(), Activations(), LayerKinds()) {
-		if !seen[name] {
+		if !seen[name] && !(slices.Contains(Metrics(), name) && counts(name)) {
 			t.Errorf("no golden case uses %s", name)
 		}
 	}

@@ -42,15 +42,43 @@ func (m *Model) fused() bool {
 	return m.loss == sparseCE || m.loss == categoricalCE || m.loss == binaryCE
 }
 
-// weight is what a sample's loss counts in training.
+// weight is what a sample's class makes its loss count in training. A share of two
+// classes is rounded to one of them, as in Keras.
 func (m *Model) weight(y []float32) float64 {
-	c := 0
 	if len(y) == 1 {
-		c = classOf(y)
-	} else {
-		c = argmax(y)
+		return m.weights[int(math.RoundToEven(float64(y[0])))]
 	}
-	return m.weights[c]
+	return m.weights[argmax(y)]
+}
+
+// Penalty is what the regularizers add to a loss that is reported, in training and
+// in evaluation, as in Keras: Σ L1·Σ|w| + L2·Σw² over the tensors that learn. It is
+// a function of the parameters alone, added in a fixed order: each |w| and each w²,
+// exact in float64, to lane i mod 8 of its tensor, and the lanes by a fixed tree.
+func (m *Model) Penalty(params []float32) float64 {
+	var sum float64
+	for _, t := range m.tensors {
+		if r := t.Regularizer; t.Use == Weight && r != (Regularizer{}) {
+			l1, l2 := norms(t.of(params))
+			sum += float64(r.L1*l1) + float64(r.L2*l2)
+		}
+	}
+	return sum
+}
+
+// norms is Σ|x| and Σx².
+func norms(x []float32) (l1, l2 float64) {
+	var a, b [8]float64
+	for i, v := range x {
+		v := float64(v)
+		a[i&7] += math.Abs(v)
+		b[i&7] += float64(v * v)
+	}
+	return tree(a), tree(b)
+}
+
+func tree(s [8]float64) float64 {
+	return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]))
 }
 
 // fitWeights checks that there is a weight for every class.

@@ -24,7 +24,7 @@ type Model struct {
 
 	vocabulary int // of the embedding that the model begins with; 0: there is none
 	loss       string
-	metrics    []string
+	metrics    []Metric
 	tensors    []Tensor
 	starts     []string // initializer of each tensor
 	rows       []Row
@@ -76,8 +76,8 @@ const (
 )
 
 // Build checks a spec against the shape of one sample and of its label, and
-// lays the model out. An error that belongs to a layer is a [*LayerError] and
-// says what the layer got and what it wants.
+// lays the model out. An error that belongs to a layer is a [*LayerError], one that
+// belongs to a metric a [*MetricError]; it says what was got and what is wanted.
 func Build(spec Spec, input []int, target Target) (*Model, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
@@ -99,10 +99,13 @@ func Build(spec Spec, input []int, target Target) (*Model, error) {
 	b.m.chain, b.m.output = *b.chain, b.width
 	b.m.widest = max(b.m.widest, b.chain.widest(), b.width)
 	last := len(named) - 1
-	if err := b.finish(spec.Metrics); err != nil {
+	if err := b.finish(); err != nil {
 		return nil, named[last].wrap("", last, err)
 	}
 	b.account()
+	if err := b.report(spec.Metrics); err != nil {
+		return nil, err
+	}
 	return b.m, nil
 }
 
@@ -146,9 +149,9 @@ func (m *Model) TargetLen() int { return m.target.Len }
 // Loss is the name of the loss.
 func (m *Model) Loss() string { return m.loss }
 
-// Metrics are the names of the metrics in the spec's order, without the loss.
-// Not to be changed.
-func (m *Model) Metrics() []string { return m.metrics }
+// Metrics are the metrics in the spec's order, without the loss. Not to be
+// changed.
+func (m *Model) Metrics() []Metric { return m.metrics }
 
 // Summary has one row a layer. Not to be changed.
 func (m *Model) Summary() []Row { return m.rows }
@@ -425,7 +428,7 @@ func (b *builder) rectify() bool {
 }
 
 // finish checks what the end of the model and the labels must have in common.
-func (b *builder) finish(metrics []string) error {
+func (b *builder) finish() error {
 	if b.m.params == 0 {
 		return errors.New("the model ends here without parameters, want at least one dense layer")
 	}
@@ -439,11 +442,5 @@ func (b *builder) finish(metrics []string) error {
 		return fmt.Errorf("loss %s %w", b.m.loss, err)
 	}
 	b.m.keepLogits()
-	for _, name := range metrics {
-		if err := b.fitMetric(name); err != nil {
-			return fmt.Errorf("metric %s %w", name, err)
-		}
-	}
-	b.m.metrics = slices.Clone(metrics)
 	return nil
 }

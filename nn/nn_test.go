@@ -90,7 +90,8 @@ func checkAlone(t interface{ Fatalf(string, ...any) }, m *Model, params []float3
 		if l := single.Losses()[0]; whole.Losses()[i] != l || turned.Losses()[j] != l {
 			t.Fatalf("sample %d of %d: loss %v in the batch, %v alone", i, b.N, whole.Losses()[i], l)
 		}
-		for k, name := range m.Metrics() {
+		for k, metric := range m.Metrics() {
+			name := metric.Name
 			if v := single.MetricValues(k)[0]; whole.MetricValues(k)[i] != v || turned.MetricValues(k)[j] != v {
 				t.Fatalf("sample %d of %d: %s %v in the batch, %v alone", i, b.N, name, whole.MetricValues(k)[i], v)
 			}
@@ -482,9 +483,9 @@ func TestBuildSaysWhichLayerGotAndWantsWhat(t *testing.T) {
 		{[]LayerSpec{NewDense(10, "softmax")}, sparseCE, nil, []int{4}, Target{Len: 10}, "layer 1 (dense): loss sparse_categorical_crossentropy got labels of length 10, want one class id: categorical_crossentropy takes one value a class"},
 		{[]LayerSpec{NewDense(10, "softmax")}, categoricalCE, nil, []int{4}, classes, "layer 1 (dense): loss categorical_crossentropy got class ids, want one value a class: sparse_categorical_crossentropy takes class ids"},
 		{[]LayerSpec{NewDense(10, "softmax")}, meanSquared, nil, []int{4}, classes, "layer 1 (dense): loss mean_squared_error got labels of length 1 but 10 units, want equal numbers"},
-		{[]LayerSpec{NewDense(10, "softmax")}, sparseCE, []string{accuracy, meanAbsolute}, []int{4}, classes, "layer 1 (dense): metric mean_absolute_error got labels of length 1 but 10 units, want equal numbers"},
+		{[]LayerSpec{NewDense(10, "softmax")}, sparseCE, []string{accuracy, meanAbsolute}, []int{4}, classes, "metric mean_absolute_error: got labels of length 1 but 10 units, want equal numbers"},
 		{[]LayerSpec{NewDense(1, "linear")}, "hinge", nil, []int{4}, Target{Len: 1}, `loss is "hinge", want one of binary_crossentropy, categorical_crossentropy, huber, mean_absolute_error, mean_squared_error, sparse_categorical_crossentropy`},
-		{[]LayerSpec{NewDense(1, "linear")}, meanSquared, []string{"auc"}, []int{4}, Target{Len: 1}, `metric is "auc", want one of accuracy, binary_accuracy, mean_absolute_error, mean_squared_error, sparse_top_k_categorical_accuracy, top_k_categorical_accuracy`},
+		{[]LayerSpec{NewDense(1, "linear")}, meanSquared, []string{"roc"}, []int{4}, Target{Len: 1}, `metric is "roc", want one of ` + strings.Join(Metrics(), ", ")},
 		{[]LayerSpec{NewDense(1, "linear")}, meanSquared, []string{accuracy, accuracy}, []int{4}, Target{Len: 1}, `metric "accuracy" is listed twice`},
 		{[]LayerSpec{NewDense(1, "linear")}, meanSquared, nil, nil, Target{Len: 1}, "input shape has no axes, want at least one"},
 		{[]LayerSpec{NewDense(1, "linear")}, meanSquared, nil, []int{3, 0}, Target{Len: 1}, "input shape 3x0: want axes of at least 1 and at most 1073741824 values in all"},

@@ -22,7 +22,8 @@ type Spec struct {
 	LabelSmoothing float64
 	// ClassWeights multiply the losses of samples, class by class, in training
 	// alone. nil: all count the same. The mean loss is over samples still, as in
-	// Keras.
+	// Keras. Metrics take no notice of weights, like Keras' metrics (its
+	// weighted_metrics are not there).
 	ClassWeights []float64
 }
 
@@ -52,7 +53,8 @@ type Common struct {
 }
 
 // Regularizer makes weights small: the optimizer adds the gradient of L1·Σ|w| +
-// L2·Σw² to that of the loss, once a step. The loss that is reported is without.
+// L2·Σw² to that of the loss, once a step. See [Model.Penalty] for the loss that is
+// reported.
 type Regularizer struct {
 	L1 float64 `yaml:"l1" json:"l1"`
 	L2 float64 `yaml:"l2" json:"l2"`
@@ -187,7 +189,10 @@ func Losses() []string {
 
 // Metrics lists the metrics.
 func Metrics() []string {
-	return []string{accuracy, binaryAccuracy, meanAbsolute, meanSquared, sparseTopK, topK}
+	return []string{
+		accuracy, auc, binaryAccuracy, confusion, f1Score, f1Macro, f1Micro, f1Weighted, meanAbsolute, meanSquared,
+		precision, precisionMacro, recall, recallMacro, sparseTopK, topK,
+	}
 }
 
 // Initializers lists the ways a tensor can start, besides constant(VALUE).
@@ -197,6 +202,9 @@ func Initializers() []string {
 		"lecun_normal", "lecun_uniform", "ones", "orthogonal", "uniform", "zeros",
 	}
 }
+
+// ConfusionMatrix is the metric that is no number.
+const ConfusionMatrix = "confusion_matrix"
 
 // The names of losses and metrics, as a job file writes them.
 const (
@@ -210,6 +218,16 @@ const (
 	binaryAccuracy = "binary_accuracy"
 	topK           = "top_k_categorical_accuracy"
 	sparseTopK     = "sparse_top_k_categorical_accuracy"
+	auc            = "auc"
+	confusion      = ConfusionMatrix
+	f1Score        = "f1_score"
+	f1Macro        = "f1_score_macro"
+	f1Micro        = "f1_score_micro"
+	f1Weighted     = "f1_score_weighted"
+	precision      = "precision"
+	precisionMacro = "precision_macro"
+	recall         = "recall"
+	recallMacro    = "recall_macro"
 )
 
 // maxUnits keeps every product of two widths far from the end of int.

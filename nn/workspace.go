@@ -8,6 +8,7 @@ type Batch struct {
 	N   int
 	X   []float32 // [N, InputLen]
 	Y   []float32 // [N, Target.Len], class ids as whole numbers; nil: predictions alone
+	W   []float32 // [N], what the losses of the samples are multiplied by; nil: 1 each
 	IDs []uint64  // [N], names of the samples; needed in training alone
 }
 
@@ -29,11 +30,11 @@ type Workspace struct {
 	maxBatch int
 	chain    *chainOp
 	loss     loss
-	metrics  []metric
+	tallies  []*tally  // of the metrics that count; nil for means
 	grad     []float32 // the gradient on its way down at one end, the next one at the other
 	upper    bool      // which end the last one is at
 	losses   []float64 // [maxBatch]
-	values   []float64 // [metrics, maxBatch]
+	values   []float64 // [metrics, maxBatch], of means
 	bytes    int
 	scratch  kernel.Scratch
 	work     []float32   // an op's for the time of a call
@@ -48,7 +49,8 @@ type Workspace struct {
 	ready         func(lo, hi int)
 	low           int // what of grads lies above is final
 	out, y        []float32
-	scored        bool // losses and metrics are those of this batch
+	weights       []float32 // of the samples; nil: none
+	scored        bool      // losses and metrics are those of this batch
 	aborted       bool
 }
 
@@ -96,11 +98,15 @@ func (m *Model) NewWorkspace(maxBatch int) *Workspace {
 	mem = arena{buf: make([]float32, mem.used)}
 	w.bind(&mem)
 	w.loss = m.bindLoss(w.chain.ops[len(w.chain.ops)-1])
-	for _, name := range m.metrics {
-		w.metrics = append(w.metrics, m.metricNamed(name))
-	}
-	w.values = make([]float64, maxBatch*len(w.metrics))
+	w.values = make([]float64, maxBatch*len(m.metrics))
 	w.bytes = 4*len(mem.buf) + 8*(mem.wide+len(w.losses)+len(w.values))
+	w.tallies = make([]*tally, len(m.metrics))
+	for i, metric := range m.metrics {
+		if !metric.Mean {
+			w.tallies[i] = newTally(metric.Width, metric.most(m.output), maxBatch)
+			w.bytes += w.tallies[i].bytes()
+		}
+	}
 	return w
 }
 
@@ -141,30 +147,62 @@ func (w *Workspace) begin(params []float32, b *Batch, key Key, train bool) {
 		panic("nn: Forward with samples of another length")
 	case b.Y != nil && len(b.Y) != b.N*m.target.Len:
 		panic("nn: Forward with labels of another length")
+	case b.W != nil && len(b.W) != b.N:
+		panic("nn: Forward with weights of another number of samples")
 	case train && len(b.IDs) != b.N:
 		panic("nn: Forward in training without the ids of the samples")
 	}
-	w.n, w.params, w.key, w.train, w.ids, w.y = b.N, params, key, train, b.IDs, b.Y
+	w.n, w.params, w.key, w.train, w.ids, w.y, w.weights = b.N, params, key, train, b.IDs, b.Y, b.W
 	w.scored, w.aborted = false, false
 }
 
 // score computes losses and metrics of every sample.
 func (w *Workspace) score() {
+	for _, t := range w.tallies {
+		if t != nil {
+			t.marks = t.marks[:0]
+		}
+	}
 	for i := range w.n {
 		p, y := row(w.out, i, w.m.output), row(w.y, i, w.m.target.Len)
 		w.losses[i] = w.loss.value(i, p, y)
 		if w.weighted() {
-			w.losses[i] = float64(w.m.weight(y) * w.losses[i])
+			w.losses[i] = float64(w.weight(i, y) * w.losses[i])
 		}
-		for j, f := range w.metrics {
-			w.values[j*w.maxBatch+i] = f(p, y)
+		for j := range w.m.metrics {
+			w.measure(&w.m.metrics[j], j, i, p, y)
 		}
 	}
 	w.scored = true
 }
 
-// weighted tells whether the classes of the batch count differently.
-func (w *Workspace) weighted() bool { return w.train && len(w.m.weights) > 0 }
+// measure takes sample i into metric j.
+func (w *Workspace) measure(m *Metric, j, i int, p, y []float32) {
+	if m.Mean {
+		w.values[j*w.maxBatch+i] = m.number(p, y)
+		return
+	}
+	m.counter.count(w.tallies[j], p, y)
+	w.tallies[j].next()
+}
+
+// weighted tells whether the samples of the batch count differently.
+func (w *Workspace) weighted() bool {
+	return w.weights != nil || w.train && len(w.m.weights) > 0
+}
+
+// weight is what the loss of sample i is multiplied by: its own weight and, in
+// training, that of its class.
+func (w *Workspace) weight(i int, y []float32) float64 {
+	weight := 1.0
+	if w.weights != nil {
+		weight = float64(w.weights[i])
+	}
+	if w.train && len(w.m.weights) > 0 {
+		weight = float64(weight * w.m.weight(y))
+	}
+	return weight
+}
 
 func scale(x []float32, factor float32) {
 	for i := range x {
@@ -181,14 +219,24 @@ func (w *Workspace) Losses() []float64 {
 	return w.losses[:w.n]
 }
 
-// MetricValues are the values of metric i of [Model.Metrics], [N], each a
-// number from one sample, so that sums and counts are all that a mean over any
-// set of samples needs. nil where Losses is.
+// MetricValues are the values of metric i of [Model.Metrics], [N], if it is a
+// mean: each a number from one sample, so that sums and counts are all that a mean
+// over any set of samples needs. nil where Losses is, and for other metrics.
 func (w *Workspace) MetricValues(i int) []float64 {
-	if !w.scored {
+	if !w.scored || w.tallies[i] != nil {
 		return nil
 	}
 	return w.values[i*w.maxBatch:][:w.n]
+}
+
+// Marks are what the samples of the batch add to the sums of metric i of
+// [Model.Metrics], if it counts: a sample adds to few of them. nil where Losses is,
+// and for means.
+func (w *Workspace) Marks(i int) []Mark {
+	if !w.scored || w.tallies[i] == nil {
+		return nil
+	}
+	return w.tallies[i].marks
 }
 
 // Backward writes the gradient of the sum of the losses of the batch that
@@ -222,7 +270,7 @@ func (w *Workspace) descend() {
 		p, y := row(w.out, i, w.m.output), row(w.y, i, w.m.target.Len)
 		w.loss.gradient(i, p, y, row(d, i, w.m.output))
 		if w.weighted() {
-			scale(row(d, i, w.m.output), float32(w.m.weight(y)))
+			scale(row(d, i, w.m.output), float32(w.weight(i, y)))
 		}
 	}
 	top := len(w.chain.ops) - 1

@@ -159,6 +159,7 @@ type Worker struct {
 	ws      *nn.Workspace
 	batch   nn.Batch  // of the microbatch in hand: windows of x, y and ids
 	x, y    []float32 // [Plan.Micro, one sample's]
+	weights []float32 // [Plan.Micro]; used where the samples have weights
 	ids     []uint64
 	samples []int
 	grads   []float32
@@ -183,10 +184,11 @@ func newWorker(e *Engine, index int) *Worker {
 	w := &Worker{
 		task: t, engine: e, index: index, ws: t.Model.NewWorkspace(micro),
 		x: make([]float32, micro*info.InputLen()), y: make([]float32, micro*info.Target), ids: make([]uint64, micro),
+		weights: make([]float32, micro),
 		samples: make([]int, 0, micro),
 		grads:   make([]float32, t.Model.NumParams()),
-		train:   exact.NewScalars(len(t.scalars), t.Plan.Global),
-		eval:    exact.NewScalars(len(t.scalars), max(1, t.EvalPlan.N)),
+		train:   t.newScalars(Update, t.Plan.Global),
+		eval:    t.newScalars(Evaluate, max(1, t.EvalPlan.N)),
 	}
 	w.ws.Cancelled = func() bool { return w.ctx.Err() != nil }
 	w.ready = func(lo, _ int) { w.timed(&w.roundTime, func() { w.round(lo) }) }
@@ -238,8 +240,11 @@ func (w *Worker) Microbatch(ctx context.Context, a *Attempt, mb int, params []fl
 func (w *Worker) sum(a *Attempt) {
 	s := w.scalars(a)
 	s.Add(0, w.ws.Losses())
-	for i := 1; i < len(w.task.scalars); i++ {
-		s.Add(i, w.ws.MetricValues(i-1))
+	for i, c := range w.task.summed(a.Kind)[1:] {
+		s.Add(i+1, w.ws.MetricValues(c.index))
+		for _, m := range w.ws.Marks(c.index) {
+			s.Put(i+1, m.Sum, m.Value)
+		}
 	}
 }
 
@@ -295,7 +300,14 @@ func (w *Worker) load(data dataset.Dataset) error {
 	nx, ny := info.InputLen(), info.Target
 	n := len(w.samples)
 	w.batch = nn.Batch{N: n, X: w.x[:n*nx], Y: w.y[:n*ny], IDs: w.ids[:n]}
+	weights := dataset.Weights(data)
+	if weights != nil {
+		w.batch.W = w.weights[:n]
+	}
 	for j, i := range w.samples {
+		if weights != nil {
+			w.batch.W[j] = weights.Weight(i)
+		}
 		y := w.batch.Y[j*ny : (j+1)*ny]
 		id, err := data.Read(i, w.batch.X[j*nx:(j+1)*nx], y)
 		if err != nil {

@@ -3,7 +3,6 @@ package train
 import (
 	"context"
 	"fmt"
-	"math"
 	"runtime"
 	"slices"
 
@@ -12,14 +11,13 @@ import (
 	"github.com/dlnode/dlnode/shard"
 )
 
-// Evaluate returns the mean loss and metrics of weights over a data set, in the
-// order of Task.Scalars. Sums are exact, so the figures are a function of
-// weights and data alone, whatever the number of cores; what is not finite for
-// some sample is NaN. It uses all cores, and takes the data twice: the first
+// Evaluate returns loss and metrics of weights over a data set. Sums are exact, so
+// the figures are a function of weights and data alone, whatever the number of
+// cores; what is not finite for some sample is NaN. It uses all cores, and takes the data twice: the first
 // time tells the grid of the sums.
 //
 // data is Test, Validation or Train, or another data set of the same shape.
-func (t *Task) Evaluate(ctx context.Context, params []float32, data dataset.Dataset) ([]float64, error) {
+func (t *Task) Evaluate(ctx context.Context, params []float32, data dataset.Dataset) (*Evaluation, error) {
 	if err := t.fits(data); err != nil {
 		return nil, err
 	}
@@ -28,7 +26,7 @@ func (t *Task) Evaluate(ctx context.Context, params []float32, data dataset.Data
 	workers := min(runtime.GOMAXPROCS(0), e.EvalPlan.Microbatches())
 	p := newPool(NewEngine(&e, workers))
 	defer p.close()
-	a := &Attempt{Kind: Evaluate, Scalar: exact.StartExponents(len(t.scalars))}
+	a := &Attempt{Kind: Evaluate, Scalar: t.startExponents(Evaluate)}
 	for {
 		c, err := p.wait(ctx, a, shard.Range{Hi: e.EvalPlan.Microbatches()}, params)
 		if err != nil {
@@ -36,7 +34,7 @@ func (t *Task) Evaluate(ctx context.Context, params []float32, data dataset.Data
 		}
 		seen, bad := finite(c.Scalars.Seen())
 		if !exact.Overflow(a.Scalar, seen) {
-			return evaluation(a, c, bad), nil
+			return t.evaluation(a, c.Scalars.Acc(), c.Scalars.Bits(), c.Count, t.Model.Penalty(params), bad), nil
 		}
 		exact.Raise(a.Scalar, seen)
 		a.Repeat++
@@ -77,16 +75,4 @@ func finite(all []int16) (seen []int16, bad []bool) {
 		}
 	}
 	return seen, bad
-}
-
-// evaluation turns the sums of an attempt that fitted into means.
-func evaluation(a *Attempt, c Contribution, bad []bool) []float64 {
-	means := make([]float64, len(bad))
-	for i, total := range c.Scalars.Acc() {
-		means[i] = math.NaN()
-		if !bad[i] {
-			means[i] = exact.Mean(total, a.Scalar[i], c.Scalars.Bits(), c.Count)
-		}
-	}
-	return means
 }

@@ -53,7 +53,7 @@ func TestAnEvaluationIsAFunctionOfWeightsAndDataAlone(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !slices.Equal(bitsOf(got), bitsOf(want)) {
+			if !slices.Equal(bitsOf(got.Scalars), bitsOf(want.Scalars)) {
 				t.Errorf("%d cores, microbatches of %d: got %v, want %v", procs, micro, got, want)
 			}
 		}
@@ -76,8 +76,8 @@ func TestAnEvaluationGivesTheMeansOfItsSamples(t *testing.T) {
 		for _, v := range values {
 			sum += v
 		}
-		if mean := sum / float64(n); math.Abs(got[i]-mean) > 1e-12*math.Abs(mean) {
-			t.Errorf("%s is %v, the mean is %v", task.Scalars()[i], got[i], mean)
+		if mean := sum / float64(n); math.Abs(got.Scalars[i]-mean) > 1e-12*math.Abs(mean) {
+			t.Errorf("%s is %v, the mean is %v", task.Scalars()[i], got.Scalars[i], mean)
 		}
 	}
 }
@@ -92,7 +92,7 @@ func TestWhatIsNotFiniteIsNaNAndTheRestIsTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !math.IsNaN(got[0]) || !(got[1] >= 0 && got[1] <= 1) {
+	if got := got.Scalars; !math.IsNaN(got[0]) || !(got[1] >= 0 && got[1] <= 1) {
 		t.Errorf("loss and accuracy are %v, want NaN and a share", got)
 	}
 }

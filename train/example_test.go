@@ -42,6 +42,6 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("%d steps, test accuracy %.2f\n", fit.Steps, scores[1])
+	fmt.Printf("%d steps, test accuracy %.2f\n", fit.Steps, scores.Scalars[1])
 	// Output: 760 steps, test accuracy 0.92
 }

@@ -20,8 +20,8 @@ type header struct {
 	Nanos      uint64 // time that the rank computed, for the statistics
 	Sum        uint64 // of the integers that the rank gives to the ring, mod 2^64, as they were computed
 	GradSeen   []int16
-	ScalarSeen []int16
-	Scalars    []float64 // exact sums
+	ScalarSeen []int16   // of each column
+	Scalars    []float64 // exact sums of all columns
 }
 
 const (
@@ -53,9 +53,10 @@ func appendExps(b []byte, exps []int16) []byte {
 
 const headerFixed = 3 + 7*8
 
-// parse reads a header for a task of the given numbers of tensors and scalars.
-func (h *header) parse(b []byte, tensors, scalars int) error {
-	if want := headerFixed + 2*tensors + 10*scalars; len(b) != want {
+// parse reads a header of an attempt with the given numbers of tensors, columns
+// and sums.
+func (h *header) parse(b []byte, tensors, columns, sums int) error {
+	if want := headerFixed + 2*tensors + 2*columns + 8*sums; len(b) != want {
 		return fmt.Errorf("a header of %d bytes, want %d", len(b), want)
 	}
 	h.Kind, h.Repeat, h.Flags = b[0], b[1], b[2]
@@ -64,9 +65,9 @@ func (h *header) parse(b []byte, tensors, scalars int) error {
 		*v, b = binary.LittleEndian.Uint64(b), b[8:]
 	}
 	h.GradSeen, b = parseExps(h.GradSeen[:0], b, tensors)
-	h.ScalarSeen, b = parseExps(h.ScalarSeen[:0], b, scalars)
+	h.ScalarSeen, b = parseExps(h.ScalarSeen[:0], b, columns)
 	h.Scalars = h.Scalars[:0]
-	for range scalars {
+	for range sums {
 		h.Scalars = append(h.Scalars, math.Float64frombits(binary.LittleEndian.Uint64(b)))
 		b = b[8:]
 	}

@@ -53,9 +53,9 @@ func TestImagesAndSequencesAreLearned(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("loss %.4f, accuracy %.4f", got[0], got[1])
-			if got[1] < c.least {
-				t.Errorf("accuracy %v on the test samples, want at least %v", got[1], c.least)
+			t.Logf("loss %.4f, accuracy %.4f", got.Scalars[0], got.Scalars[1])
+			if got.Scalars[1] < c.least {
+				t.Errorf("accuracy %v on the test samples, want at least %v", got.Scalars[1], c.least)
 			}
 		})
 	}

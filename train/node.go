@@ -162,7 +162,7 @@ type (
 		Range      shard.Range // of microbatches that this rank computed
 		Repeat     int
 		Samples    uint64    // of the whole step, over all ranks
-		Means      []float64 // of the step, as Task.Scalars; nil for other kinds
+		Means      []float64 // figures of the step, as Task.Scalars; nil for other kinds
 		Epoch      *Epoch    // when the transition ended or evaluated an epoch
 		Took       time.Duration
 		Digest     uint64 // of the block of the state that was watched before
@@ -746,7 +746,7 @@ func (n *Node) report(now time.Time, a *Attempt, vd *verdict, watched uint64) {
 		c.Range = shard.Assign(micro, g.view.Shares(), a.Rotation)[g.rank]
 	}
 	if a.Kind == Update && !vd.skip {
-		c.Means = n.task.means(a, vd)
+		c.Means = vd.figures
 	}
 	if len(s.History) > 0 && (a.Kind == Evaluate || s.Step == s.History[len(s.History)-1].Step && a.Kind == Update) {
 		e := s.History[len(s.History)-1]

@@ -14,7 +14,8 @@ import (
 
 // Predict returns the model's output for samples without labels: x is [n,
 // InputLen] and the result [n, OutputLen], as Keras' predict gives it. It uses
-// all cores. x of another length panics.
+// all cores. The error names a sample that the model cannot take. x of another
+// length panics.
 func (t *Task) Predict(ctx context.Context, params, x []float32) ([]float32, error) {
 	return predict(ctx, t.Model, params, x, t.Plan.Micro)
 }
@@ -64,7 +65,8 @@ func labelsOf(spec nn.Spec, input []int) (nn.Target, error) {
 	return nn.Target{Len: width}, err
 }
 
-// Predict returns the outputs, [n, Model.OutputLen], for x, [n, Model.InputLen].
+// Predict returns the outputs, [n, Model.OutputLen], for x, [n, Model.InputLen]. The
+// error names a sample that the model cannot take.
 func (p *Predictor) Predict(ctx context.Context, x []float32) ([]float32, error) {
 	return predict(ctx, p.Model, p.params, x, p.micro)
 }
@@ -100,6 +102,11 @@ func predict(ctx context.Context, m *nn.Model, params, x []float32, micro int) (
 	n := len(x) / in
 	if len(x) != n*in {
 		panic(fmt.Sprintf("train: predict of %d values, want a multiple of %d", len(x), in))
+	}
+	for i := range n {
+		if err := m.CheckInput(x[i*in : (i+1)*in]); err != nil {
+			return nil, fmt.Errorf("sample %d: %w", i, err)
+		}
 	}
 	y := make([]float32, n*out)
 	workers := min(runtime.GOMAXPROCS(0), (n+micro-1)/micro)

@@ -139,9 +139,7 @@ func (d *driver) samples(s *State) uint64 {
 // values shows the epoch in hand and, beside it, the last validation.
 func (d *driver) values(s *State) (all []Value) {
 	if s.Samples > 0 {
-		for i, v := range s.Running {
-			all = append(all, Value{d.task.scalars[i], v / Number(s.Samples)})
-		}
+		all = d.epochValues(Epoch{Train: d.task.running(s)})
 	} else if len(s.History) > 0 {
 		all = d.epochValues(Epoch{Train: s.History[len(s.History)-1].Train})
 	}

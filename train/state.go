@@ -49,11 +49,11 @@ type meta struct {
 	Step       uint64   `json:"step"`       // optimizer steps done, skipped ones included
 	Next       Kind     `json:"next"`
 	GradExps   []int16  `json:"grad_exponents"`       // one for each tensor
-	TrainExps  []int16  `json:"train_exponents"`      // one for each scalar
+	TrainExps  []int16  `json:"train_exponents"`      // one for each column
 	EvalExps   []int16  `json:"evaluation_exponents"` // likewise
 	Repeats    uint64   `json:"repeated_attempts"`    // steps done twice for their exponents
 	Skipped    uint64   `json:"skipped_updates"`      // for a non-finite gradient
-	Running    []Number `json:"epoch_sums"`           // scalars of this epoch so far, summed over samples
+	Running    []Number `json:"epoch_sums"`           // of the columns, this epoch so far
 	Samples    uint64   `json:"epoch_samples"`        // samples in them
 	History    []Epoch  `json:"history"`
 	Stopping   stopping `json:"early_stopping"`
@@ -66,9 +66,13 @@ type Epoch struct {
 	Epoch      int      `json:"epoch"` // from 1
 	Step       uint64   `json:"step"`
 	Samples    uint64   `json:"samples"`              // used in it
-	Train      []Number `json:"train"`                // means, as Task.Scalars; nil until the epoch ends
+	Train      []Number `json:"train"`                // as Task.Scalars; nil until the epoch ends
 	Validation []Number `json:"validation,omitempty"` // likewise
 	LR         Number   `json:"learning_rate"`        // of its last step
+
+	// Confusion is that of the validation samples, as in Evaluation, if the job asks
+	// for it: of the last epoch, and of the best where there is early stopping.
+	Confusion [][]uint64 `json:"confusion_matrix,omitempty"`
 }
 
 // stopping is the state of early stopping.
@@ -140,8 +144,8 @@ func (t *Task) blank() *State {
 	}
 	s.meta = meta{
 		Next:     Update,
-		GradExps: exact.StartExponents(len(t.windows)), TrainExps: exact.StartExponents(len(t.scalars)),
-		EvalExps: exact.StartExponents(len(t.scalars)), Running: make([]Number, len(t.scalars)),
+		GradExps: exact.StartExponents(len(t.windows)), TrainExps: t.startExponents(Update),
+		EvalExps: t.startExponents(Evaluate), Running: make([]Number, t.sums(Update)),
 		History: []Epoch{},
 	}
 	return s
@@ -322,6 +326,9 @@ func (s *State) watchHistory(crc uint32) uint32 {
 		crc = crc32.Update(crc, castagnoli, bytesOf([]uint64{uint64(e.Epoch), e.Step, e.Samples}))
 		for _, v := range [][]Number{e.Train, e.Validation, {e.LR}} {
 			crc = crc32.Update(crc, castagnoli, bytesOf(v))
+		}
+		for _, row := range e.Confusion {
+			crc = crc32.Update(crc, castagnoli, bytesOf(row))
 		}
 	}
 	return crc

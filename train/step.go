@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/dlnode/dlnode/allreduce"
@@ -37,8 +38,8 @@ func (t *Task) header(a *Attempt, c Contribution, w witness, flags byte, nanos u
 	h := header{
 		Transition: a.Transition, Repeat: uint8(a.Repeat), Kind: kindCodes[a.Kind], Flags: flags,
 		Count: c.Count, IDSum: c.IDSum, Watch: w.watch, Audit: w.audit, Nanos: nanos,
-		GradSeen: nothingSeen(len(t.windows)), ScalarSeen: nothingSeen(len(t.scalars)),
-		Scalars: make([]float64, len(t.scalars)),
+		GradSeen: nothingSeen(len(t.windows)), ScalarSeen: nothingSeen(len(t.summed(a.Kind))),
+		Scalars: make([]float64, t.sums(a.Kind)),
 	}
 	if a.Kind == Update {
 		h.GradSeen, h.Sum = c.Grad.Seen(), c.Grad.Ints()
@@ -91,16 +92,17 @@ type verdict struct {
 	grad    []int16   // seen
 	scalar  []int16   // seen
 	scalars []float64 // totals
+	figures []float64 // of the step, as Task.Scalars, once it is committed: for display, no part of the state
 	skip    bool      // a non-finite gradient, and the job says to skip it
 }
 
 // judge checks the headers of an attempt, and the sum of the ring's totals.
 func (t *Task) judge(a *Attempt, v *view.View, s *State, headers [][]byte, total uint64) *verdict {
-	vd := &verdict{grad: nothingSeen(len(t.windows)), scalar: nothingSeen(len(t.scalars)), scalars: make([]float64, len(t.scalars))}
+	vd := &verdict{grad: nothingSeen(len(t.windows)), scalar: nothingSeen(len(t.summed(a.Kind))), scalars: make([]float64, t.sums(a.Kind))}
 	hs := make([]header, len(headers))
 	for rank, b := range headers {
 		h := &hs[rank]
-		if err := h.parse(b, len(t.windows), len(t.scalars)); err != nil {
+		if err := h.parse(b, len(t.windows), len(vd.scalar), len(vd.scalars)); err != nil {
 			vd.torn = fmt.Errorf("%s sent %w", v.Members[rank].ID, err)
 			return vd
 		}
@@ -212,7 +214,7 @@ func (t *Task) judgeExponents(a *Attempt, vd *verdict) {
 	case badGrad:
 		vd.fatal = fmt.Errorf("train: step %d: the gradient of %s is not finite; lower the learning rate, set clip_norm, or say on_nonfinite: skip", a.Step, t.Model.Tensors()[tensor].Name)
 	case badScalar:
-		vd.fatal = fmt.Errorf("train: step %d: the %s is not finite; lower the learning rate, set clip_norm, or say on_nonfinite: skip", a.Step, t.scalars[scalar])
+		vd.fatal = fmt.Errorf("train: step %d: the %s is not finite; lower the learning rate, set clip_norm, or say on_nonfinite: skip", a.Step, t.columns[scalar].metric.Name)
 	case a.Kind == Update && exact.Overflow(a.Grad, vd.grad), exact.Overflow(a.Scalar, vd.scalar):
 		again := *a
 		again.Repeat++
@@ -271,12 +273,10 @@ func (t *Task) update(s *State, a *Attempt, vd *verdict, grads []float32) {
 	if vd.skip {
 		s.Skipped++
 	} else {
+		t.account(s, a, vd)
 		t.Optimizer.StepAt(t.rate(s, s.Step), s.params, grads, s.slots, s.Step)
 		exact.Commit(s.GradExps, vd.grad)
 		exact.Commit(s.TrainExps, vd.scalar)
-		for i, mean := range t.means(a, vd) {
-			s.Running[i] += Number(float64(mean * float64(vd.count)))
-		}
 	}
 	s.Samples += vd.count
 	s.Step++
@@ -289,12 +289,9 @@ func (t *Task) update(s *State, a *Attempt, vd *verdict, grads []float32) {
 func (t *Task) endEpoch(s *State) {
 	e := Epoch{
 		Epoch: len(s.History) + 1, Step: s.Step, Samples: s.Samples,
-		LR: Number(t.rate(s, s.Step-1)),
+		LR: Number(t.rate(s, s.Step-1)), Train: t.running(s),
 	}
-	for i := range s.Running {
-		e.Train = append(e.Train, s.Running[i]/Number(s.Samples))
-		s.Running[i] = 0
-	}
+	clear(s.Running)
 	s.Samples = 0
 	s.History = append(s.History, e)
 	if t.Validation != nil {
@@ -306,17 +303,27 @@ func (t *Task) endEpoch(s *State) {
 
 func (t *Task) evaluated(s *State, a *Attempt, vd *verdict) {
 	e := &s.History[len(s.History)-1]
-	for i := range t.scalars {
-		m := Number(math.NaN())
-		if !vd.skip {
-			m = Number(exact.Mean(vd.scalars[i], a.Scalar[i], exact.Bits(max(1, t.EvalPlan.N)), vd.count))
-		}
-		e.Validation = append(e.Validation, m)
+	bad := slices.Repeat([]bool{vd.skip}, len(t.columns))
+	v := t.evaluation(a, vd.scalars, exact.Bits(max(1, t.EvalPlan.N)), vd.count, t.Model.Penalty(s.params), bad)
+	for _, x := range v.Scalars {
+		e.Validation = append(e.Validation, Number(x))
 	}
+	e.Confusion = v.Confusion
 	if !vd.skip {
 		exact.Commit(s.EvalExps, vd.scalar)
 	}
 	t.decide(s)
+	s.forgetTables()
+}
+
+// forgetTables drops the confusion matrices of all epochs but the last and the
+// best: a history is to stay small.
+func (s *State) forgetTables() {
+	for i := range s.History {
+		if epoch := i + 1; epoch != len(s.History) && epoch != s.Stopping.BestEpoch {
+			s.History[i].Confusion = nil
+		}
+	}
 }
 
 // decide says, after an epoch, whether training goes on. It is Keras'
@@ -413,14 +420,4 @@ func (t *Task) Monitored(e Epoch, name string) Number {
 		}
 	}
 	return Number(math.NaN())
-}
-
-// means returns the figures of one step, for display: they are no part of the
-// state.
-func (t *Task) means(a *Attempt, vd *verdict) []float64 {
-	m := make([]float64, len(t.scalars))
-	for i := range m {
-		m[i] = exact.Mean(vd.scalars[i], a.Scalar[i], exact.Bits(t.Plan.Global), vd.count)
-	}
-	return m
 }

@@ -40,7 +40,8 @@ type Task struct {
 	start       *State   // of transition 0
 	startDigest [32]byte // of start, before it belongs to a trajectory
 	windows     []exact.Window
-	scalars     []string // what is summed over samples: loss, then the metrics
+	columns     []column // what is summed over samples: loss, then the metrics
+	scalars     []string // names of the first of them, which are numbers
 }
 
 // NewTask builds the model of a job and checks that it fits the data. test may
@@ -99,8 +100,14 @@ func (t *Task) build() error {
 	if layer := (*nn.LayerError)(nil); errors.As(err, &layer) {
 		return j.Blame("model"+layer.Path(), err)
 	}
+	if metric := (*nn.MetricError)(nil); errors.As(err, &metric) {
+		return j.Blame(fmt.Sprintf("metrics[%d]", metric.Index), err)
+	}
 	if err != nil {
 		return fmt.Errorf("model: %w", err)
+	}
+	if len(j.ClassWeight) > 0 && dataset.Weights(t.Train) != nil {
+		return j.Blame("class_weight", fmt.Errorf("the samples of data set %s have weights of their own (want one or the other, as in Keras)", info.Name))
 	}
 	o, ok := j.Optimizer.(optim.Spec)
 	if !ok {
@@ -116,7 +123,7 @@ func (t *Task) build() error {
 	for _, w := range model.Tensors() {
 		t.windows = append(t.windows, exact.Window{Lo: w.Off, Hi: w.Off + w.Len})
 	}
-	t.scalars = append([]string{"loss"}, model.Metrics()...)
+	t.columns, t.scalars = columnsOf(model)
 	return t.Plan.Validate()
 }
 
@@ -193,5 +200,6 @@ func (t *Task) StepsPerEpoch() uint64 { return uint64(t.Plan.StepsPerEpoch()) }
 // TotalSteps returns how many updates the job has unless it stops early.
 func (t *Task) TotalSteps() uint64 { return t.StepsPerEpoch() * uint64(t.Job.Epochs) }
 
-// Scalars lists what is summed over samples: the loss, then the metrics.
+// Scalars lists the numbers of each epoch: the loss, then the job's metrics but
+// for confusion_matrix.
 func (t *Task) Scalars() []string { return t.scalars }

@@ -176,7 +176,7 @@ func (m *Main) tellTest(ctx context.Context, j *job.Job, path string) error {
 	if err != nil || t.Test == nil {
 		return err
 	}
-	values, err := evaluate(ctx, t, snap, t.Test)
+	values, _, err := evaluate(ctx, t, snap, t.Test)
 	if err != nil {
 		return err
 	}

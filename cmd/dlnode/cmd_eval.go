@@ -43,6 +43,7 @@ type evalResult struct {
 	Data       string        `json:"data"`
 	Samples    int           `json:"samples"`
 	Values     []train.Value `json:"values"`
+	Confusion  [][]uint64    `json:"confusion_matrix,omitempty"` // [of class, taken for class]
 }
 
 func (m *Main) eval(ctx context.Context, path, jobFile, part string, asJSON bool) error {
@@ -68,13 +69,13 @@ func (m *Main) eval(ctx context.Context, path, jobFile, part string, asJSON bool
 		return err
 	}
 	r := evalResult{Checkpoint: at, Step: snap.Step, Epoch: snap.Epoch, Data: part, Samples: data.Len()}
-	if r.Values, err = evaluate(ctx, t, snap, data); err != nil {
+	if r.Values, r.Confusion, err = evaluate(ctx, t, snap, data); err != nil {
 		return err
 	}
 	if asJSON {
 		return json.NewEncoder(m.Stdout).Encode(r)
 	}
-	return m.printEval(r)
+	return m.printEval(r, data.Info().ClassNames)
 }
 
 // jobOf returns the job that a checkpoint was trained by: the job file if there
@@ -118,23 +119,23 @@ func partOf(t *train.Task, part string) (dataset.Dataset, error) {
 }
 
 // evaluate runs a checkpoint's weights over a data set.
-func evaluate(ctx context.Context, t *train.Task, snap *checkpoint.Snapshot, data dataset.Dataset) ([]train.Value, error) {
+func evaluate(ctx context.Context, t *train.Task, snap *checkpoint.Snapshot, data dataset.Dataset) ([]train.Value, [][]uint64, error) {
 	params, err := t.LoadModel(snap)
 	if err != nil {
-		return nil, exit(codeForeign, err)
+		return nil, nil, exit(codeForeign, err)
 	}
-	means, err := t.Evaluate(ctx, params, data)
+	e, err := t.Evaluate(ctx, params, data)
 	if err != nil {
-		return nil, dataError(ctx, err)
+		return nil, nil, dataError(ctx, err)
 	}
-	values := make([]train.Value, len(means))
+	values := make([]train.Value, len(e.Scalars))
 	for i, name := range t.Scalars() {
-		values[i] = train.Value{Name: name, Value: train.Number(means[i])}
+		values[i] = train.Value{Name: name, Value: train.Number(e.Scalars[i])}
 	}
-	return values, nil
+	return values, e.Confusion, nil
 }
 
-func (m *Main) printEval(r evalResult) error {
+func (m *Main) printEval(r evalResult, classes []string) error {
 	w := tabwriter.NewWriter(m.Stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "checkpoint\t%s\n", r.Checkpoint)
 	fmt.Fprintf(w, "trained\t%d steps, %d epochs\n", r.Step, r.Epoch)
@@ -142,5 +143,8 @@ func (m *Main) printEval(r evalResult) error {
 	for _, v := range r.Values {
 		fmt.Fprintf(w, "%s\t%.6g\n", v.Name, float64(v.Value))
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil || r.Confusion == nil {
+		return err
+	}
+	return writeConfusion(m.Stdout, "confusion matrix", r.Confusion, classes)
 }

@@ -77,7 +77,7 @@ func (m *Main) launch(ctx context.Context, path string, f launchFlags) error {
 	d := m.display()
 	o, err := m.trainHere(ctx, j, path, f, d)
 	if err = errors.Join(err, d.Close()); err == nil {
-		m.tellOutcome(o, f, path)
+		err = m.tellOutcome(o, f, path)
 	}
 	return err
 }
@@ -180,17 +180,18 @@ func (m *Main) fleetConfig(j *job.Job, path string, f launchFlags, d *ui.Display
 }
 
 // tellOutcome says in a few lines what became of a launch that did not fail.
-func (m *Main) tellOutcome(o fleet.Outcome, f launchFlags, path string) {
+func (m *Main) tellOutcome(o fleet.Outcome, f launchFlags, path string) error {
 	r := o.Result
 	if !o.Finished {
 		fmt.Fprintf(m.Stdout, "left at step %d after %s; to go on:\n  dlnode launch -n %d --dir %s %s\n", r.Step, took(o.Took), f.nodes, f.dir, path)
-		return
+		return nil
 	}
 	fmt.Fprintf(m.Stdout, "finished at step %d after %s\n", r.Step, took(o.Took))
 	if r.Checkpoint != "" { // else it was there before
 		fmt.Fprintf(m.Stdout, "checkpoint    %s\n", r.Checkpoint)
 	}
 	fmt.Fprintf(m.Stdout, "model SHA-256 %s\n", r.ModelSHA256)
+	return writeConfusions(m.Stdout, r.History)
 }
 
 // took writes a duration for people, with tenths where these tell something.

@@ -59,6 +59,9 @@ func (m *Main) status(ctx context.Context, f statusFlags) error {
 	}
 	var out bytes.Buffer
 	writeStatus(&out, s, f.events, time.Now())
+	if err := writeConfusions(&out, s.History); err != nil {
+		return err
+	}
 	_, err = out.WriteTo(m.Stdout)
 	return err
 }
