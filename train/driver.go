@@ -164,7 +164,7 @@ func (d *driver) load() (*State, error) {
 
 // open starts everything that listens or runs.
 func (d *driver) open(s *State) error {
-	d.shown.since = time.Now()
+	d.shown.since, d.shown.epochs = time.Now(), map[int]bool{}
 	if err := d.listen(); err != nil {
 		return err
 	}
@@ -315,6 +315,7 @@ func (d *driver) close() (Result, error) {
 	e := *d.host.Exit()
 	r := d.result(e)
 	d.shutdown()
+	d.recordHistory(time.Now(), r.History)
 	d.journal.write(Record{T: "end", Time: time.Now(), Node: d.self.ID, Transition: r.Transition, Step: r.Step, Text: r.Reason + r.Error})
 	d.line(Line{Result: &r})
 	return r, e.Err

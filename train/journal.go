@@ -15,6 +15,7 @@ import (
 //	start  a process began: Node, Incarnation, Transition (of the state it has), Text (trajectory)
 //	event  a line of the story: Kind, Generation, Step, About, Text, Millis
 //	step   a transition was completed here: Transition, Kind, Step, Generation, World, Lo, Hi, Repeat, Samples, Millis, Watch
+//	epoch  an epoch ended, with its validation if there is one: Epoch, Step, Samples, LR, Values
 //	end    the process ended in order: Text, Transition, Step
 //
 // Everything that depends on when and where stands here, and only here: a
@@ -38,6 +39,9 @@ type Record struct {
 	Millis      float64   `json:"ms,omitempty"`
 	Loss        *Number   `json:"loss,omitempty"` // mean over the step
 	Watch       string    `json:"watch,omitempty"`
+	Epoch       int       `json:"epoch,omitempty"`         // from 1
+	LR          *Number   `json:"learning_rate,omitempty"` // of the epoch's last step
+	Values      []Value   `json:"values,omitempty"`        // as job files name them: "loss", "val_accuracy"
 }
 
 // journal appends records to a file. Events are written through at once, steps

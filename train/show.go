@@ -15,6 +15,7 @@ type shown struct {
 	events        []Event // the last maxEvents
 	checkpoint    string
 	journalFailed bool
+	epochs        map[int]bool // those in the journal
 
 	announced time.Time // when gossip was last told how far we are
 	own       uint64    // samples that this node has computed
@@ -75,7 +76,23 @@ func (d *driver) Committed(c Committed) {
 		d.progress(now)
 	}
 	if c.Epoch != nil && (c.Kind == Evaluate || d.task.Validation == nil) {
+		d.recordEpoch(now, *c.Epoch)
 		d.Record(Event{Time: now, Kind: "epoch", Generation: c.Generation, Step: c.Step, Text: d.epochText(*c.Epoch)})
+	}
+}
+
+// recordEpoch writes an epoch into the journal, for those who draw its curves.
+func (d *driver) recordEpoch(now time.Time, e Epoch) {
+	d.shown.epochs[e.Epoch] = true
+	d.journal.write(Record{T: "epoch", Time: now, Epoch: e.Epoch, Step: e.Step, Samples: e.Samples, LR: &e.LR, Values: d.epochValues(e)})
+}
+
+// recordHistory writes the epochs that ended before this process took part.
+func (d *driver) recordHistory(now time.Time, history []Epoch) {
+	for _, e := range history {
+		if !d.shown.epochs[e.Epoch] {
+			d.recordEpoch(now, e)
+		}
 	}
 }
 

@@ -68,6 +68,10 @@ func (m *Main) demo(ctx context.Context, f demoFlags) error {
 	if temporary && !f.keep && (err == nil || errors.Is(err, errInterrupted)) {
 		return errors.Join(err, os.RemoveAll(dir))
 	}
+	if err == nil {
+		m.leaveCurves(filepath.Join(dir, "several"))
+		m.leaveCurves(filepath.Join(dir, "one"))
+	}
 	fmt.Fprintf(m.Stdout, "everything is in %s\n", dir)
 	return err
 }

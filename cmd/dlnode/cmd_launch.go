@@ -76,10 +76,13 @@ func (m *Main) launch(ctx context.Context, path string, f launchFlags) error {
 	}
 	d := m.display()
 	o, err := m.trainHere(ctx, j, path, f, d)
-	if err = errors.Join(err, d.Close()); err == nil {
-		err = m.tellOutcome(o, f, path)
+	if err = errors.Join(err, d.Close()); err != nil {
+		return err
 	}
-	return err
+	if o.Finished {
+		m.leaveCurves(f.dir)
+	}
+	return m.tellOutcome(o, f, path)
 }
 
 // check refuses what could never train.

@@ -100,6 +100,9 @@ func (m *Main) run(ctx context.Context, path string, f runFlags) error {
 	if err != nil {
 		return runError(err)
 	}
+	if result.Finished && !f.supervised { // else whoever started all the nodes draws them together
+		m.leaveCurves(cfg.Dir)
+	}
 	log.Info(result.Reason, "step", result.Step, "model_sha256", result.ModelSHA256)
 	return nil
 }

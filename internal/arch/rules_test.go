@@ -46,7 +46,8 @@ var arrows = map[string]string{
 	// The loop knows the pillars; the command knows the loop; nobody knows the command.
 	"train": leaves + " allreduce allreduce/exact allreduce/rpc checkpoint cluster cluster/view dataset job nn optim shard",
 	"cmd/dlnode": "internal/kernel allreduce/rpc checkpoint cluster dataset examples job train" +
-		" cmd/dlnode/internal/fleet cmd/dlnode/internal/supervise cmd/dlnode/internal/ui",
+		" cmd/dlnode/internal/chart cmd/dlnode/internal/fleet cmd/dlnode/internal/supervise cmd/dlnode/internal/ui",
+	"cmd/dlnode/internal/chart":     "train",
 	"cmd/dlnode/internal/fleet":     "cmd/dlnode/internal/supervise cmd/dlnode/internal/ui train",
 	"cmd/dlnode/internal/supervise": "",
 	"cmd/dlnode/internal/ui":        "",
@@ -72,6 +73,8 @@ var homes = map[string][]string{
 	"go.yaml.in/yaml/v3":              {"job/", "deploy/k8s/"},
 	"golang.org/x/sys":                {"internal/kernel/", "cmd/dlnode/"},
 	"gonum.org/v1/gonum":              {"gonumblas/"},
+	"gonum.org/v1/plot":               {"cmd/dlnode/internal/chart/"},
+	"golang.org/x/image":              {"cmd/dlnode/internal/chart/"},
 	"golang.org/x/sync":               {"dataset/", "train/", "cmd/dlnode/"},
 }
 
