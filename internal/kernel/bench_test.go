@@ -55,7 +55,7 @@ func BenchmarkPeak(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			v, src := active, source(8)
 			w := &panel{a: src.normal(8), b: src.normal(32), c: make([]float32, v.rows*v.cols)}
-			w.crs, w.k, w.rows, w.tile, w.cols = v.cols, kBlock, v.rows, 1, v.cols
+			w.crs, w.k, w.runs, w.rows, w.tile, w.cols = v.cols, kBlock, 1, v.rows, 1, v.cols
 			for b.Loop() {
 				v.product(w)
 			}

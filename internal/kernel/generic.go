@@ -27,8 +27,11 @@ var generic = variant{
 	sigmoid:   sigmoidGeneric,
 	adam:      adamGeneric,
 
-	lstmForward:  lstmForwardGeneric,
+	lstmGates:    lstmGatesGeneric,
+	lstmOutput:   lstmOutputGeneric,
 	lstmBackward: lstmBackwardGeneric,
+	gruOutput:    gruOutputGeneric,
+	gruBackward:  gruBackwardGeneric,
 	maxTap:       maxTapGeneric,
 	addTap:       addTapGeneric,
 	momentum:     momentumGeneric,

@@ -70,8 +70,11 @@ type variant struct {
 	sigmoid   func(dst, x []float32)
 	adam      func(p, g, m, v []float32, c adamConst)
 
-	lstmForward  func(i, f, g, o, c, next, squashed, h []float32)
+	lstmGates    func(i, f, g, o, c, next []float32)
+	lstmOutput   func(o, c, squashed, h []float32)
 	lstmBackward func(i, f, g, o, c, squashed, dh, dc []float32)
+	gruOutput    func(z, r, g, b, h, next []float32)
+	gruBackward  func(z, r, g, b, h, dh []float32)
 	maxTap       func(m, arg, x []float32, index float32)
 	addTap       func(dx, dy, arg []float32, index float32)
 	momentum     func(p, g, v []float32, lr, momentum float32)
@@ -153,6 +156,20 @@ func quiet64(x float64) float64 {
 		return math.Float64frombits(nanBits64)
 	}
 	return x
+}
+
+// tiny is where gradients end that go back through the steps of a sequence: what is
+// smaller in size becomes +0. Beside anything that it could be added to it is nothing,
+// but its products would sink into the subnormal numbers, of which one costs some CPUs
+// as much as a hundred others.
+const tiny = 0x1p-100
+
+// flush32 replaces what is tiny by +0, and any NaN by the one that kernels write.
+func flush32(x float32) float32 {
+	if -tiny < x && x < tiny {
+		return 0
+	}
+	return quiet32(x)
 }
 
 // same panics unless the two lengths are equal.

@@ -19,7 +19,8 @@ func LSTMForward(units int, z, c, next, squashed, h []float32) {
 		for lo := 0; lo < units; lo += lstmPiece {
 			hi := min(lo+lstmPiece, units)
 			i, f, g, o := gates(z[4*s:], units, lo, hi)
-			active.lstmForward(i, f, g, o, c[s+lo:s+hi], next[s+lo:s+hi], squashed[s+lo:s+hi], h[s+lo:s+hi])
+			active.lstmGates(i, f, g, o, c[s+lo:s+hi], next[s+lo:s+hi])
+			active.lstmOutput(o, next[s+lo:s+hi], squashed[s+lo:s+hi], h[s+lo:s+hi])
 		}
 	}
 }
@@ -37,7 +38,8 @@ func LSTMForward(units int, z, c, next, squashed, h []float32) {
 //	dz[3] = (do*o)*(1-o)
 //	dc = d*f
 //
-// Every operation is rounded to float32, none is fused.
+// Every operation is rounded to float32, none is fused. What is written is +0 where
+// it would be smaller in size than 2^-100 (see tiny).
 func LSTMBackward(units int, gates4, c, squashed, dh, dc []float32) {
 	checkLSTM("LSTMBackward", units, gates4, c, squashed, dh, dc)
 	for s := 0; s < len(c); s += units {
@@ -59,13 +61,13 @@ func gates(z []float32, units, lo, hi int) (i, f, g, o []float32) {
 
 func checkLSTM(what string, units int, z, c []float32, others ...[]float32) {
 	checkRows(what, len(c), units)
-	same(what+": z", len(z), 4*len(c))
+	same(what, len(z), 4*len(c))
 	for _, x := range others {
 		same(what, len(x), len(c))
 	}
 }
 
-func lstmForwardGeneric(i, f, g, o, c, next, squashed, h []float32) {
+func lstmGatesGeneric(i, f, g, o, c, next []float32) {
 	sigmoidGeneric(i, i)
 	sigmoidGeneric(f, f)
 	tanhGeneric(g, g)
@@ -73,7 +75,10 @@ func lstmForwardGeneric(i, f, g, o, c, next, squashed, h []float32) {
 	for j, old := range c {
 		next[j] = quiet32(float32(f[j]*old) + float32(i[j]*g[j]))
 	}
-	tanhGeneric(squashed, next)
+}
+
+func lstmOutputGeneric(o, c, squashed, h []float32) {
+	tanhGeneric(squashed, c)
 	for j, t := range squashed {
 		h[j] = quiet32(o[j] * t)
 	}
@@ -84,10 +89,10 @@ func lstmBackwardGeneric(i, f, g, o, c, squashed, dh, dc []float32) {
 		t, in, forget, cand, out := squashed[j], i[j], f[j], g[j], o[j]
 		do := dh[j] * t
 		d := float32(float32(dh[j]*out)*(1-float32(t*t))) + dc[j]
-		i[j] = quiet32(float32(float32(d*cand)*in) * (1 - in))
-		f[j] = quiet32(float32(float32(d*old)*forget) * (1 - forget))
-		g[j] = quiet32(float32(d*in) * (1 - float32(cand*cand)))
-		o[j] = quiet32(float32(do*out) * (1 - out))
-		dc[j] = quiet32(d * forget)
+		i[j] = flush32(float32(float32(d*cand)*in) * (1 - in))
+		f[j] = flush32(float32(float32(d*old)*forget) * (1 - forget))
+		g[j] = flush32(float32(d*in) * (1 - float32(cand*cand)))
+		o[j] = flush32(float32(do*out) * (1 - out))
+		dc[j] = flush32(d * forget)
 	}
 }

@@ -61,11 +61,11 @@ func slowLSTM(units int, b [7][]float32) {
 		through := float32(float32(b[5][j]*o) * float32(1-square))
 		d := float32(b[6][j] + through)
 		square = float32(g * g)
-		*z(0) = quiet32(float32(float32(float32(d*g)*i) * float32(1-i)))
-		*z(1) = quiet32(float32(float32(float32(d*b[1][j])*f) * float32(1-f)))
-		*z(2) = quiet32(float32(float32(d*i) * float32(1-square)))
-		*z(3) = quiet32(float32(float32(do*o) * float32(1-o)))
-		b[6][j] = quiet32(float32(d * f))
+		*z(0) = flush32(float32(float32(float32(d*g)*i) * float32(1-i)))
+		*z(1) = flush32(float32(float32(float32(d*b[1][j])*f) * float32(1-f)))
+		*z(2) = flush32(float32(float32(d*i) * float32(1-square)))
+		*z(3) = flush32(float32(float32(do*o) * float32(1-o)))
+		b[6][j] = flush32(float32(d * f))
 	}
 }
 

@@ -37,8 +37,11 @@ var variantAVX512 = variant{
 	sigmoid:   sigmoidAVX512,
 	adam:      adamAVX512,
 
-	lstmForward:  lstmForwardAVX512,
+	lstmGates:    lstmGatesAVX512,
+	lstmOutput:   lstmOutputAVX512,
 	lstmBackward: lstmBackwardAVX512,
+	gruOutput:    gruOutputAVX512,
+	gruBackward:  gruBackwardAVX512,
 	maxTap:       maxTapAVX512,
 	addTap:       addTapAVX512,
 	momentum:     momentumAVX512,
@@ -66,8 +69,11 @@ var variantAVX2 = variant{
 	sigmoid:   sigmoidAVX2,
 	adam:      adamAVX2,
 
-	lstmForward:  lstmForwardAVX2,
+	lstmGates:    lstmGatesAVX2,
+	lstmOutput:   lstmOutputAVX2,
 	lstmBackward: lstmBackwardAVX2,
+	gruOutput:    gruOutputAVX2,
+	gruBackward:  gruBackwardAVX2,
 	maxTap:       maxTapAVX2,
 	addTap:       addTapAVX2,
 	momentum:     momentumAVX2,
@@ -172,13 +178,31 @@ func adamAVX2(p, g, m, v []float32, c adamConst)
 func transposeAVX2(dst, src *float32, blocks, dstStride, srcStride int)
 
 //go:noescape
-func lstmForwardAVX512(i, f, g, o, c, next, squashed, h []float32)
+func lstmGatesAVX512(i, f, g, o, c, next []float32)
+
+//go:noescape
+func lstmOutputAVX512(o, c, squashed, h []float32)
+
+//go:noescape
+func gruOutputAVX512(z, r, g, b, h, next []float32)
+
+//go:noescape
+func gruBackwardAVX512(z, r, g, b, h, dh []float32)
 
 //go:noescape
 func lstmBackwardAVX512(i, f, g, o, c, squashed, dh, dc []float32)
 
 //go:noescape
-func lstmForwardAVX2(i, f, g, o, c, next, squashed, h []float32)
+func lstmGatesAVX2(i, f, g, o, c, next []float32)
+
+//go:noescape
+func lstmOutputAVX2(o, c, squashed, h []float32)
+
+//go:noescape
+func gruOutputAVX2(z, r, g, b, h, next []float32)
+
+//go:noescape
+func gruBackwardAVX2(z, r, g, b, h, dh []float32)
 
 //go:noescape
 func lstmBackwardAVX2(i, f, g, o, c, squashed, dh, dc []float32)

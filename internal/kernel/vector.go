@@ -47,6 +47,15 @@ func checkRows(what string, elements, n int) {
 	}
 }
 
+// Transpose sets dst to the transpose of src, whose rows have cols elements.
+func Transpose(dst, src []float32, cols int) {
+	same("Transpose", len(src), len(dst))
+	checkRows("Transpose", len(src), cols)
+	if len(src) > 0 {
+		active.pack(dst, src, cols, len(src)/cols, cols)
+	}
+}
+
 // lanes is the number of partial sums of Sum, whatever the width of registers.
 const lanes = 16
 

@@ -282,6 +282,25 @@ func TestSumRowsGoesRowByRow(t *testing.T) {
 	})
 }
 
+func TestTransposeChangesRowsAndColumns(t *testing.T) {
+	each(t, func(t *testing.T) {
+		src := source(20)
+		for _, d := range [][2]int{{0, 3}, {1, 1}, {1, 70}, {70, 1}, {8, 8}, {9, 23}, {33, 40}, {64, 19}} {
+			x := src.harsh(d[0] * d[1])
+			want := make([]float32, len(x))
+			for i := range d[0] {
+				for j := range d[1] {
+					want[j*d[0]+i] = x[i*d[1]+j]
+				}
+			}
+			got, check := fenced(t, src.normal(len(x)))
+			Transpose(got, x, d[1])
+			sameBits32(t, "Transpose", got, want)
+			check()
+		}
+	})
+}
+
 func TestSumUsesSixteenLanes(t *testing.T) {
 	src := source(6)
 	for n := range 100 {

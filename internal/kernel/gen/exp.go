@@ -22,97 +22,152 @@ var expCoeff = [10]float64{
 	1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 1.0 / 2, 1,
 }
 
-// through writes a function of one float32 that computes in float64.
-func through(s isa, name string, f func(x VecVirtual)) {
+// through writes a function of one float32 that computes in float64. f replaces
+// each vector of x by its result. It writes the instructions of several vectors in
+// turns where they wait for each other: one polynomial is a long chain, and what
+// the CPU looks ahead is not long enough for another.
+func through(s isa, name string, f func(s isa, x []VecVirtual)) {
 	s.function(name)
 	dst, x := open("dst", 4), open("x", 4)
 	nan, t := all32bits(s.half(), nan32), s.half()
-	masks := func(n GPVirtual) []*mask {
-		return []*mask{s.maskFor(n, 4, true)}
-	}
-	walk("x", s.lanes(8), []stream{dst, x}, masks, func(k []*mask) {
-		narrow, wide := s.half(), s.vec()
-		s.load(x.mem(), narrow, pick(k, 0), 4)
-		VCVTPS2PD(narrow, wide)
-		f(wide)
-		if s.wide {
-			VCVTPD2PS(wide, narrow)
-		} else {
-			VCVTPD2PSY(wide, narrow)
+	turn := func(vectors int) func(k []*mask) {
+		return func(k []*mask) {
+			wide := make([]VecVirtual, vectors)
+			for i := range wide {
+				narrow := s.half()
+				wide[i] = s.vec()
+				s.load(x.at(i*s.lanes(8)), narrow, pick(k, 0), 4)
+				VCVTPS2PD(narrow, wide[i])
+			}
+			f(s, wide)
+			for i := range wide {
+				narrow := s.half()
+				s.toFloat32(wide[i], narrow)
+				s.quiet32(narrow, nan, t)
+				s.store(narrow, dst.at(i*s.lanes(8)), pick(k, 0), 4)
+			}
 		}
-		s.quiet32(narrow, nan, t)
-		s.store(narrow, dst.mem(), pick(k, 0), 4)
-	})
+	}
+	s.chained("x", []stream{dst, x}, turn)
 	finish()
 }
 
-func exp(s isa) {
-	through(s, "exp", func(x VecVirtual) { exp64(s, x) })
+// chained is walk for functions that compute in float64, several vectors in a turn
+// and then one by one.
+func (s isa) chained(count string, streams []stream, turn func(vectors int) func(k []*mask)) {
+	n := Load(Param(count).Len(), GP64()).(GPVirtual)
+	repeat("many", n, s.chains()*s.lanes(8), streams, turn(s.chains()))
+	repeat("one", n, s.lanes(8), streams, turn(1))
+	rest(n, s.halfMask, turn(1))
 }
 
-// exp64 replaces x by e^x.
-func exp64(s isa, x VecVirtual) {
-	// The bound comes first, so that NaN, the second, is what is left.
-	VMINPD(x, all64(s.vec(), expLimit), x)
-	VMAXPD(x, all64(s.vec(), -expLimit), x)
-	q, two := expm1Parts(s, x)
-	VMULPD(two, q, q)
-	VADDPD(two, q, x)
-}
-
-func tanh(s isa) {
-	through(s, "tanh", func(x VecVirtual) { tanh64(s, x) })
-}
-
-// tanh64 replaces x by its hyperbolic tangent.
-func tanh64(s isa, x VecVirtual) {
-	sign := all64bits(s.vec(), signBit)
-	a := s.vec()
-	VANDNPD(x, sign, a)
-	VANDPD(x, sign, sign)
-	VMINPD(a, all64(s.vec(), tanhLimit), a)
-	VADDPD(a, a, a)
-	q, two := expm1Parts(s, a)
-	VMULPD(two, q, q)
-	VSUBPD(all64(s.vec(), 1), two, two)
-	VADDPD(two, q, q)
-	VADDPD(all64(s.vec(), 2), q, two)
-	VDIVPD(two, q, q)
-	VORPD(sign, q, x)
-}
-
-func sigmoid(s isa) {
-	through(s, "sigmoid", func(x VecVirtual) { sigmoid64(s, x) })
-}
-
-// sigmoid64 replaces x by 1/(1+e^-x).
-func sigmoid64(s isa, x VecVirtual) {
-	VXORPD(all64bits(s.vec(), signBit), x, x)
-	exp64(s, x)
-	one := all64(s.vec(), 1)
-	VADDPD(one, x, x)
-	VDIVPD(x, one, x)
-}
-
-// expm1Parts returns q and two with e^x = two*(q+1), as the Go function does.
-func expm1Parts(s isa, x VecVirtual) (q, two VecVirtual) {
-	q, two = s.vec(), s.vec()
-	magic, k, t := all64(s.vec(), roundMagic), s.vec(), s.vec()
-	VMULPD(all64(s.vec(), log2e), x, two)
-	VADDPD(magic, two, two)
-	VSUBPD(magic, two, k)
-	VPADDQ(all64bits(s.vec(), 1023), two, two)
-	VPSLLQ(U8(52), two, two)
-	r := s.vec()
-	VMULPD(all64(s.vec(), ln2Hi), k, t)
-	VSUBPD(t, x, r)
-	VMULPD(all64(s.vec(), ln2Lo), k, t)
-	VSUBPD(t, r, r)
-	all64(q, expCoeff[0])
-	for _, c := range expCoeff[1:] {
-		VMULPD(r, q, q)
-		VADDPD(all64(s.vec(), c), q, q)
+// chains is how many vectors through takes at once: as many as registers allow.
+func (s isa) chains() int {
+	if s.wide {
+		return 4
 	}
-	VMULPD(r, q, q)
-	return q, two
+	return 3
+}
+
+// halfMask is the mask of float32 in half registers.
+func (s isa) halfMask(n GPVirtual) []*mask { return []*mask{s.maskFor(n, 4, true)} }
+
+// exp64 replaces each x by e^x.
+func exp64(s isa, x []VecVirtual) {
+	s.clamp(x)
+	q, two := expm1Parts(s, x)
+	for i, v := range x {
+		VMULPD(two[i], q[i], q[i])
+		VADDPD(two[i], q[i], v)
+	}
+}
+
+// clamp limits x to ±expLimit. The bound comes first, so that NaN, the second, is
+// what is left.
+func (s isa) clamp(x []VecVirtual) {
+	for _, v := range x {
+		VMINPD(v, all64(s.vec(), expLimit), v)
+		VMAXPD(v, all64(s.vec(), -expLimit), v)
+	}
+}
+
+// tanh64 replaces each x by its hyperbolic tangent.
+func tanh64(s isa, x []VecVirtual) { s.activate(nil, x) }
+
+// sigmoid64 replaces each x by 1/(1+e^-x).
+func sigmoid64(s isa, x []VecVirtual) { s.activate(x, nil) }
+
+// activate replaces each x by 1/(1+e^-x) and each y by its hyperbolic tangent, all
+// in turns.
+func (s isa) activate(x, y []VecVirtual) {
+	for _, v := range x {
+		VXORPD(all64bits(s.vec(), signBit), v, v)
+	}
+	s.clamp(x)
+	signs := make([]VecVirtual, len(y))
+	for i, v := range y {
+		sign, a := all64bits(s.vec(), signBit), s.vec()
+		VANDNPD(v, sign, a)
+		VANDPD(v, sign, sign)
+		VMINPD(a, all64(s.vec(), tanhLimit), a)
+		VADDPD(a, a, v)
+		signs[i] = sign
+	}
+	qs, twos := expm1Parts(s, append(append([]VecVirtual(nil), x...), y...))
+	for i, v := range x {
+		one := all64(s.vec(), 1)
+		VMULPD(twos[i], qs[i], qs[i])
+		VADDPD(twos[i], qs[i], v)
+		VADDPD(one, v, v)
+		VDIVPD(v, one, v)
+	}
+	for i, v := range y {
+		q, two := qs[len(x)+i], twos[len(x)+i]
+		VMULPD(two, q, q)
+		VSUBPD(all64(s.vec(), 1), two, two)
+		VADDPD(two, q, q)
+		VADDPD(all64(s.vec(), 2), q, two)
+		VDIVPD(two, q, q)
+		VORPD(signs[i], q, v)
+	}
+}
+
+// expm1Parts returns q and two with e^x = two*(q+1) for each x, as the Go function
+// does. It overwrites x.
+func expm1Parts(s isa, x []VecVirtual) (q, two []VecVirtual) {
+	for _, r := range x {
+		magic, k, t, p := all64(s.vec(), roundMagic), s.vec(), s.vec(), s.vec()
+		VMULPD(all64(s.vec(), log2e), r, p)
+		VADDPD(magic, p, p)
+		VSUBPD(magic, p, k)
+		VPADDQ(all64bits(s.vec(), 1023), p, p)
+		VPSLLQ(U8(52), p, p)
+		VMULPD(all64(s.vec(), ln2Hi), k, t)
+		VSUBPD(t, r, r)
+		VMULPD(all64(s.vec(), ln2Lo), k, t)
+		VSUBPD(t, r, r)
+		two = append(two, p)
+	}
+	return s.horner(x, expCoeff[:]), two
+}
+
+// horner returns (((c[0]*r + c[1])*r + ...) + c[n-1])*r for each r.
+func (s isa) horner(r []VecVirtual, c []float64) []VecVirtual {
+	q := make([]VecVirtual, len(r))
+	for i := range q {
+		q[i] = all64(s.vec(), c[0])
+	}
+	for _, c := range c[1:] {
+		for i := range q {
+			VMULPD(r[i], q[i], q[i])
+		}
+		next := all64(s.vec(), c)
+		for i := range q {
+			VADDPD(next, q[i], q[i])
+		}
+	}
+	for i := range q {
+		VMULPD(r[i], q[i], q[i])
+	}
+	return q
 }

@@ -140,6 +140,20 @@ func (s isa) quiet32(v, nan, t Op) {
 	VBLENDVPS(t, nan, v, v)
 }
 
+// flush32 replaces what is smaller in size than tiny by +0; t is another vector.
+func (s isa) flush32(v, tiny, t Op) {
+	const notLess = U8(5)
+	VANDPS(all32bits(s.vec(), math.MaxInt32), v, t)
+	if s.wide {
+		k := K()
+		VCMPPS(notLess, tiny, t, k)
+		VMOVAPS_Z(v, k, v)
+		return
+	}
+	VCMPPS(notLess, tiny, t, t)
+	VANDPS(t, v, v)
+}
+
 // quiet64 is quiet32 for float64.
 func (s isa) quiet64(v, nan, t Op) {
 	if s.wide {
@@ -186,6 +200,8 @@ func all32bits(v VecVirtual, bits uint32) VecVirtual {
 const (
 	nan32 = 0x7fc00000
 	nan64 = 0x7ff8000000000000
+
+	tinyBits = (127 - 100) << 23 // 2^-100
 )
 
 // toFloat32 rounds a register of float64 into half a register of float32.

@@ -21,22 +21,35 @@ func open(name string, size int) stream {
 	return stream{Load(Param(name).Base(), GP64()).(GPVirtual), size}
 }
 
-func (x stream) mem() Mem { return Mem{Base: x.ptr} }
+func (x stream) mem() Mem { return x.at(0) }
+
+// at is the address of the element i places further on.
+func (x stream) at(i int) Mem { return Mem{Base: x.ptr, Disp: i * x.size} }
 
 // walk writes a loop over as many elements as the slice named by count has: unit
 // of them in each turn, what remains in a last, masked one.
 func walk(count string, unit int, streams []stream, masks func(n GPVirtual) []*mask, turn func(k []*mask)) {
 	n := Load(Param(count).Len(), GP64()).(GPVirtual)
-	Label("loop")
+	repeat("loop", n, unit, streams, turn)
+	rest(n, masks, turn)
+}
+
+// repeat writes a loop that takes unit elements in each turn, while n has as many.
+func repeat(label string, n GPVirtual, unit int, streams []stream, turn func(k []*mask)) {
+	Label(label)
 	CMPQ(n, U32(uint32(unit)))
-	JL(LabelRef("tail"))
+	JL(LabelRef("under" + label))
 	turn(nil)
 	for _, x := range streams {
 		ADDQ(U32(uint32(unit*x.size)), x.ptr)
 	}
 	SUBQ(U32(uint32(unit)), n)
-	JMP(LabelRef("loop"))
-	Label("tail")
+	JMP(LabelRef(label))
+	Label("under" + label)
+}
+
+// rest writes the last, masked turn over the n elements that remain.
+func rest(n GPVirtual, masks func(n GPVirtual) []*mask, turn func(k []*mask)) {
 	TESTQ(n, n)
 	JZ(LabelRef("done"))
 	turn(masks(n))
