@@ -41,6 +41,7 @@ type options struct {
 	threads     int      // 0: 1
 	gomaxprocs  int      // 0: whatever it is
 	cpu         string   // kernels to use; "": the best
+	through     []string // command to start the program by, and the program if it is another; nil: the program
 	checkpoints string   // "": the node's own
 	more        []string // further flags
 	alone       bool     // joins nobody
@@ -117,7 +118,11 @@ func (f *fleet) story() {
 // start starts a node; it joins whoever lives.
 func (f *fleet) start(id string, o options) *process {
 	f.t.Helper()
-	cmd := exec.Command(program, f.arguments(id, o)...)
+	command := o.through
+	if command == nil {
+		command = []string{program}
+	}
+	cmd := exec.Command(command[0], append(command[1:len(command):len(command)], f.arguments(id, o)...)...)
 	cmd.Env = append(os.Environ(), "DLNODE_DATA="+dataDir())
 	if o.gomaxprocs > 0 {
 		cmd.Env = append(cmd.Env, "GOMAXPROCS="+strconv.Itoa(o.gomaxprocs))

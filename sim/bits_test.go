@@ -71,4 +71,3 @@ func TestWholeJobsEndTheSameOnAnyNodesAndKernels(t *testing.T) {
 		}
 	}
 }
-

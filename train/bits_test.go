@@ -217,4 +217,3 @@ func TestAMicrobatchOfAnyTestJobAllocatesNothing(t *testing.T) {
 		}
 	}
 }
-

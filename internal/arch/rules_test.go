@@ -18,6 +18,9 @@ var arrows = map[string]string{
 	"internal/kernel": "internal/fmath",
 	"internal/arch":   "",
 
+	// A spoiled floating-point unit, for tests.
+	"internal/fpmode": "",
+
 	// Job files that tests of several rooms train.
 	"internal/testjobs": "",
 

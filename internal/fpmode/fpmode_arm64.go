@@ -1,0 +1,7 @@
+package fpmode
+
+// Bits of FPCR.
+const (
+	flush = 1 << 24
+	down  = 1 << 23
+)
