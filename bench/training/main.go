@@ -22,17 +22,16 @@ import (
 
 // config is what the flags say.
 type config struct {
-	rows       *regexp.Regexp
-	pythons    []string
-	switches   []string
-	threads    []int
-	rounds     int
-	seconds    float64
-	tune       float64 // seconds of a trial of a switch
-	micro      int     // 0: a thread's share of the batch
-	peak       float64 // GFLOP/s of one core; 0: measured
-	profiles   string  // directory
-	processors string
+	rows     *regexp.Regexp
+	pythons  []string
+	switches []string
+	threads  []int
+	rounds   int
+	seconds  float64
+	tune     float64 // seconds of a trial of a switch
+	micro    int     // 0: a thread's share of the batch
+	peak     float64 // GFLOP/s of one core; 0: measured
+	profiles string  // directory
 }
 
 // turn is what a process is asked to do.

@@ -17,7 +17,7 @@ type net struct {
 	loss    string
 	samples int // how many, if not cut to whole batches
 	info    dataset.Info
-	below   int // inputs are whole numbers from 0 to below-1; 0: reals in [0, 1)
+	below   int // inputs are whole numbers from 0 to below-1; 0: reals in [-1, 1)
 	conv    bool
 }
 

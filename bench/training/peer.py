@@ -46,7 +46,7 @@ class LSTM(nn.Module):
 
 
 def digits(*shape):
-    return lambda n: (torch.rand(n, *shape), torch.randint(0, 10, (n,)))
+    return lambda n: (torch.empty(n, *shape).uniform_(-1, 1), torch.randint(0, 10, (n,)))
 
 
 NETS = {
@@ -82,7 +82,7 @@ NETS = {
             nn.Conv2d(64, 128, 3), nn.ReLU(), nn.MaxPool2d(2),
             nn.Flatten(), nn.Linear(128 * 17 * 17, 512), nn.ReLU(), nn.Linear(512, 1),
         ),
-        lambda n: (torch.rand(n, 3, 150, 150), torch.randint(0, 2, (n, 1)).float()),
+        lambda n: (torch.empty(n, 3, 150, 150).uniform_(-1, 1), torch.randint(0, 2, (n, 1)).float()),
         F.binary_cross_entropy_with_logits,
     ),
 }
