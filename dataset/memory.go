@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"sync"
+
+	"github.com/dlnode/dlnode/internal/kernel"
 )
 
 // Memory is a data set of float32 values held in memory.
@@ -109,6 +111,9 @@ func (m *Memory) checkValues() error {
 
 // notFinite returns the index of the first NaN or infinity in v, or -1.
 func notFinite(v []float32) int {
+	if kernel.MaxExponent(v) < 255 {
+		return -1
+	}
 	for i, f := range v {
 		if math.Float32bits(f)&0x7f800000 == 0x7f800000 {
 			return i
