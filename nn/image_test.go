@@ -132,3 +132,32 @@ func TestImageNetsGiveTheSameBitsByEveryVariant(t *testing.T) {
 		}
 	}
 }
+
+// Mean and variance come of one pass over sums of differences: as exact as of two,
+// however far the values lie from 0.
+func TestStatisticsOfABatchAreExactFarFromZero(t *testing.T) {
+	m := mustBuild(t, Spec{Loss: meanSquared, Layers: []LayerSpec{NewBatchNormalization(), NewDense(1, "linear")}}, []int{1}, Target{Len: 1})
+	const n = 100
+	for _, far := range []float32{0, 1e3, -1e6} {
+		b := &Batch{N: n, X: someFloats(6, n), Y: make([]float32, n), IDs: make([]uint64, n)}
+		b.X[0] *= 20
+		var mean, variance float64
+		for i := range b.X {
+			b.X[i] += far
+			mean += float64(b.X[i]) / n
+		}
+		for _, v := range b.X {
+			variance += (float64(v) - mean) * (float64(v) - mean) / n
+		}
+		w, grads := m.NewWorkspace(n), make([]float32, m.NumParams())
+		params := make([]float32, m.NumParams())
+		m.Init(1, params)
+		w.Forward(params, b, Key{}, true)
+		w.Backward(params, grads, nil)
+		for j, want := range []float64{mean, variance} {
+			if got := float64(grads[2+j]) / n; math.Abs(got-want) > 1e-6*math.Abs(want) {
+				t.Errorf("around %v: statistic %d is %v, want %v", far, j, got, want)
+			}
+		}
+	}
+}

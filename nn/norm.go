@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+
+	"github.com/dlnode/dlnode/internal/kernel"
 )
 
 // BatchNormalization is y = gamma·(x - mean)/sqrt(variance + epsilon) + beta for
@@ -175,20 +177,23 @@ func (n *norm) final(w *Workspace, rest Tensor) {
 //	x̂_ij = (x_ij - mean_j)·s_j,  s_j = 1/sqrt(variance_j + epsilon)
 //	y_ij = gamma_j·x̂_ij + beta_j
 //
-// Sums are in float64, row by row; the rest is float32.
+// Sums are in float64, row by row, and of differences from the first row: so that
+// mean and variance come of one pass, and without the cancellation that plain sums
+// of squares suffer where the mean is large.
 type batchNorm struct {
 	norm
 	mean, variance Tensor
 
 	own     bool      // the last forward was by the batch's own statistics
 	at, inv []float64 // [c] mean and s of the last forward
-	sum     []float64 // [2, c]: Σ x and Σ (x - mean)²; then Σ dy and Σ dy·x̂
+	sum     []float64 // [2, c]: mean and variance of the batch; then Σ dy and Σ dy·(x - mean)
+	factors []float64 // [3, c] what the kernels multiply and add
 }
 
 func (b batchNorm) bind(mem *arena, maxBatch int) op {
 	b.y = mem.take(maxBatch * b.width)
 	b.at, b.inv = mem.wider(b.c), mem.wider(b.c)
-	b.sum = mem.wider(2 * b.c)
+	b.sum, b.factors = mem.wider(2*b.c), mem.wider(3*b.c)
 	return &b
 }
 
@@ -205,44 +210,32 @@ func (b *batchNorm) forward(w *Workspace, x []float32) []float32 {
 		}
 	}
 	gamma, beta := b.scale(w.params)
-	y := b.y[:len(x)]
-	for at := 0; at < len(x); at += b.c {
-		for j, v := range x[at : at+b.c] {
-			r := standard(v, b.at[j], b.inv[j])
-			if len(gamma) > 0 {
-				r = float32(r * gamma[j])
-			}
-			if len(beta) > 0 {
-				r += beta[j]
-			}
-			y[at+j] = r
-		}
+	factors, shifts := b.factors[:b.c], b.factors[b.c:2*b.c]
+	for j, s := range b.inv {
+		factors[j], shifts[j] = float64(s*float64(factor(gamma, j))), 0
 	}
+	for j, v := range beta {
+		shifts[j] = float64(v)
+	}
+	y := b.y[:len(x)]
+	kernel.NormApply(y, x, b.at, factors, shifts)
 	return y
 }
 
 // measure computes the statistics of the batch; sum keeps mean and variance.
 func (b *batchNorm) measure(x []float32) {
-	mean, square := b.sum[:b.c], b.sum[b.c:]
+	mean, variance := b.sum[:b.c], b.sum[b.c:]
 	clear(b.sum)
+	for j, v := range x[:b.c] {
+		b.at[j] = float64(v)
+	}
+	kernel.NormSums(mean, variance, x, b.at)
 	rows := float64(len(x) / b.c)
-	for at := 0; at < len(x); at += b.c {
-		for j, v := range x[at : at+b.c] {
-			mean[j] += float64(v)
-		}
-	}
 	for j := range mean {
-		mean[j] /= rows
-	}
-	for at := 0; at < len(x); at += b.c {
-		for j, v := range x[at : at+b.c] {
-			d := float64(v) - mean[j]
-			square[j] += float64(d * d)
-		}
-	}
-	for j := range square {
-		square[j] /= rows
-		b.at[j], b.inv[j] = mean[j], b.inverse(square[j])
+		d := mean[j] / rows
+		mean[j] = b.at[j] + d
+		variance[j] = max(0, variance[j]/rows-float64(d*d))
+		b.at[j], b.inv[j] = mean[j], b.inverse(variance[j])
 	}
 }
 
@@ -256,11 +249,9 @@ func (b *batchNorm) backward(w *Workspace, dy []float32) []float32 {
 	b.report(w)
 	plain, along := b.sum[:b.c], b.sum[b.c:]
 	clear(b.sum)
-	for at := 0; at < len(dy); at += b.c {
-		for j, g := range dy[at : at+b.c] {
-			plain[j] += float64(g)
-			along[j] += float64(float64(g) * float64(standard(b.x[at+j], b.at[j], b.inv[j])))
-		}
+	kernel.NormGradSums(plain, along, dy, b.x, b.at)
+	for j := range along {
+		along[j] = float64(along[j] * b.inv[j]) // of x̂
 	}
 	if !b.frozen {
 		dgamma, dbeta := b.scale(w.grads)
@@ -271,23 +262,23 @@ func (b *batchNorm) backward(w *Workspace, dy []float32) []float32 {
 	if !b.inner {
 		return nil
 	}
-	rows := float64(len(dy) / b.c)
-	for j := range b.sum {
-		b.sum[j] /= rows
-		if !b.own {
-			b.sum[j] = 0
-		}
-	}
-	gamma, _ := b.scale(w.params)
-	for at := 0; at < len(dy); at += b.c {
-		d := dy[at : at+b.c]
-		for j, g := range d {
-			xh := standard(b.x[at+j], b.at[j], b.inv[j])
-			r := g - float32(plain[j]) - float32(xh*float32(along[j]))
-			d[j] = float32(float32(factor(gamma, j)*float32(b.inv[j])) * r)
-		}
-	}
+	b.weigh(w, float64(len(dy)/b.c))
+	c := b.c
+	kernel.NormGrad(dy, dy, b.x, b.at, b.factors[:c], b.factors[c:2*c], b.factors[2*c:])
 	return dy
+}
+
+// weigh writes dx as p_j·dy_ij + q_j·(x_ij - mean_j) + r_j into factors.
+func (b *batchNorm) weigh(w *Workspace, rows float64) {
+	gamma, _ := b.scale(w.params)
+	p, q, r := b.factors[:b.c], b.factors[b.c:2*b.c], b.factors[2*b.c:]
+	for j := range p {
+		p[j], q[j], r[j] = float64(b.inv[j]*float64(factor(gamma, j))), 0, 0
+		if b.own {
+			q[j] = -float64(float64(p[j]*b.inv[j])*b.sum[b.c+j]) / rows
+			r[j] = -float64(p[j]*b.sum[j]) / rows
+		}
+	}
 }
 
 // report puts the batch's statistics, times its samples, in the place of their

@@ -32,11 +32,19 @@ var generic = variant{
 	lstmBackward: lstmBackwardGeneric,
 	gruOutput:    gruOutputGeneric,
 	gruBackward:  gruBackwardGeneric,
-	maxTap:       maxTapGeneric,
-	addTap:       addTapGeneric,
 	momentum:     momentumGeneric,
 	nesterov:     nesterovGeneric,
 	rmsprop:      rmspropGeneric,
+
+	poolMax:         poolMaxGeneric,
+	poolMaxGrad:     poolMaxGradGeneric,
+	poolAverage:     poolAverageGeneric,
+	poolAverageGrad: poolAverageGradGeneric,
+	sumRows:         sumRowsGeneric,
+	normSums:        normSumsGeneric,
+	normApply:       normApplyGeneric,
+	normGradSums:    normGradSumsGeneric,
+	normGrad:        normGradGeneric,
 }
 
 // productGeneric takes eight columns at once: eight independent chains hide the

@@ -75,11 +75,20 @@ type variant struct {
 	lstmBackward func(i, f, g, o, c, squashed, dh, dc []float32)
 	gruOutput    func(z, r, g, b, h, next []float32)
 	gruBackward  func(z, r, g, b, h, dh []float32)
-	maxTap       func(m, arg, x []float32, index float32)
-	addTap       func(dx, dy, arg []float32, index float32)
 	momentum     func(p, g, v []float32, lr, momentum float32)
 	nesterov     func(p, g, v []float32, lr, momentum float32)
 	rmsprop      func(p, g, v []float32, lr, rho, rest, eps float32)
+
+	poolMax         func(w pooling)
+	poolMaxGrad     func(w pooling)
+	poolAverage     func(w pooling)
+	poolAverageGrad func(w pooling)
+
+	sumRows      func(dst, x []float32, rows, stride int)
+	normSums     func(sum, square []float64, x []float32, mean []float64, rows int)
+	normApply    func(y, x []float32, mean, scale, shift []float64, rows int)
+	normGradSums func(sum, along []float64, dy, x []float32, mean []float64, rows int)
+	normGrad     func(dx, dy, x []float32, mean, p, q, r []float64, rows int)
 }
 
 // variants lists what this CPU can run, best first. The portable one is last

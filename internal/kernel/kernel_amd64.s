@@ -9100,105 +9100,877 @@ done:
 	VZEROUPPER
 	RET
 
-// func maxTapAVX2(m []float32, arg []float32, x []float32, index float32)
+// func poolMaxAVX2(w pooling)
 // Requires: AVX
-TEXT ·maxTapAVX2(SB), $0-76
-	MOVQ         m_base+0(FP), AX
-	MOVQ         arg_base+24(FP), CX
-	MOVQ         x_base+48(FP), DX
-	VBROADCASTSS index+72(FP), Y0
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y1
-	MOVQ         x_len+56(FP), BX
+TEXT ·poolMaxAVX2(SB), $0-160
+	MOVQ w_x_base+0(FP), AX
+	MOVQ w_y_base+24(FP), CX
+	MOVQ w_arg_base+48(FP), DX
+	MOVQ w_pixels+72(FP), BX
+	MOVQ w_pixel+120(FP), SI
+	SHLQ $0x02, SI
+	MOVQ w_jump+128(FP), DI
+	SHLQ $0x02, DI
+
+pixel:
+	MOVQ AX, R8
+	MOVQ CX, R9
+	MOVQ DX, R10
+	MOVQ w_c+96(FP), R11
 
 loop:
-	CMPQ      BX, $0x00000008
-	JL        underloop
-	VMOVUPS   (AX), Y3
-	VMOVUPS   (CX), Y4
-	VMOVUPS   (DX), Y5
-	VCMPPS    $0x03, Y5, Y5, Y2
-	VBLENDVPS Y2, Y1, Y5, Y5
-	VCMPPS    $0x07, Y3, Y3, Y2
-	VCMPPS    $0x06, Y3, Y5, Y6
-	VANDPS    Y2, Y6, Y6
-	VBLENDVPS Y6, Y5, Y3, Y3
-	VBLENDVPS Y6, Y0, Y4, Y4
-	VMOVUPS   Y3, (AX)
-	VMOVUPS   Y4, (CX)
-	ADDQ      $0x00000020, AX
-	ADDQ      $0x00000020, CX
-	ADDQ      $0x00000020, DX
-	SUBQ      $0x00000008, BX
+	CMPQ         R11, $0x00000008
+	JL           tail
+	CMPQ         w_load+136(FP), $0x00
+	JNE          beginold
+	VMOVUPS      (R8), Y0
+	VBROADCASTSS w_first+144(FP), Y1
+	JMP          begin
+
+beginold:
+	VMOVUPS (R9), Y0
+	VMOVUPS (R10), Y1
+
+begin:
+	VBROADCASTSS w_first+144(FP), Y2
+	VBROADCASTSS c3f8000003f800000<>+0(SB), Y3
+	VBROADCASTSS w_skip+148(FP), Y4
+	MOVQ         R8, R12
+	MOVQ         w_kh+80(FP), R13
+
+row:
+	MOVQ w_kw+88(FP), R14
+
+tap:
+	VMOVUPS      (R12), Y5
+	VCMPPS       $0x07, Y0, Y0, Y6
+	VCMPPS       $0x06, Y0, Y5, Y7
+	VANDPS       Y6, Y7, Y7
+	VBLENDVPS    Y7, Y5, Y0, Y0
+	VBLENDVPS    Y7, Y2, Y1, Y1
+	VADDPS       Y3, Y2, Y2
+	ADDQ         SI, R12
+	DECQ         R14
+	JNZ          tap
+	VADDPS       Y4, Y2, Y2
+	ADDQ         DI, R12
+	DECQ         R13
+	JNZ          row
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y2
+	VCMPPS       $0x03, Y0, Y0, Y3
+	VBLENDVPS    Y3, Y2, Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VMOVUPS      Y1, (R10)
+	ADDQ         $0x00000020, R8
+	ADDQ         $0x00000020, R9
+	ADDQ         $0x00000020, R10
+	SUBQ         $0x00000008, R11
+	JMP          loop
+
+tail:
+	TESTQ        R11, R11
+	JZ           next
+	LEAQ         masks<>+0(SB), R12
+	NEGQ         R11
+	VMOVDQU      32(R12)(R11*4), Y0
+	CMPQ         w_load+136(FP), $0x00
+	JNE          tailbeginold
+	VMASKMOVPS   (R8), Y0, Y1
+	VBROADCASTSS w_first+144(FP), Y2
+	JMP          tailbegin
+
+tailbeginold:
+	VMASKMOVPS (R9), Y0, Y1
+	VMASKMOVPS (R10), Y0, Y2
+
+tailbegin:
+	VBROADCASTSS w_first+144(FP), Y3
+	VBROADCASTSS c3f8000003f800000<>+0(SB), Y4
+	VBROADCASTSS w_skip+148(FP), Y5
+	MOVQ         w_kh+80(FP), R11
+
+tailrow:
+	MOVQ w_kw+88(FP), R12
+
+tailtap:
+	VMASKMOVPS   (R8), Y0, Y6
+	VCMPPS       $0x07, Y1, Y1, Y7
+	VCMPPS       $0x06, Y1, Y6, Y8
+	VANDPS       Y7, Y8, Y8
+	VBLENDVPS    Y8, Y6, Y1, Y1
+	VBLENDVPS    Y8, Y3, Y2, Y2
+	VADDPS       Y4, Y3, Y3
+	ADDQ         SI, R8
+	DECQ         R12
+	JNZ          tailtap
+	VADDPS       Y5, Y3, Y3
+	ADDQ         DI, R8
+	DECQ         R11
+	JNZ          tailrow
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y3
+	VCMPPS       $0x03, Y1, Y1, Y4
+	VBLENDVPS    Y4, Y3, Y1, Y1
+	VMASKMOVPS   Y1, Y0, (R9)
+	VMASKMOVPS   Y2, Y0, (R10)
+
+next:
+	MOVQ w_step+104(FP), R8
+	LEAQ (AX)(R8*4), AX
+	MOVQ w_to+112(FP), R8
+	LEAQ (CX)(R8*4), CX
+	MOVQ w_to+112(FP), R8
+	LEAQ (DX)(R8*4), DX
+	DECQ BX
+	JNZ  pixel
+	VZEROUPPER
+	RET
+
+// func poolMaxGradAVX2(w pooling)
+// Requires: AVX
+TEXT ·poolMaxGradAVX2(SB), $0-160
+	MOVQ w_x_base+0(FP), AX
+	MOVQ w_y_base+24(FP), CX
+	MOVQ w_arg_base+48(FP), DX
+	MOVQ w_pixels+72(FP), BX
+	MOVQ w_pixel+120(FP), SI
+	SHLQ $0x02, SI
+	MOVQ w_jump+128(FP), DI
+	SHLQ $0x02, DI
+
+pixel:
+	MOVQ AX, R8
+	MOVQ CX, R9
+	MOVQ DX, R10
+	MOVQ w_c+96(FP), R11
+
+loop:
+	CMPQ         R11, $0x00000008
+	JL           tail
+	VMOVUPS      (R9), Y0
+	VMOVUPS      (R10), Y1
+	VBROADCASTSS w_first+144(FP), Y2
+	VBROADCASTSS c3f8000003f800000<>+0(SB), Y3
+	VBROADCASTSS w_skip+148(FP), Y4
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y5
+	MOVQ         R8, R12
+	MOVQ         w_kh+80(FP), R13
+
+row:
+	MOVQ w_kw+88(FP), R14
+
+tap:
+	VCMPPS $0x00, Y2, Y1, Y6
+	VANDPS Y6, Y0, Y6
+	VXORPS Y7, Y7, Y7
+	CMPQ   w_load+136(FP), $0x00
+	JNE    tappedold
+	JMP    tapped
+
+tappedold:
+	VMOVUPS (R12), Y7
+
+tapped:
+	VADDPS    Y6, Y7, Y7
+	VCMPPS    $0x03, Y7, Y7, Y6
+	VBLENDVPS Y6, Y5, Y7, Y7
+	VMOVUPS   Y7, (R12)
+	VADDPS    Y3, Y2, Y2
+	ADDQ      SI, R12
+	DECQ      R14
+	JNZ       tap
+	VADDPS    Y4, Y2, Y2
+	ADDQ      DI, R12
+	DECQ      R13
+	JNZ       row
+	ADDQ      $0x00000020, R8
+	ADDQ      $0x00000020, R9
+	ADDQ      $0x00000020, R10
+	SUBQ      $0x00000008, R11
 	JMP       loop
 
-underloop:
-	TESTQ      BX, BX
+tail:
+	TESTQ        R11, R11
+	JZ           next
+	LEAQ         masks<>+0(SB), R12
+	NEGQ         R11
+	VMOVDQU      32(R12)(R11*4), Y0
+	VMASKMOVPS   (R9), Y0, Y1
+	VMASKMOVPS   (R10), Y0, Y2
+	VBROADCASTSS w_first+144(FP), Y3
+	VBROADCASTSS c3f8000003f800000<>+0(SB), Y4
+	VBROADCASTSS w_skip+148(FP), Y5
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y6
+	MOVQ         w_kh+80(FP), R9
+
+tailrow:
+	MOVQ w_kw+88(FP), R10
+
+tailtap:
+	VCMPPS $0x00, Y3, Y2, Y7
+	VANDPS Y7, Y1, Y7
+	VXORPS Y8, Y8, Y8
+	CMPQ   w_load+136(FP), $0x00
+	JNE    tailtappedold
+	JMP    tailtapped
+
+tailtappedold:
+	VMASKMOVPS (R8), Y0, Y8
+
+tailtapped:
+	VADDPS     Y7, Y8, Y8
+	VCMPPS     $0x03, Y8, Y8, Y7
+	VBLENDVPS  Y7, Y6, Y8, Y8
+	VMASKMOVPS Y8, Y0, (R8)
+	VADDPS     Y4, Y3, Y3
+	ADDQ       SI, R8
+	DECQ       R10
+	JNZ        tailtap
+	VADDPS     Y5, Y3, Y3
+	ADDQ       DI, R8
+	DECQ       R9
+	JNZ        tailrow
+
+next:
+	MOVQ w_step+104(FP), R8
+	LEAQ (AX)(R8*4), AX
+	MOVQ w_to+112(FP), R8
+	LEAQ (CX)(R8*4), CX
+	MOVQ w_to+112(FP), R8
+	LEAQ (DX)(R8*4), DX
+	DECQ BX
+	JNZ  pixel
+	VZEROUPPER
+	RET
+
+// func poolAverageAVX2(w pooling)
+// Requires: AVX
+TEXT ·poolAverageAVX2(SB), $0-160
+	MOVQ w_x_base+0(FP), AX
+	MOVQ w_y_base+24(FP), CX
+	MOVQ w_arg_base+48(FP), DX
+	MOVQ w_pixels+72(FP), BX
+	MOVQ w_pixel+120(FP), SI
+	SHLQ $0x02, SI
+	MOVQ w_jump+128(FP), DI
+	SHLQ $0x02, DI
+
+pixel:
+	MOVQ AX, R8
+	MOVQ CX, R9
+	MOVQ DX, R10
+	MOVQ w_c+96(FP), R11
+
+loop:
+	CMPQ   R11, $0x00000008
+	JL     tail
+	VXORPS Y0, Y0, Y0
+	CMPQ   w_load+136(FP), $0x00
+	JNE    beginold
+	JMP    begin
+
+beginold:
+	VMOVUPS (R9), Y0
+
+begin:
+	MOVQ R8, R12
+	MOVQ w_kh+80(FP), R13
+
+row:
+	MOVQ w_kw+88(FP), R14
+
+tap:
+	VMOVUPS      (R12), Y1
+	VADDPS       Y1, Y0, Y0
+	ADDQ         SI, R12
+	DECQ         R14
+	JNZ          tap
+	ADDQ         DI, R12
+	DECQ         R13
+	JNZ          row
+	VBROADCASTSS w_n+152(FP), Y1
+	VDIVPS       Y1, Y0, Y0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y1
+	VCMPPS       $0x03, Y0, Y0, Y2
+	VBLENDVPS    Y2, Y1, Y0, Y0
+	VMOVUPS      Y0, (R9)
+	ADDQ         $0x00000020, R8
+	ADDQ         $0x00000020, R9
+	ADDQ         $0x00000020, R10
+	SUBQ         $0x00000008, R11
+	JMP          loop
+
+tail:
+	TESTQ   R11, R11
+	JZ      next
+	LEAQ    masks<>+0(SB), R10
+	NEGQ    R11
+	VMOVDQU 32(R10)(R11*4), Y0
+	VXORPS  Y1, Y1, Y1
+	CMPQ    w_load+136(FP), $0x00
+	JNE     tailbeginold
+	JMP     tailbegin
+
+tailbeginold:
+	VMASKMOVPS (R9), Y0, Y1
+
+tailbegin:
+	MOVQ w_kh+80(FP), R10
+
+tailrow:
+	MOVQ w_kw+88(FP), R11
+
+tailtap:
+	VMASKMOVPS   (R8), Y0, Y2
+	VADDPS       Y2, Y1, Y1
+	ADDQ         SI, R8
+	DECQ         R11
+	JNZ          tailtap
+	ADDQ         DI, R8
+	DECQ         R10
+	JNZ          tailrow
+	VBROADCASTSS w_n+152(FP), Y2
+	VDIVPS       Y2, Y1, Y1
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y2
+	VCMPPS       $0x03, Y1, Y1, Y3
+	VBLENDVPS    Y3, Y2, Y1, Y1
+	VMASKMOVPS   Y1, Y0, (R9)
+
+next:
+	MOVQ w_step+104(FP), R8
+	LEAQ (AX)(R8*4), AX
+	MOVQ w_to+112(FP), R8
+	LEAQ (CX)(R8*4), CX
+	MOVQ w_to+112(FP), R8
+	LEAQ (DX)(R8*4), DX
+	DECQ BX
+	JNZ  pixel
+	VZEROUPPER
+	RET
+
+// func poolAverageGradAVX2(w pooling)
+// Requires: AVX
+TEXT ·poolAverageGradAVX2(SB), $0-160
+	MOVQ w_x_base+0(FP), AX
+	MOVQ w_y_base+24(FP), CX
+	MOVQ w_arg_base+48(FP), DX
+	MOVQ w_pixels+72(FP), BX
+	MOVQ w_pixel+120(FP), SI
+	SHLQ $0x02, SI
+	MOVQ w_jump+128(FP), DI
+	SHLQ $0x02, DI
+
+pixel:
+	MOVQ AX, R8
+	MOVQ CX, R9
+	MOVQ DX, R10
+	MOVQ w_c+96(FP), R11
+
+loop:
+	CMPQ         R11, $0x00000008
+	JL           tail
+	VMOVUPS      (R9), Y0
+	VBROADCASTSS w_n+152(FP), Y1
+	VDIVPS       Y1, Y0, Y0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y1
+	MOVQ         R8, R12
+	MOVQ         w_kh+80(FP), R13
+
+row:
+	MOVQ w_kw+88(FP), R14
+
+tap:
+	VXORPS Y3, Y3, Y3
+	CMPQ   w_load+136(FP), $0x00
+	JNE    tappedold
+	JMP    tapped
+
+tappedold:
+	VMOVUPS (R12), Y3
+
+tapped:
+	VADDPS    Y0, Y3, Y3
+	VCMPPS    $0x03, Y3, Y3, Y2
+	VBLENDVPS Y2, Y1, Y3, Y3
+	VMOVUPS   Y3, (R12)
+	ADDQ      SI, R12
+	DECQ      R14
+	JNZ       tap
+	ADDQ      DI, R12
+	DECQ      R13
+	JNZ       row
+	ADDQ      $0x00000020, R8
+	ADDQ      $0x00000020, R9
+	ADDQ      $0x00000020, R10
+	SUBQ      $0x00000008, R11
+	JMP       loop
+
+tail:
+	TESTQ        R11, R11
+	JZ           next
+	LEAQ         masks<>+0(SB), R10
+	NEGQ         R11
+	VMOVDQU      32(R10)(R11*4), Y0
+	VMASKMOVPS   (R9), Y0, Y1
+	VBROADCASTSS w_n+152(FP), Y2
+	VDIVPS       Y2, Y1, Y1
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y2
+	MOVQ         w_kh+80(FP), R9
+
+tailrow:
+	MOVQ w_kw+88(FP), R10
+
+tailtap:
+	VXORPS Y4, Y4, Y4
+	CMPQ   w_load+136(FP), $0x00
+	JNE    tailtappedold
+	JMP    tailtapped
+
+tailtappedold:
+	VMASKMOVPS (R8), Y0, Y4
+
+tailtapped:
+	VADDPS     Y1, Y4, Y4
+	VCMPPS     $0x03, Y4, Y4, Y3
+	VBLENDVPS  Y3, Y2, Y4, Y4
+	VMASKMOVPS Y4, Y0, (R8)
+	ADDQ       SI, R8
+	DECQ       R10
+	JNZ        tailtap
+	ADDQ       DI, R8
+	DECQ       R9
+	JNZ        tailrow
+
+next:
+	MOVQ w_step+104(FP), R8
+	LEAQ (AX)(R8*4), AX
+	MOVQ w_to+112(FP), R8
+	LEAQ (CX)(R8*4), CX
+	MOVQ w_to+112(FP), R8
+	LEAQ (DX)(R8*4), DX
+	DECQ BX
+	JNZ  pixel
+	VZEROUPPER
+	RET
+
+// func sumRowsAVX2(dst []float32, x []float32, rows int, stride int)
+// Requires: AVX
+TEXT ·sumRowsAVX2(SB), $0-64
+	MOVQ         dst_base+0(FP), AX
+	MOVQ         x_base+24(FP), CX
+	MOVQ         rows+48(FP), DX
+	MOVQ         stride+56(FP), BX
+	SHLQ         $0x02, BX
+	MOVQ         dst_len+8(FP), SI
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y0
+
+four:
+	CMPQ    SI, $0x00000020
+	JL      two
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
+	VMOVUPS 64(AX), Y4
+	VMOVUPS 96(AX), Y5
+	MOVQ    CX, DI
+	MOVQ    DX, R8
+
+fourrow:
+	VMOVUPS   (DI), Y1
+	VADDPS    Y1, Y2, Y2
+	VMOVUPS   32(DI), Y1
+	VADDPS    Y1, Y3, Y3
+	VMOVUPS   64(DI), Y1
+	VADDPS    Y1, Y4, Y4
+	VMOVUPS   96(DI), Y1
+	VADDPS    Y1, Y5, Y5
+	ADDQ      BX, DI
+	DECQ      R8
+	JNZ       fourrow
+	VCMPPS    $0x03, Y2, Y2, Y1
+	VBLENDVPS Y1, Y0, Y2, Y2
+	VMOVUPS   Y2, (AX)
+	VCMPPS    $0x03, Y3, Y3, Y1
+	VBLENDVPS Y1, Y0, Y3, Y3
+	VMOVUPS   Y3, 32(AX)
+	VCMPPS    $0x03, Y4, Y4, Y1
+	VBLENDVPS Y1, Y0, Y4, Y4
+	VMOVUPS   Y4, 64(AX)
+	VCMPPS    $0x03, Y5, Y5, Y1
+	VBLENDVPS Y1, Y0, Y5, Y5
+	VMOVUPS   Y5, 96(AX)
+	ADDQ      $0x00000080, AX
+	ADDQ      $0x00000080, CX
+	SUBQ      $0x00000020, SI
+	JMP       four
+
+two:
+	CMPQ    SI, $0x00000010
+	JL      one
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
+	MOVQ    CX, DI
+	MOVQ    DX, R8
+
+tworow:
+	VMOVUPS   (DI), Y1
+	VADDPS    Y1, Y2, Y2
+	VMOVUPS   32(DI), Y1
+	VADDPS    Y1, Y3, Y3
+	ADDQ      BX, DI
+	DECQ      R8
+	JNZ       tworow
+	VCMPPS    $0x03, Y2, Y2, Y1
+	VBLENDVPS Y1, Y0, Y2, Y2
+	VMOVUPS   Y2, (AX)
+	VCMPPS    $0x03, Y3, Y3, Y1
+	VBLENDVPS Y1, Y0, Y3, Y3
+	VMOVUPS   Y3, 32(AX)
+	ADDQ      $0x00000040, AX
+	ADDQ      $0x00000040, CX
+	SUBQ      $0x00000010, SI
+	JMP       two
+
+one:
+	CMPQ    SI, $0x00000008
+	JL      tail
+	VMOVUPS (AX), Y2
+	MOVQ    CX, DI
+	MOVQ    DX, R8
+
+onerow:
+	VMOVUPS   (DI), Y1
+	VADDPS    Y1, Y2, Y2
+	ADDQ      BX, DI
+	DECQ      R8
+	JNZ       onerow
+	VCMPPS    $0x03, Y2, Y2, Y1
+	VBLENDVPS Y1, Y0, Y2, Y2
+	VMOVUPS   Y2, (AX)
+	ADDQ      $0x00000020, AX
+	ADDQ      $0x00000020, CX
+	SUBQ      $0x00000008, SI
+	JMP       one
+
+tail:
+	TESTQ      SI, SI
 	JZ         done
-	LEAQ       masks<>+0(SB), SI
-	NEGQ       BX
-	VMOVDQU    32(SI)(BX*4), Y3
-	VMASKMOVPS (AX), Y3, Y4
-	VMASKMOVPS (CX), Y3, Y5
-	VMASKMOVPS (DX), Y3, Y6
-	VCMPPS     $0x03, Y6, Y6, Y2
-	VBLENDVPS  Y2, Y1, Y6, Y6
-	VCMPPS     $0x07, Y4, Y4, Y1
-	VCMPPS     $0x06, Y4, Y6, Y2
-	VANDPS     Y1, Y2, Y2
-	VBLENDVPS  Y2, Y6, Y4, Y4
-	VBLENDVPS  Y2, Y0, Y5, Y5
-	VMASKMOVPS Y4, Y3, (AX)
-	VMASKMOVPS Y5, Y3, (CX)
+	LEAQ       masks<>+0(SB), DI
+	NEGQ       SI
+	VMOVDQU    32(DI)(SI*4), Y2
+	VMASKMOVPS (AX), Y2, Y3
+	MOVQ       DX, DX
+
+tailrow:
+	VMASKMOVPS (CX), Y2, Y1
+	VADDPS     Y1, Y3, Y3
+	ADDQ       BX, CX
+	DECQ       DX
+	JNZ        tailrow
+	VCMPPS     $0x03, Y3, Y3, Y1
+	VBLENDVPS  Y1, Y0, Y3, Y3
+	VMASKMOVPS Y3, Y2, (AX)
 
 done:
 	VZEROUPPER
 	RET
 
-// func addTapAVX2(dx []float32, dy []float32, arg []float32, index float32)
+// func normSumsAVX2(sum []float64, square []float64, x []float32, mean []float64, rows int)
 // Requires: AVX
-TEXT ·addTapAVX2(SB), $0-76
-	MOVQ         dx_base+0(FP), AX
-	MOVQ         dy_base+24(FP), CX
-	MOVQ         arg_base+48(FP), DX
-	VBROADCASTSS index+72(FP), Y0
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y1
-	MOVQ         dy_len+32(FP), BX
+TEXT ·normSumsAVX2(SB), $0-104
+	MOVQ sum_base+0(FP), AX
+	MOVQ square_base+24(FP), CX
+	MOVQ x_base+48(FP), DX
+	MOVQ mean_base+72(FP), BX
+	MOVQ rows+96(FP), SI
+
+row:
+	MOVQ AX, DI
+	MOVQ CX, R8
+	MOVQ BX, R9
+	MOVQ mean_len+80(FP), R10
 
 loop:
-	CMPQ      BX, $0x00000008
-	JL        underloop
-	VMOVUPS   (AX), Y3
-	VMOVUPS   (CX), Y2
-	VMOVUPS   (DX), Y4
-	VCMPPS    $0x00, Y0, Y4, Y4
-	VANDPS    Y4, Y2, Y2
-	VADDPS    Y2, Y3, Y3
-	VCMPPS    $0x03, Y3, Y3, Y2
-	VBLENDVPS Y2, Y1, Y3, Y3
-	VMOVUPS   Y3, (AX)
-	ADDQ      $0x00000020, AX
-	ADDQ      $0x00000020, CX
-	ADDQ      $0x00000020, DX
-	SUBQ      $0x00000008, BX
+	CMPQ      R10, $0x00000004
+	JL        tail
+	VMOVUPS   (DX), X0
+	VCVTPS2PD X0, Y0
+	VMOVUPD   (R9), Y1
+	VSUBPD    Y1, Y0, Y0
+	VMOVUPD   (DI), Y1
+	VMOVUPD   (R8), Y2
+	VADDPD    Y0, Y1, Y1
+	VMULPD    Y0, Y0, Y0
+	VADDPD    Y0, Y2, Y2
+	VMOVUPD   Y1, (DI)
+	VMOVUPD   Y2, (R8)
+	ADDQ      $0x00000010, DX
+	ADDQ      $0x00000020, DI
+	ADDQ      $0x00000020, R8
+	ADDQ      $0x00000020, R9
+	SUBQ      $0x00000004, R10
 	JMP       loop
 
-underloop:
-	TESTQ      BX, BX
-	JZ         done
-	LEAQ       masks<>+0(SB), SI
-	NEGQ       BX
-	VMOVDQU    32(SI)(BX*4), Y3
-	VMASKMOVPS (AX), Y3, Y4
-	VMASKMOVPS (CX), Y3, Y2
-	VMASKMOVPS (DX), Y3, Y5
-	VCMPPS     $0x00, Y0, Y5, Y5
-	VANDPS     Y5, Y2, Y2
-	VADDPS     Y2, Y4, Y4
-	VCMPPS     $0x03, Y4, Y4, Y2
-	VBLENDVPS  Y2, Y1, Y4, Y4
-	VMASKMOVPS Y4, Y3, (AX)
+tail:
+	TESTQ      R10, R10
+	JZ         next
+	LEAQ       masks<>+0(SB), R11
+	MOVQ       R10, R12
+	NEGQ       R12
+	VMOVDQU    32(R11)(R12*4), X0
+	LEAQ       masks<>+0(SB), R11
+	MOVQ       R10, R12
+	NEGQ       R12
+	VMOVDQU    32(R11)(R12*8), Y1
+	VMASKMOVPS (DX), X0, X0
+	VCVTPS2PD  X0, Y0
+	VMASKMOVPD (R9), Y1, Y2
+	VSUBPD     Y2, Y0, Y0
+	VMASKMOVPD (DI), Y1, Y2
+	VMASKMOVPD (R8), Y1, Y3
+	VADDPD     Y0, Y2, Y2
+	VMULPD     Y0, Y0, Y0
+	VADDPD     Y0, Y3, Y3
+	VMASKMOVPD Y2, Y1, (DI)
+	VMASKMOVPD Y3, Y1, (R8)
+	LEAQ       (DX)(R10*4), DX
 
-done:
+next:
+	DECQ SI
+	JNZ  row
+	VZEROUPPER
+	RET
+
+// func normApplyAVX2(y []float32, x []float32, mean []float64, scale []float64, shift []float64, rows int)
+// Requires: AVX
+TEXT ·normApplyAVX2(SB), $0-128
+	MOVQ y_base+0(FP), AX
+	MOVQ x_base+24(FP), CX
+	MOVQ mean_base+48(FP), DX
+	MOVQ scale_base+72(FP), BX
+	MOVQ shift_base+96(FP), SI
+	MOVQ rows+120(FP), DI
+
+row:
+	MOVQ DX, R8
+	MOVQ BX, R9
+	MOVQ SI, R10
+	MOVQ mean_len+56(FP), R11
+
+loop:
+	CMPQ         R11, $0x00000004
+	JL           tail
+	VMOVUPS      (CX), X0
+	VCVTPS2PD    X0, Y0
+	VMOVUPD      (R8), Y1
+	VSUBPD       Y1, Y0, Y0
+	VMOVUPD      (R9), Y1
+	VMULPD       Y1, Y0, Y0
+	VMOVUPD      (R10), Y1
+	VADDPD       Y1, Y0, Y0
+	VCVTPD2PSY   Y0, X0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), X1
+	VCMPPS       $0x03, X0, X0, X2
+	VBLENDVPS    X2, X1, X0, X0
+	VMOVUPS      X0, (AX)
+	ADDQ         $0x00000010, AX
+	ADDQ         $0x00000010, CX
+	ADDQ         $0x00000020, R8
+	ADDQ         $0x00000020, R9
+	ADDQ         $0x00000020, R10
+	SUBQ         $0x00000004, R11
+	JMP          loop
+
+tail:
+	TESTQ        R11, R11
+	JZ           next
+	LEAQ         masks<>+0(SB), R12
+	MOVQ         R11, R13
+	NEGQ         R13
+	VMOVDQU      32(R12)(R13*4), X0
+	LEAQ         masks<>+0(SB), R12
+	MOVQ         R11, R13
+	NEGQ         R13
+	VMOVDQU      32(R12)(R13*8), Y1
+	VMASKMOVPS   (CX), X0, X2
+	VCVTPS2PD    X2, Y2
+	VMASKMOVPD   (R8), Y1, Y3
+	VSUBPD       Y3, Y2, Y2
+	VMASKMOVPD   (R9), Y1, Y3
+	VMULPD       Y3, Y2, Y2
+	VMASKMOVPD   (R10), Y1, Y1
+	VADDPD       Y1, Y2, Y2
+	VCVTPD2PSY   Y2, X1
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), X2
+	VCMPPS       $0x03, X1, X1, X3
+	VBLENDVPS    X3, X2, X1, X1
+	VMASKMOVPS   X1, X0, (AX)
+	LEAQ         (AX)(R11*4), AX
+	LEAQ         (CX)(R11*4), CX
+
+next:
+	DECQ DI
+	JNZ  row
+	VZEROUPPER
+	RET
+
+// func normGradSumsAVX2(sum []float64, along []float64, dy []float32, x []float32, mean []float64, rows int)
+// Requires: AVX
+TEXT ·normGradSumsAVX2(SB), $0-128
+	MOVQ sum_base+0(FP), AX
+	MOVQ along_base+24(FP), CX
+	MOVQ dy_base+48(FP), DX
+	MOVQ x_base+72(FP), BX
+	MOVQ mean_base+96(FP), SI
+	MOVQ rows+120(FP), DI
+
+row:
+	MOVQ AX, R8
+	MOVQ CX, R9
+	MOVQ SI, R10
+	MOVQ mean_len+104(FP), R11
+
+loop:
+	CMPQ      R11, $0x00000004
+	JL        tail
+	VMOVUPS   (DX), X0
+	VCVTPS2PD X0, Y0
+	VMOVUPS   (BX), X1
+	VCVTPS2PD X1, Y1
+	VMOVUPD   (R10), Y2
+	VSUBPD    Y2, Y1, Y1
+	VMULPD    Y0, Y1, Y1
+	VMOVUPD   (R8), Y2
+	VMOVUPD   (R9), Y3
+	VADDPD    Y0, Y2, Y2
+	VADDPD    Y1, Y3, Y3
+	VMOVUPD   Y2, (R8)
+	VMOVUPD   Y3, (R9)
+	ADDQ      $0x00000010, DX
+	ADDQ      $0x00000010, BX
+	ADDQ      $0x00000020, R8
+	ADDQ      $0x00000020, R9
+	ADDQ      $0x00000020, R10
+	SUBQ      $0x00000004, R11
+	JMP       loop
+
+tail:
+	TESTQ      R11, R11
+	JZ         next
+	LEAQ       masks<>+0(SB), R12
+	MOVQ       R11, R13
+	NEGQ       R13
+	VMOVDQU    32(R12)(R13*4), X0
+	LEAQ       masks<>+0(SB), R12
+	MOVQ       R11, R13
+	NEGQ       R13
+	VMOVDQU    32(R12)(R13*8), Y1
+	VMASKMOVPS (DX), X0, X2
+	VCVTPS2PD  X2, Y2
+	VMASKMOVPS (BX), X0, X0
+	VCVTPS2PD  X0, Y0
+	VMASKMOVPD (R10), Y1, Y3
+	VSUBPD     Y3, Y0, Y0
+	VMULPD     Y2, Y0, Y0
+	VMASKMOVPD (R8), Y1, Y3
+	VMASKMOVPD (R9), Y1, Y4
+	VADDPD     Y2, Y3, Y3
+	VADDPD     Y0, Y4, Y4
+	VMASKMOVPD Y3, Y1, (R8)
+	VMASKMOVPD Y4, Y1, (R9)
+	LEAQ       (DX)(R11*4), DX
+	LEAQ       (BX)(R11*4), BX
+
+next:
+	DECQ DI
+	JNZ  row
+	VZEROUPPER
+	RET
+
+// func normGradAVX2(dx []float32, dy []float32, x []float32, mean []float64, p []float64, q []float64, r []float64, rows int)
+// Requires: AVX
+TEXT ·normGradAVX2(SB), $8-176
+	MOVQ dx_base+0(FP), AX
+	MOVQ dy_base+24(FP), CX
+	MOVQ x_base+48(FP), DX
+	MOVQ mean_base+72(FP), BX
+	MOVQ p_base+96(FP), SI
+	MOVQ q_base+120(FP), DI
+	MOVQ r_base+144(FP), R8
+	MOVQ rows+168(FP), R9
+
+row:
+	MOVQ BX, R10
+	MOVQ SI, R11
+	MOVQ DI, R12
+	MOVQ R8, R13
+	MOVQ mean_len+80(FP), R14
+
+loop:
+	CMPQ         R14, $0x00000004
+	JL           tail
+	VMOVUPS      (CX), X0
+	VCVTPS2PD    X0, Y0
+	VMOVUPS      (DX), X1
+	VCVTPS2PD    X1, Y1
+	VMOVUPD      (R10), Y2
+	VSUBPD       Y2, Y1, Y1
+	VMOVUPD      (R11), Y2
+	VMULPD       Y2, Y0, Y0
+	VMOVUPD      (R12), Y2
+	VMULPD       Y2, Y1, Y1
+	VADDPD       Y1, Y0, Y0
+	VMOVUPD      (R13), Y1
+	VADDPD       Y1, Y0, Y0
+	VCVTPD2PSY   Y0, X0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), X1
+	VCMPPS       $0x03, X0, X0, X2
+	VBLENDVPS    X2, X1, X0, X0
+	VMOVUPS      X0, (AX)
+	ADDQ         $0x00000010, AX
+	ADDQ         $0x00000010, CX
+	ADDQ         $0x00000010, DX
+	ADDQ         $0x00000020, R10
+	ADDQ         $0x00000020, R11
+	ADDQ         $0x00000020, R12
+	ADDQ         $0x00000020, R13
+	SUBQ         $0x00000004, R14
+	JMP          loop
+
+tail:
+	TESTQ        R14, R14
+	JZ           next
+	LEAQ         masks<>+0(SB), R15
+	MOVQ         R14, BP
+	NEGQ         BP
+	VMOVDQU      32(R15)(BP*4), X0
+	LEAQ         masks<>+0(SB), R15
+	MOVQ         R14, BP
+	NEGQ         BP
+	VMOVDQU      32(R15)(BP*8), Y1
+	VMASKMOVPS   (CX), X0, X2
+	VCVTPS2PD    X2, Y2
+	VMASKMOVPS   (DX), X0, X3
+	VCVTPS2PD    X3, Y3
+	VMASKMOVPD   (R10), Y1, Y4
+	VSUBPD       Y4, Y3, Y3
+	VMASKMOVPD   (R11), Y1, Y4
+	VMULPD       Y4, Y2, Y2
+	VMASKMOVPD   (R12), Y1, Y4
+	VMULPD       Y4, Y3, Y3
+	VADDPD       Y3, Y2, Y2
+	VMASKMOVPD   (R13), Y1, Y1
+	VADDPD       Y1, Y2, Y2
+	VCVTPD2PSY   Y2, X1
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), X2
+	VCMPPS       $0x03, X1, X1, X3
+	VBLENDVPS    X3, X2, X1, X1
+	VMASKMOVPS   X1, X0, (AX)
+	LEAQ         (AX)(R14*4), AX
+	LEAQ         (CX)(R14*4), CX
+	LEAQ         (DX)(R14*4), DX
+
+next:
+	DECQ R9
+	JNZ  row
 	VZEROUPPER
 	RET
 
@@ -22920,103 +23692,855 @@ done:
 	VZEROUPPER
 	RET
 
-// func maxTapAVX512(m []float32, arg []float32, x []float32, index float32)
+// func poolMaxAVX512(w pooling)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·maxTapAVX512(SB), $0-76
-	MOVQ         m_base+0(FP), AX
-	MOVQ         arg_base+24(FP), CX
-	MOVQ         x_base+48(FP), DX
-	VBROADCASTSS index+72(FP), Z0
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z1
-	MOVQ         x_len+56(FP), BX
+TEXT ·poolMaxAVX512(SB), $0-160
+	MOVQ w_x_base+0(FP), AX
+	MOVQ w_y_base+24(FP), CX
+	MOVQ w_arg_base+48(FP), DX
+	MOVQ w_pixels+72(FP), BX
+	MOVQ w_pixel+120(FP), SI
+	SHLQ $0x02, SI
+	MOVQ w_jump+128(FP), DI
+	SHLQ $0x02, DI
+
+pixel:
+	MOVQ AX, R8
+	MOVQ CX, R9
+	MOVQ DX, R10
+	MOVQ w_c+96(FP), R11
 
 loop:
-	CMPQ    BX, $0x00000010
-	JL      underloop
-	VMOVUPS (AX), Z2
-	VMOVUPS (CX), Z3
-	VMOVUPS (DX), Z4
-	VCMPPS  $0x03, Z4, Z4, K1
-	VMOVAPS Z1, K1, Z4
-	VCMPPS  $0x07, Z2, Z2, K1
-	VCMPPS  $0x06, Z2, Z4, K1, K1
-	VMOVAPS Z4, K1, Z2
-	VMOVAPS Z0, K1, Z3
-	VMOVUPS Z2, (AX)
-	VMOVUPS Z3, (CX)
-	ADDQ    $0x00000040, AX
-	ADDQ    $0x00000040, CX
-	ADDQ    $0x00000040, DX
-	SUBQ    $0x00000010, BX
+	CMPQ         R11, $0x00000010
+	JL           tail
+	CMPQ         w_load+136(FP), $0x00
+	JNE          beginold
+	VMOVUPS      (R8), Z0
+	VBROADCASTSS w_first+144(FP), Z1
+	JMP          begin
+
+beginold:
+	VMOVUPS (R9), Z0
+	VMOVUPS (R10), Z1
+
+begin:
+	VBROADCASTSS w_first+144(FP), Z2
+	VBROADCASTSS c3f8000003f800000<>+0(SB), Z3
+	VBROADCASTSS w_skip+148(FP), Z4
+	MOVQ         R8, R12
+	MOVQ         w_kh+80(FP), R13
+
+row:
+	MOVQ w_kw+88(FP), R14
+
+tap:
+	VMOVUPS      (R12), Z5
+	VCMPPS       $0x07, Z0, Z0, K1
+	VCMPPS       $0x06, Z0, Z5, K1, K1
+	VMOVAPS      Z5, K1, Z0
+	VMOVAPS      Z2, K1, Z1
+	VADDPS       Z3, Z2, Z2
+	ADDQ         SI, R12
+	DECQ         R14
+	JNZ          tap
+	VADDPS       Z4, Z2, Z2
+	ADDQ         DI, R12
+	DECQ         R13
+	JNZ          row
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z2
+	VCMPPS       $0x03, Z0, Z0, K1
+	VMOVAPS      Z2, K1, Z0
+	VMOVUPS      Z0, (R9)
+	VMOVUPS      Z1, (R10)
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000040, R9
+	ADDQ         $0x00000040, R10
+	SUBQ         $0x00000010, R11
+	JMP          loop
+
+tail:
+	TESTQ        R11, R11
+	JZ           next
+	MOVL         $-1, R12
+	BZHIL        R11, R12, R12
+	KMOVW        R12, K1
+	CMPQ         w_load+136(FP), $0x00
+	JNE          tailbeginold
+	VMOVUPS.Z    (R8), K1, Z0
+	VBROADCASTSS w_first+144(FP), Z1
+	JMP          tailbegin
+
+tailbeginold:
+	VMOVUPS.Z (R9), K1, Z0
+	VMOVUPS.Z (R10), K1, Z1
+
+tailbegin:
+	VBROADCASTSS w_first+144(FP), Z2
+	VBROADCASTSS c3f8000003f800000<>+0(SB), Z3
+	VBROADCASTSS w_skip+148(FP), Z4
+	MOVQ         w_kh+80(FP), R11
+
+tailrow:
+	MOVQ w_kw+88(FP), R12
+
+tailtap:
+	VMOVUPS.Z    (R8), K1, Z5
+	VCMPPS       $0x07, Z0, Z0, K2
+	VCMPPS       $0x06, Z0, Z5, K2, K2
+	VMOVAPS      Z5, K2, Z0
+	VMOVAPS      Z2, K2, Z1
+	VADDPS       Z3, Z2, Z2
+	ADDQ         SI, R8
+	DECQ         R12
+	JNZ          tailtap
+	VADDPS       Z4, Z2, Z2
+	ADDQ         DI, R8
+	DECQ         R11
+	JNZ          tailrow
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z2
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z2, K2, Z0
+	VMOVUPS      Z0, K1, (R9)
+	VMOVUPS      Z1, K1, (R10)
+
+next:
+	MOVQ w_step+104(FP), R8
+	LEAQ (AX)(R8*4), AX
+	MOVQ w_to+112(FP), R8
+	LEAQ (CX)(R8*4), CX
+	MOVQ w_to+112(FP), R8
+	LEAQ (DX)(R8*4), DX
+	DECQ BX
+	JNZ  pixel
+	VZEROUPPER
+	RET
+
+// func poolMaxGradAVX512(w pooling)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·poolMaxGradAVX512(SB), $0-160
+	MOVQ w_x_base+0(FP), AX
+	MOVQ w_y_base+24(FP), CX
+	MOVQ w_arg_base+48(FP), DX
+	MOVQ w_pixels+72(FP), BX
+	MOVQ w_pixel+120(FP), SI
+	SHLQ $0x02, SI
+	MOVQ w_jump+128(FP), DI
+	SHLQ $0x02, DI
+
+pixel:
+	MOVQ AX, R8
+	MOVQ CX, R9
+	MOVQ DX, R10
+	MOVQ w_c+96(FP), R11
+
+loop:
+	CMPQ         R11, $0x00000010
+	JL           tail
+	VMOVUPS      (R9), Z0
+	VMOVUPS      (R10), Z1
+	VBROADCASTSS w_first+144(FP), Z2
+	VBROADCASTSS c3f8000003f800000<>+0(SB), Z3
+	VBROADCASTSS w_skip+148(FP), Z4
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z5
+	MOVQ         R8, R12
+	MOVQ         w_kh+80(FP), R13
+
+row:
+	MOVQ w_kw+88(FP), R14
+
+tap:
+	VCMPPS    $0x00, Z2, Z1, K1
+	VMOVAPS.Z Z0, K1, Z6
+	VXORPS    Z7, Z7, Z7
+	CMPQ      w_load+136(FP), $0x00
+	JNE       tappedold
+	JMP       tapped
+
+tappedold:
+	VMOVUPS (R12), Z7
+
+tapped:
+	VADDPS  Z6, Z7, Z7
+	VCMPPS  $0x03, Z7, Z7, K1
+	VMOVAPS Z5, K1, Z7
+	VMOVUPS Z7, (R12)
+	VADDPS  Z3, Z2, Z2
+	ADDQ    SI, R12
+	DECQ    R14
+	JNZ     tap
+	VADDPS  Z4, Z2, Z2
+	ADDQ    DI, R12
+	DECQ    R13
+	JNZ     row
+	ADDQ    $0x00000040, R8
+	ADDQ    $0x00000040, R9
+	ADDQ    $0x00000040, R10
+	SUBQ    $0x00000010, R11
 	JMP     loop
 
-underloop:
-	TESTQ     BX, BX
+tail:
+	TESTQ        R11, R11
+	JZ           next
+	MOVL         $-1, R12
+	BZHIL        R11, R12, R12
+	KMOVW        R12, K1
+	VMOVUPS.Z    (R9), K1, Z0
+	VMOVUPS.Z    (R10), K1, Z1
+	VBROADCASTSS w_first+144(FP), Z2
+	VBROADCASTSS c3f8000003f800000<>+0(SB), Z3
+	VBROADCASTSS w_skip+148(FP), Z4
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z5
+	MOVQ         w_kh+80(FP), R9
+
+tailrow:
+	MOVQ w_kw+88(FP), R10
+
+tailtap:
+	VCMPPS    $0x00, Z2, Z1, K2
+	VMOVAPS.Z Z0, K2, Z6
+	VXORPS    Z7, Z7, Z7
+	CMPQ      w_load+136(FP), $0x00
+	JNE       tailtappedold
+	JMP       tailtapped
+
+tailtappedold:
+	VMOVUPS.Z (R8), K1, Z7
+
+tailtapped:
+	VADDPS  Z6, Z7, Z7
+	VCMPPS  $0x03, Z7, Z7, K2
+	VMOVAPS Z5, K2, Z7
+	VMOVUPS Z7, K1, (R8)
+	VADDPS  Z3, Z2, Z2
+	ADDQ    SI, R8
+	DECQ    R10
+	JNZ     tailtap
+	VADDPS  Z4, Z2, Z2
+	ADDQ    DI, R8
+	DECQ    R9
+	JNZ     tailrow
+
+next:
+	MOVQ w_step+104(FP), R8
+	LEAQ (AX)(R8*4), AX
+	MOVQ w_to+112(FP), R8
+	LEAQ (CX)(R8*4), CX
+	MOVQ w_to+112(FP), R8
+	LEAQ (DX)(R8*4), DX
+	DECQ BX
+	JNZ  pixel
+	VZEROUPPER
+	RET
+
+// func poolAverageAVX512(w pooling)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·poolAverageAVX512(SB), $0-160
+	MOVQ w_x_base+0(FP), AX
+	MOVQ w_y_base+24(FP), CX
+	MOVQ w_arg_base+48(FP), DX
+	MOVQ w_pixels+72(FP), BX
+	MOVQ w_pixel+120(FP), SI
+	SHLQ $0x02, SI
+	MOVQ w_jump+128(FP), DI
+	SHLQ $0x02, DI
+
+pixel:
+	MOVQ AX, R8
+	MOVQ CX, R9
+	MOVQ DX, R10
+	MOVQ w_c+96(FP), R11
+
+loop:
+	CMPQ   R11, $0x00000010
+	JL     tail
+	VXORPS Z0, Z0, Z0
+	CMPQ   w_load+136(FP), $0x00
+	JNE    beginold
+	JMP    begin
+
+beginold:
+	VMOVUPS (R9), Z0
+
+begin:
+	MOVQ R8, R12
+	MOVQ w_kh+80(FP), R13
+
+row:
+	MOVQ w_kw+88(FP), R14
+
+tap:
+	VMOVUPS      (R12), Z1
+	VADDPS       Z1, Z0, Z0
+	ADDQ         SI, R12
+	DECQ         R14
+	JNZ          tap
+	ADDQ         DI, R12
+	DECQ         R13
+	JNZ          row
+	VBROADCASTSS w_n+152(FP), Z1
+	VDIVPS       Z1, Z0, Z0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z1
+	VCMPPS       $0x03, Z0, Z0, K1
+	VMOVAPS      Z1, K1, Z0
+	VMOVUPS      Z0, (R9)
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000040, R9
+	ADDQ         $0x00000040, R10
+	SUBQ         $0x00000010, R11
+	JMP          loop
+
+tail:
+	TESTQ  R11, R11
+	JZ     next
+	MOVL   $-1, R10
+	BZHIL  R11, R10, R10
+	KMOVW  R10, K1
+	VXORPS Z0, Z0, Z0
+	CMPQ   w_load+136(FP), $0x00
+	JNE    tailbeginold
+	JMP    tailbegin
+
+tailbeginold:
+	VMOVUPS.Z (R9), K1, Z0
+
+tailbegin:
+	MOVQ w_kh+80(FP), R10
+
+tailrow:
+	MOVQ w_kw+88(FP), R11
+
+tailtap:
+	VMOVUPS.Z    (R8), K1, Z1
+	VADDPS       Z1, Z0, Z0
+	ADDQ         SI, R8
+	DECQ         R11
+	JNZ          tailtap
+	ADDQ         DI, R8
+	DECQ         R10
+	JNZ          tailrow
+	VBROADCASTSS w_n+152(FP), Z1
+	VDIVPS       Z1, Z0, Z0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z1
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z1, K2, Z0
+	VMOVUPS      Z0, K1, (R9)
+
+next:
+	MOVQ w_step+104(FP), R8
+	LEAQ (AX)(R8*4), AX
+	MOVQ w_to+112(FP), R8
+	LEAQ (CX)(R8*4), CX
+	MOVQ w_to+112(FP), R8
+	LEAQ (DX)(R8*4), DX
+	DECQ BX
+	JNZ  pixel
+	VZEROUPPER
+	RET
+
+// func poolAverageGradAVX512(w pooling)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·poolAverageGradAVX512(SB), $0-160
+	MOVQ w_x_base+0(FP), AX
+	MOVQ w_y_base+24(FP), CX
+	MOVQ w_arg_base+48(FP), DX
+	MOVQ w_pixels+72(FP), BX
+	MOVQ w_pixel+120(FP), SI
+	SHLQ $0x02, SI
+	MOVQ w_jump+128(FP), DI
+	SHLQ $0x02, DI
+
+pixel:
+	MOVQ AX, R8
+	MOVQ CX, R9
+	MOVQ DX, R10
+	MOVQ w_c+96(FP), R11
+
+loop:
+	CMPQ         R11, $0x00000010
+	JL           tail
+	VMOVUPS      (R9), Z0
+	VBROADCASTSS w_n+152(FP), Z1
+	VDIVPS       Z1, Z0, Z0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z1
+	MOVQ         R8, R12
+	MOVQ         w_kh+80(FP), R13
+
+row:
+	MOVQ w_kw+88(FP), R14
+
+tap:
+	VXORPS Z2, Z2, Z2
+	CMPQ   w_load+136(FP), $0x00
+	JNE    tappedold
+	JMP    tapped
+
+tappedold:
+	VMOVUPS (R12), Z2
+
+tapped:
+	VADDPS  Z0, Z2, Z2
+	VCMPPS  $0x03, Z2, Z2, K1
+	VMOVAPS Z1, K1, Z2
+	VMOVUPS Z2, (R12)
+	ADDQ    SI, R12
+	DECQ    R14
+	JNZ     tap
+	ADDQ    DI, R12
+	DECQ    R13
+	JNZ     row
+	ADDQ    $0x00000040, R8
+	ADDQ    $0x00000040, R9
+	ADDQ    $0x00000040, R10
+	SUBQ    $0x00000010, R11
+	JMP     loop
+
+tail:
+	TESTQ        R11, R11
+	JZ           next
+	MOVL         $-1, R10
+	BZHIL        R11, R10, R10
+	KMOVW        R10, K1
+	VMOVUPS.Z    (R9), K1, Z0
+	VBROADCASTSS w_n+152(FP), Z1
+	VDIVPS       Z1, Z0, Z0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z1
+	MOVQ         w_kh+80(FP), R9
+
+tailrow:
+	MOVQ w_kw+88(FP), R10
+
+tailtap:
+	VXORPS Z2, Z2, Z2
+	CMPQ   w_load+136(FP), $0x00
+	JNE    tailtappedold
+	JMP    tailtapped
+
+tailtappedold:
+	VMOVUPS.Z (R8), K1, Z2
+
+tailtapped:
+	VADDPS  Z0, Z2, Z2
+	VCMPPS  $0x03, Z2, Z2, K2
+	VMOVAPS Z1, K2, Z2
+	VMOVUPS Z2, K1, (R8)
+	ADDQ    SI, R8
+	DECQ    R10
+	JNZ     tailtap
+	ADDQ    DI, R8
+	DECQ    R9
+	JNZ     tailrow
+
+next:
+	MOVQ w_step+104(FP), R8
+	LEAQ (AX)(R8*4), AX
+	MOVQ w_to+112(FP), R8
+	LEAQ (CX)(R8*4), CX
+	MOVQ w_to+112(FP), R8
+	LEAQ (DX)(R8*4), DX
+	DECQ BX
+	JNZ  pixel
+	VZEROUPPER
+	RET
+
+// func sumRowsAVX512(dst []float32, x []float32, rows int, stride int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·sumRowsAVX512(SB), $0-64
+	MOVQ         dst_base+0(FP), AX
+	MOVQ         x_base+24(FP), CX
+	MOVQ         rows+48(FP), DX
+	MOVQ         stride+56(FP), BX
+	SHLQ         $0x02, BX
+	MOVQ         dst_len+8(FP), SI
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z0
+
+four:
+	CMPQ    SI, $0x00000040
+	JL      two
+	VMOVUPS (AX), Z1
+	VMOVUPS 64(AX), Z2
+	VMOVUPS 128(AX), Z3
+	VMOVUPS 192(AX), Z4
+	MOVQ    CX, DI
+	MOVQ    DX, R8
+
+fourrow:
+	VMOVUPS (DI), Z5
+	VADDPS  Z5, Z1, Z1
+	VMOVUPS 64(DI), Z5
+	VADDPS  Z5, Z2, Z2
+	VMOVUPS 128(DI), Z5
+	VADDPS  Z5, Z3, Z3
+	VMOVUPS 192(DI), Z5
+	VADDPS  Z5, Z4, Z4
+	ADDQ    BX, DI
+	DECQ    R8
+	JNZ     fourrow
+	VCMPPS  $0x03, Z1, Z1, K1
+	VMOVAPS Z0, K1, Z1
+	VMOVUPS Z1, (AX)
+	VCMPPS  $0x03, Z2, Z2, K1
+	VMOVAPS Z0, K1, Z2
+	VMOVUPS Z2, 64(AX)
+	VCMPPS  $0x03, Z3, Z3, K1
+	VMOVAPS Z0, K1, Z3
+	VMOVUPS Z3, 128(AX)
+	VCMPPS  $0x03, Z4, Z4, K1
+	VMOVAPS Z0, K1, Z4
+	VMOVUPS Z4, 192(AX)
+	ADDQ    $0x00000100, AX
+	ADDQ    $0x00000100, CX
+	SUBQ    $0x00000040, SI
+	JMP     four
+
+two:
+	CMPQ    SI, $0x00000020
+	JL      one
+	VMOVUPS (AX), Z1
+	VMOVUPS 64(AX), Z2
+	MOVQ    CX, DI
+	MOVQ    DX, R8
+
+tworow:
+	VMOVUPS (DI), Z3
+	VADDPS  Z3, Z1, Z1
+	VMOVUPS 64(DI), Z3
+	VADDPS  Z3, Z2, Z2
+	ADDQ    BX, DI
+	DECQ    R8
+	JNZ     tworow
+	VCMPPS  $0x03, Z1, Z1, K1
+	VMOVAPS Z0, K1, Z1
+	VMOVUPS Z1, (AX)
+	VCMPPS  $0x03, Z2, Z2, K1
+	VMOVAPS Z0, K1, Z2
+	VMOVUPS Z2, 64(AX)
+	ADDQ    $0x00000080, AX
+	ADDQ    $0x00000080, CX
+	SUBQ    $0x00000020, SI
+	JMP     two
+
+one:
+	CMPQ    SI, $0x00000010
+	JL      tail
+	VMOVUPS (AX), Z1
+	MOVQ    CX, DI
+	MOVQ    DX, R8
+
+onerow:
+	VMOVUPS (DI), Z2
+	VADDPS  Z2, Z1, Z1
+	ADDQ    BX, DI
+	DECQ    R8
+	JNZ     onerow
+	VCMPPS  $0x03, Z1, Z1, K1
+	VMOVAPS Z0, K1, Z1
+	VMOVUPS Z1, (AX)
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	SUBQ    $0x00000010, SI
+	JMP     one
+
+tail:
+	TESTQ     SI, SI
 	JZ        done
-	MOVL      $-1, SI
-	BZHIL     BX, SI, SI
-	KMOVW     SI, K1
-	VMOVUPS.Z (AX), K1, Z2
-	VMOVUPS.Z (CX), K1, Z3
-	VMOVUPS.Z (DX), K1, Z4
-	VCMPPS    $0x03, Z4, Z4, K2
-	VMOVAPS   Z1, K2, Z4
-	VCMPPS    $0x07, Z2, Z2, K2
-	VCMPPS    $0x06, Z2, Z4, K2, K2
-	VMOVAPS   Z4, K2, Z2
-	VMOVAPS   Z0, K2, Z3
-	VMOVUPS   Z2, K1, (AX)
-	VMOVUPS   Z3, K1, (CX)
+	MOVL      $-1, DI
+	BZHIL     SI, DI, DI
+	KMOVW     DI, K1
+	VMOVUPS.Z (AX), K1, Z1
+	MOVQ      DX, DX
+
+tailrow:
+	VMOVUPS.Z (CX), K1, Z2
+	VADDPS    Z2, Z1, Z1
+	ADDQ      BX, CX
+	DECQ      DX
+	JNZ       tailrow
+	VCMPPS    $0x03, Z1, Z1, K2
+	VMOVAPS   Z0, K2, Z1
+	VMOVUPS   Z1, K1, (AX)
 
 done:
 	VZEROUPPER
 	RET
 
-// func addTapAVX512(dx []float32, dy []float32, arg []float32, index float32)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·addTapAVX512(SB), $0-76
-	MOVQ         dx_base+0(FP), AX
-	MOVQ         dy_base+24(FP), CX
-	MOVQ         arg_base+48(FP), DX
-	VBROADCASTSS index+72(FP), Z0
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Z1
-	MOVQ         dy_len+32(FP), BX
+// func normSumsAVX512(sum []float64, square []float64, x []float32, mean []float64, rows int)
+// Requires: AVX, AVX512F, AVX512VL, BMI2
+TEXT ·normSumsAVX512(SB), $0-104
+	MOVQ sum_base+0(FP), AX
+	MOVQ square_base+24(FP), CX
+	MOVQ x_base+48(FP), DX
+	MOVQ mean_base+72(FP), BX
+	MOVQ rows+96(FP), SI
+
+row:
+	MOVQ AX, DI
+	MOVQ CX, R8
+	MOVQ BX, R9
+	MOVQ mean_len+80(FP), R10
 
 loop:
-	CMPQ      BX, $0x00000010
-	JL        underloop
-	VMOVUPS   (AX), Z2
-	VMOVUPS   (CX), Z3
-	VMOVUPS   (DX), Z4
-	VCMPPS    $0x00, Z0, Z4, K1
-	VMOVAPS.Z Z3, K1, Z3
-	VADDPS    Z3, Z2, Z2
-	VCMPPS    $0x03, Z2, Z2, K1
-	VMOVAPS   Z1, K1, Z2
-	VMOVUPS   Z2, (AX)
-	ADDQ      $0x00000040, AX
-	ADDQ      $0x00000040, CX
-	ADDQ      $0x00000040, DX
-	SUBQ      $0x00000010, BX
+	CMPQ      R10, $0x00000008
+	JL        tail
+	VMOVUPS   (DX), Y0
+	VCVTPS2PD Y0, Z0
+	VMOVUPD   (R9), Z1
+	VSUBPD    Z1, Z0, Z0
+	VMOVUPD   (DI), Z1
+	VMOVUPD   (R8), Z2
+	VADDPD    Z0, Z1, Z1
+	VMULPD    Z0, Z0, Z0
+	VADDPD    Z0, Z2, Z2
+	VMOVUPD   Z1, (DI)
+	VMOVUPD   Z2, (R8)
+	ADDQ      $0x00000020, DX
+	ADDQ      $0x00000040, DI
+	ADDQ      $0x00000040, R8
+	ADDQ      $0x00000040, R9
+	SUBQ      $0x00000008, R10
 	JMP       loop
 
-underloop:
-	TESTQ     BX, BX
-	JZ        done
-	MOVL      $-1, SI
-	BZHIL     BX, SI, SI
-	KMOVW     SI, K1
-	VMOVUPS.Z (AX), K1, Z2
-	VMOVUPS.Z (CX), K1, Z3
-	VMOVUPS.Z (DX), K1, Z4
-	VCMPPS    $0x00, Z0, Z4, K2
-	VMOVAPS.Z Z3, K2, Z3
-	VADDPS    Z3, Z2, Z2
-	VCMPPS    $0x03, Z2, Z2, K2
-	VMOVAPS   Z1, K2, Z2
-	VMOVUPS   Z2, K1, (AX)
+tail:
+	TESTQ     R10, R10
+	JZ        next
+	MOVL      $-1, R11
+	BZHIL     R10, R11, R11
+	KMOVW     R11, K1
+	VMOVUPS.Z (DX), K1, Y0
+	VCVTPS2PD Y0, Z0
+	VMOVUPD.Z (R9), K1, Z1
+	VSUBPD    Z1, Z0, Z0
+	VMOVUPD.Z (DI), K1, Z1
+	VMOVUPD.Z (R8), K1, Z2
+	VADDPD    Z0, Z1, Z1
+	VMULPD    Z0, Z0, Z0
+	VADDPD    Z0, Z2, Z2
+	VMOVUPD   Z1, K1, (DI)
+	VMOVUPD   Z2, K1, (R8)
+	LEAQ      (DX)(R10*4), DX
 
-done:
+next:
+	DECQ SI
+	JNZ  row
+	VZEROUPPER
+	RET
+
+// func normApplyAVX512(y []float32, x []float32, mean []float64, scale []float64, shift []float64, rows int)
+// Requires: AVX, AVX512F, AVX512VL, BMI2
+TEXT ·normApplyAVX512(SB), $0-128
+	MOVQ y_base+0(FP), AX
+	MOVQ x_base+24(FP), CX
+	MOVQ mean_base+48(FP), DX
+	MOVQ scale_base+72(FP), BX
+	MOVQ shift_base+96(FP), SI
+	MOVQ rows+120(FP), DI
+
+row:
+	MOVQ DX, R8
+	MOVQ BX, R9
+	MOVQ SI, R10
+	MOVQ mean_len+56(FP), R11
+
+loop:
+	CMPQ         R11, $0x00000008
+	JL           tail
+	VMOVUPS      (CX), Y0
+	VCVTPS2PD    Y0, Z0
+	VMOVUPD      (R8), Z1
+	VSUBPD       Z1, Z0, Z0
+	VMOVUPD      (R9), Z1
+	VMULPD       Z1, Z0, Z0
+	VMOVUPD      (R10), Z1
+	VADDPD       Z1, Z0, Z0
+	VCVTPD2PS    Z0, Y0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y1
+	VCMPPS       $0x03, Y0, Y0, K1
+	VMOVAPS      Y1, K1, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000040, R9
+	ADDQ         $0x00000040, R10
+	SUBQ         $0x00000008, R11
+	JMP          loop
+
+tail:
+	TESTQ        R11, R11
+	JZ           next
+	MOVL         $-1, R12
+	BZHIL        R11, R12, R12
+	KMOVW        R12, K1
+	VMOVUPS.Z    (CX), K1, Y0
+	VCVTPS2PD    Y0, Z0
+	VMOVUPD.Z    (R8), K1, Z1
+	VSUBPD       Z1, Z0, Z0
+	VMOVUPD.Z    (R9), K1, Z1
+	VMULPD       Z1, Z0, Z0
+	VMOVUPD.Z    (R10), K1, Z1
+	VADDPD       Z1, Z0, Z0
+	VCVTPD2PS    Z0, Y0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y1
+	VCMPPS       $0x03, Y0, Y0, K2
+	VMOVAPS      Y1, K2, Y0
+	VMOVUPS      Y0, K1, (AX)
+	LEAQ         (AX)(R11*4), AX
+	LEAQ         (CX)(R11*4), CX
+
+next:
+	DECQ DI
+	JNZ  row
+	VZEROUPPER
+	RET
+
+// func normGradSumsAVX512(sum []float64, along []float64, dy []float32, x []float32, mean []float64, rows int)
+// Requires: AVX, AVX512F, AVX512VL, BMI2
+TEXT ·normGradSumsAVX512(SB), $0-128
+	MOVQ sum_base+0(FP), AX
+	MOVQ along_base+24(FP), CX
+	MOVQ dy_base+48(FP), DX
+	MOVQ x_base+72(FP), BX
+	MOVQ mean_base+96(FP), SI
+	MOVQ rows+120(FP), DI
+
+row:
+	MOVQ AX, R8
+	MOVQ CX, R9
+	MOVQ SI, R10
+	MOVQ mean_len+104(FP), R11
+
+loop:
+	CMPQ      R11, $0x00000008
+	JL        tail
+	VMOVUPS   (DX), Y0
+	VCVTPS2PD Y0, Z0
+	VMOVUPS   (BX), Y1
+	VCVTPS2PD Y1, Z1
+	VMOVUPD   (R10), Z2
+	VSUBPD    Z2, Z1, Z1
+	VMULPD    Z0, Z1, Z1
+	VMOVUPD   (R8), Z2
+	VMOVUPD   (R9), Z3
+	VADDPD    Z0, Z2, Z2
+	VADDPD    Z1, Z3, Z3
+	VMOVUPD   Z2, (R8)
+	VMOVUPD   Z3, (R9)
+	ADDQ      $0x00000020, DX
+	ADDQ      $0x00000020, BX
+	ADDQ      $0x00000040, R8
+	ADDQ      $0x00000040, R9
+	ADDQ      $0x00000040, R10
+	SUBQ      $0x00000008, R11
+	JMP       loop
+
+tail:
+	TESTQ     R11, R11
+	JZ        next
+	MOVL      $-1, R12
+	BZHIL     R11, R12, R12
+	KMOVW     R12, K1
+	VMOVUPS.Z (DX), K1, Y0
+	VCVTPS2PD Y0, Z0
+	VMOVUPS.Z (BX), K1, Y1
+	VCVTPS2PD Y1, Z1
+	VMOVUPD.Z (R10), K1, Z2
+	VSUBPD    Z2, Z1, Z1
+	VMULPD    Z0, Z1, Z1
+	VMOVUPD.Z (R8), K1, Z2
+	VMOVUPD.Z (R9), K1, Z3
+	VADDPD    Z0, Z2, Z2
+	VADDPD    Z1, Z3, Z3
+	VMOVUPD   Z2, K1, (R8)
+	VMOVUPD   Z3, K1, (R9)
+	LEAQ      (DX)(R11*4), DX
+	LEAQ      (BX)(R11*4), BX
+
+next:
+	DECQ DI
+	JNZ  row
+	VZEROUPPER
+	RET
+
+// func normGradAVX512(dx []float32, dy []float32, x []float32, mean []float64, p []float64, q []float64, r []float64, rows int)
+// Requires: AVX, AVX512F, AVX512VL, BMI2
+TEXT ·normGradAVX512(SB), $0-176
+	MOVQ dx_base+0(FP), AX
+	MOVQ dy_base+24(FP), CX
+	MOVQ x_base+48(FP), DX
+	MOVQ mean_base+72(FP), BX
+	MOVQ p_base+96(FP), SI
+	MOVQ q_base+120(FP), DI
+	MOVQ r_base+144(FP), R8
+	MOVQ rows+168(FP), R9
+
+row:
+	MOVQ BX, R10
+	MOVQ SI, R11
+	MOVQ DI, R12
+	MOVQ R8, R13
+	MOVQ mean_len+80(FP), R14
+
+loop:
+	CMPQ         R14, $0x00000008
+	JL           tail
+	VMOVUPS      (CX), Y0
+	VCVTPS2PD    Y0, Z0
+	VMOVUPS      (DX), Y1
+	VCVTPS2PD    Y1, Z1
+	VMOVUPD      (R10), Z2
+	VSUBPD       Z2, Z1, Z1
+	VMOVUPD      (R11), Z2
+	VMULPD       Z2, Z0, Z0
+	VMOVUPD      (R12), Z2
+	VMULPD       Z2, Z1, Z1
+	VADDPD       Z1, Z0, Z0
+	VMOVUPD      (R13), Z1
+	VADDPD       Z1, Z0, Z0
+	VCVTPD2PS    Z0, Y0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y1
+	VCMPPS       $0x03, Y0, Y0, K1
+	VMOVAPS      Y1, K1, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x00000020, DX
+	ADDQ         $0x00000040, R10
+	ADDQ         $0x00000040, R11
+	ADDQ         $0x00000040, R12
+	ADDQ         $0x00000040, R13
+	SUBQ         $0x00000008, R14
+	JMP          loop
+
+tail:
+	TESTQ        R14, R14
+	JZ           next
+	MOVL         $-1, R15
+	BZHIL        R14, R15, R15
+	KMOVW        R15, K1
+	VMOVUPS.Z    (CX), K1, Y0
+	VCVTPS2PD    Y0, Z0
+	VMOVUPS.Z    (DX), K1, Y1
+	VCVTPS2PD    Y1, Z1
+	VMOVUPD.Z    (R10), K1, Z2
+	VSUBPD       Z2, Z1, Z1
+	VMOVUPD.Z    (R11), K1, Z2
+	VMULPD       Z2, Z0, Z0
+	VMOVUPD.Z    (R12), K1, Z2
+	VMULPD       Z2, Z1, Z1
+	VADDPD       Z1, Z0, Z0
+	VMOVUPD.Z    (R13), K1, Z1
+	VADDPD       Z1, Z0, Z0
+	VCVTPD2PS    Z0, Y0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y1
+	VCMPPS       $0x03, Y0, Y0, K2
+	VMOVAPS      Y1, K2, Y0
+	VMOVUPS      Y0, K1, (AX)
+	LEAQ         (AX)(R14*4), AX
+	LEAQ         (CX)(R14*4), CX
+	LEAQ         (DX)(R14*4), DX
+
+next:
+	DECQ R9
+	JNZ  row
 	VZEROUPPER
 	RET
 

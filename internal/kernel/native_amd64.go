@@ -42,11 +42,19 @@ var variantAVX512 = variant{
 	lstmBackward: lstmBackwardAVX512,
 	gruOutput:    gruOutputAVX512,
 	gruBackward:  gruBackwardAVX512,
-	maxTap:       maxTapAVX512,
-	addTap:       addTapAVX512,
 	momentum:     momentumAVX512,
 	nesterov:     nesterovAVX512,
 	rmsprop:      rmspropAVX512,
+
+	poolMax:         poolMaxAVX512,
+	poolMaxGrad:     poolMaxGradAVX512,
+	poolAverage:     poolAverageAVX512,
+	poolAverageGrad: poolAverageGradAVX512,
+	sumRows:         sumRowsAVX512,
+	normSums:        normSumsAVX512,
+	normApply:       normApplyAVX512,
+	normGradSums:    normGradSumsAVX512,
+	normGrad:        normGradAVX512,
 }
 
 var variantAVX2 = variant{
@@ -74,11 +82,19 @@ var variantAVX2 = variant{
 	lstmBackward: lstmBackwardAVX2,
 	gruOutput:    gruOutputAVX2,
 	gruBackward:  gruBackwardAVX2,
-	maxTap:       maxTapAVX2,
-	addTap:       addTapAVX2,
 	momentum:     momentumAVX2,
 	nesterov:     nesterovAVX2,
 	rmsprop:      rmspropAVX2,
+
+	poolMax:         poolMaxAVX2,
+	poolMaxGrad:     poolMaxGradAVX2,
+	poolAverage:     poolAverageAVX2,
+	poolAverageGrad: poolAverageGradAVX2,
+	sumRows:         sumRowsAVX2,
+	normSums:        normSumsAVX2,
+	normApply:       normApplyAVX2,
+	normGradSums:    normGradSumsAVX2,
+	normGrad:        normGradAVX2,
 }
 
 // The functions of kernel_amd64.s. Each is its namesake in generic.go or
@@ -208,18 +224,6 @@ func gruBackwardAVX2(z, r, g, b, h, dh []float32)
 func lstmBackwardAVX2(i, f, g, o, c, squashed, dh, dc []float32)
 
 //go:noescape
-func maxTapAVX512(m, arg, x []float32, index float32)
-
-//go:noescape
-func addTapAVX512(dx, dy, arg []float32, index float32)
-
-//go:noescape
-func maxTapAVX2(m, arg, x []float32, index float32)
-
-//go:noescape
-func addTapAVX2(dx, dy, arg []float32, index float32)
-
-//go:noescape
 func momentumAVX512(p, g, v []float32, lr, momentum float32)
 
 //go:noescape
@@ -236,3 +240,57 @@ func nesterovAVX2(p, g, v []float32, lr, momentum float32)
 
 //go:noescape
 func rmspropAVX2(p, g, v []float32, lr, rho, rest, eps float32)
+
+//go:noescape
+func poolMaxAVX512(w pooling)
+
+//go:noescape
+func poolMaxGradAVX512(w pooling)
+
+//go:noescape
+func poolAverageAVX512(w pooling)
+
+//go:noescape
+func poolAverageGradAVX512(w pooling)
+
+//go:noescape
+func sumRowsAVX512(dst, x []float32, rows, stride int)
+
+//go:noescape
+func normSumsAVX512(sum, square []float64, x []float32, mean []float64, rows int)
+
+//go:noescape
+func normApplyAVX512(y, x []float32, mean, scale, shift []float64, rows int)
+
+//go:noescape
+func normGradSumsAVX512(sum, along []float64, dy, x []float32, mean []float64, rows int)
+
+//go:noescape
+func normGradAVX512(dx, dy, x []float32, mean, p, q, r []float64, rows int)
+
+//go:noescape
+func poolMaxAVX2(w pooling)
+
+//go:noescape
+func poolMaxGradAVX2(w pooling)
+
+//go:noescape
+func poolAverageAVX2(w pooling)
+
+//go:noescape
+func poolAverageGradAVX2(w pooling)
+
+//go:noescape
+func sumRowsAVX2(dst, x []float32, rows, stride int)
+
+//go:noescape
+func normSumsAVX2(sum, square []float64, x []float32, mean []float64, rows int)
+
+//go:noescape
+func normApplyAVX2(y, x []float32, mean, scale, shift []float64, rows int)
+
+//go:noescape
+func normGradSumsAVX2(sum, along []float64, dy, x []float32, mean []float64, rows int)
+
+//go:noescape
+func normGradAVX2(dx, dy, x []float32, mean, p, q, r []float64, rows int)

@@ -84,11 +84,26 @@ func poolShape(src *source) Pool {
 	return g
 }
 
+// poolShapes has, beside random ones, strips and windows that take several calls.
+func poolShapes(src *source) []Pool {
+	shapes := []Pool{
+		{H: 2, W: 900, C: 40, KH: 2, KW: 2, SH: 2, SW: 2, OH: 1, OW: 450},
+		{H: 40, W: 43, C: 33, KH: 40, KW: 43, SH: 1, SW: 1, OH: 1, OW: 1},
+		{H: 3, W: 5, C: 3000, KH: 3, KW: 5, SH: 1, SW: 1, Top: 1, Left: 2, OH: 3, OW: 5},
+		{H: 70, W: 20, C: 70, KH: 50, KW: 12, SH: 20, SW: 8, OH: 2, OW: 2},
+		{H: 9, W: 7, C: 20, KH: 2, KW: 2, SH: 2, SW: 2, OH: 4, OW: 3},
+		{H: 5, W: 5, C: 17, KH: 3, KW: 2, SH: 3, SW: 2, Top: 1, Left: 1, OH: 2, OW: 3},
+	}
+	for range 80 {
+		shapes = append(shapes, poolShape(src))
+	}
+	return shapes
+}
+
 func TestPoolingMatchesItsLoops(t *testing.T) {
 	each(t, func(t *testing.T) {
 		src := source(18)
-		for i := range 80 {
-			g := poolShape(&src)
+		for i, g := range poolShapes(&src) {
 			kind := src.harsh
 			if i%2 == 0 {
 				kind = src.normal
@@ -108,10 +123,24 @@ func TestPoolingMatchesItsLoops(t *testing.T) {
 			g.Average(x, y)
 			sameBits32(t, "Average", y, g.slowAverage(x))
 			checkY()
-			want := g.slowAverageGrad(dy)
 			g.AverageGrad(dy, dx)
-			sameBits32(t, "AverageGrad", dx, want)
+			sameBits32(t, "AverageGrad", dx, g.slowAverageGrad(dy))
 			checkX()
+		}
+	})
+}
+
+func TestPoolingAllocatesNothing(t *testing.T) {
+	each(t, func(t *testing.T) {
+		g := Pool{H: 9, W: 7, C: 20, KH: 3, KW: 2, SH: 2, SW: 2, Top: 1, OH: 5, OW: 3}
+		x, y, arg := make([]float32, g.H*g.W*g.C), make([]float32, g.OH*g.OW*g.C), make([]float32, g.OH*g.OW*g.C)
+		if n := testing.AllocsPerRun(5, func() {
+			g.Max(x, y, arg)
+			g.MaxGrad(y, arg, x)
+			g.Average(x, y)
+			g.AverageGrad(y, x)
+		}); n != 0 {
+			t.Errorf("a round allocates %v times", n)
 		}
 	})
 }

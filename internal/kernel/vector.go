@@ -26,8 +26,11 @@ func SumRows(dst, x []float32, accumulate bool) {
 	n := len(dst)
 	checkRows("SumRows", len(x), n)
 	start(dst, accumulate)
-	for ; len(x) > 0; x = x[n:] {
-		add(dst, x[:n])
+	for lo, hi := piece(0, n); lo < hi; lo, hi = piece(hi, n) {
+		some := 1 << 15 / (hi - lo)
+		for i := 0; i < len(x); i += some * n {
+			active.sumRows(dst[lo:hi], x[i+lo:], min(some, (len(x)-i)/n), n)
+		}
 	}
 }
 
