@@ -74,9 +74,14 @@ type Op struct {
 	Out    []float32 // len(Vec); the result, once the op is done; the ring owns it until then
 
 	// Finish turns the total of elements [lo, hi) into out, on the rank that owns them; total and out
-	// have hi-lo elements, headers one entry per rank. It is called once per owned segment, in
-	// ascending order, and must keep none of its arguments. May be nil when Vec is empty.
+	// have hi-lo elements, headers one entry per rank. It is called once per owned segment, by whom Each
+	// chooses, and must keep none of its arguments. May be nil when Vec is empty.
 	Finish func(lo, hi int, total []float64, headers [][]byte, out []float32)
+
+	// Each does n pieces of work, do(0) to do(n-1), in any order, some at the same time if it likes, and
+	// returns when all are done. Segments whose totals are there are finished through it. nil does one
+	// after the other.
+	Each func(n int, do func(i int))
 }
 
 // Ring is one rank's part of all ops of one view, one op after another. It is a plain value: whoever
@@ -107,6 +112,9 @@ type Ring struct {
 	heldBytes int      // payload bytes of Reduce frames in held
 	spare     [][]byte // storage for payloads of held frames
 	scratch   []byte   // elements on their way out
+	sums      []uint64 // of the totals of the segments that are being finished
+
+	finish func(i int) // finishSegment, bound once
 }
 
 // New makes a ring that has not started an op. It panics if cfg is not valid.
@@ -114,7 +122,7 @@ func New(cfg Config) *Ring {
 	if err := cfg.Validate(); err != nil {
 		panic(err.Error())
 	}
-	return &Ring{
+	r := &Ring{
 		cfg:      cfg.withDefaults(),
 		own:      cfg.Rank,
 		head:     (cfg.Rank + cfg.World - 1) % cfg.World,
@@ -123,6 +131,8 @@ func New(cfg Config) *Ring {
 		reduced:  make([]int, cfg.World),
 		gathered: make([]int, cfg.World),
 	}
+	r.finish = r.finishSegment
+	return r
 }
 
 // Seq returns the number of the op last started, 0 before the first.
@@ -338,20 +348,34 @@ func (r *Ring) inOrder(f Frame, next, size, behind int) error {
 
 // finishReady finishes what has its total and all headers, and sends it around.
 func (r *Ring) finishReady(emit func(Frame)) {
-	if r.unheard > 0 {
+	ready := r.reduced[r.own] - r.finished
+	if r.unheard > 0 || ready == 0 {
 		return
 	}
-	for r.finished < r.reduced[r.own] {
-		lo, hi := r.layout.slice(r.own, r.finished)
-		sum := kernel.SumInts(r.op.Vec[lo:hi])
+	r.sums = append(r.sums[:0], make([]uint64, ready)...)
+	if r.op.Each == nil {
+		for i := range ready {
+			r.finishSegment(i)
+		}
+	} else {
+		r.op.Each(ready, r.finish)
+	}
+	for _, sum := range r.sums {
 		r.total += sum
-		r.op.Finish(lo, hi, r.op.Vec[lo:hi:hi], r.headers, r.op.Out[lo:hi:hi])
 		if r.cfg.World > 1 {
+			lo, hi := r.layout.slice(r.own, r.finished)
 			emit(r.frame(Gather, r.own, r.finished, 1, r.wireOut(lo, hi, sum)))
 		}
 		r.finished++
 		r.waiting--
 	}
+}
+
+// finishSegment finishes the i-th of the segments that are next.
+func (r *Ring) finishSegment(i int) {
+	lo, hi := r.layout.slice(r.own, r.finished+i)
+	r.sums[i] = kernel.SumInts(r.op.Vec[lo:hi])
+	r.op.Finish(lo, hi, r.op.Vec[lo:hi:hi], r.headers, r.op.Out[lo:hi:hi])
 }
 
 // settle ends the op once nothing is missing, and forgets the caller's memory.

@@ -45,6 +45,7 @@ type Optimizer struct {
 	params   int
 	windows  []Window
 	learned  []span  // of windows that are learned, neighbours joined
+	pieces   []piece // of an update
 	clip     float64 // largest global norm; 0 for no limit
 	schedule Schedule
 	rule     rule
@@ -79,7 +80,8 @@ type span struct{ lo, hi int }
 // rule is what makes one optimizer different from another.
 type rule interface {
 	slots() []string
-	// update moves the elements of s of all vectors.
+	// update moves the elements of s of all vectors, which is a part of one of the
+	// rule's pieces.
 	update(s span, params, grads []float32, slots [][]float32, lr float64, step uint64)
 }
 
@@ -119,6 +121,7 @@ func Over(spec Spec, windows []Window, clipNorm float64) Optimizer {
 	default:
 		panic(fmt.Sprintf("optim: a spec of type %T", spec))
 	}
+	o.cut()
 	return o
 }
 
@@ -151,21 +154,29 @@ func (o Optimizer) LR(step, stepsPerEpoch uint64) float64 {
 // place if it is clipped. slots are vectors in the order of Slots. Steps count
 // from 0, and no step may be left out, since the bias corrections go by them.
 func (o Optimizer) Step(params, grads []float32, slots [][]float32, step, stepsPerEpoch uint64) {
-	o.StepAt(o.LR(step, stepsPerEpoch), params, grads, slots, step)
+	u := o.Begin(o.LR(step, stepsPerEpoch), params, grads, slots, step)
+	for i := range u.Len() {
+		u.Do(i)
+	}
 }
 
-// StepAt is Step at a learning rate of the caller's.
-func (o Optimizer) StepAt(rate float64, params, grads []float32, slots [][]float32, step uint64) {
+// Begin starts what Step does, at a learning rate of the caller's: the pieces
+// of the update are to be done then, in any order, at the same time or not.
+func (o Optimizer) Begin(rate float64, params, grads []float32, slots [][]float32, step uint64) Update {
 	o.check(params, grads, slots)
-	for _, w := range o.windows {
-		w.prepare(params[w.Lo:w.Hi], grads[w.Lo:w.Hi])
-	}
+	u := Update{optimizer: o, params: params, grads: grads, slots: slots, rate: rate, step: step, factor: 1}
 	if o.clip > 0 {
-		o.clipTo(grads)
+		for i := range o.pieces {
+			u.prepare(&o.pieces[i])
+		}
+		u.factor = o.clipFactor(grads)
 	}
-	for _, s := range o.learned {
-		o.rule.update(s, params, grads, slots, rate, step)
-	}
+	return u
+}
+
+// prepared tells whether prepare has something to do.
+func (w *Window) prepared() bool {
+	return w.Use == Averaged || w.Use == Learned && (w.L1 != 0 || w.L2 != 0)
 }
 
 // prepare does what one window alone is subject to.
@@ -211,24 +222,19 @@ func (o Optimizer) check(params, grads []float32, slots [][]float32) {
 	}
 }
 
-// clipTo scales what is learned of g so that its norm is at most the limit:
-// g·(limit/‖g‖) where ‖g‖ is larger, as tf.clip_by_global_norm does. A norm that
+// clipFactor returns what makes the norm of what is learned of g at most the limit:
+// limit/‖g‖ where ‖g‖ is larger, as tf.clip_by_global_norm does. A norm that
 // is not a number clips nothing.
-func (o Optimizer) clipTo(g []float32) {
+func (o Optimizer) clipFactor(g []float32) float32 {
 	var sum float64
 	for _, s := range o.learned {
 		sum += squares(g[s.lo:s.hi])
 	}
 	norm := math.Sqrt(sum)
 	if !(norm > o.clip) {
-		return
+		return 1
 	}
-	factor := float32(o.clip / norm)
-	for _, s := range o.learned {
-		for i, x := range g[s.lo:s.hi] {
-			g[s.lo+i] = float32(x * factor)
-		}
-	}
+	return float32(o.clip / norm)
 }
 
 // GlobalNorm returns the Euclidean norm of the whole vector. Squares of float32
@@ -280,13 +286,7 @@ func (r *sgd) update(s span, params, grads []float32, slots [][]float32, rate fl
 		descend(p, g, lr)
 		return
 	}
-	v := s.of(slots[0])
-	accumulate(v, g, r.momentum)
-	if r.nesterov {
-		descendNesterov(p, g, v, lr, r.momentum)
-		return
-	}
-	descend(p, v, lr)
+	kernel.Momentum(p, g, s.of(slots[0]), lr, r.momentum, r.nesterov)
 }
 
 // of cuts a span out of a vector.
@@ -303,13 +303,6 @@ func descend(p, d []float32, lr float32) {
 	d = d[:len(p)]
 	for i := range p {
 		p[i] -= float32(lr * d[i])
-	}
-}
-
-func descendNesterov(p, g, v []float32, lr, momentum float32) {
-	g, v = g[:len(p)], v[:len(p)]
-	for i := range p {
-		p[i] -= float32(lr * float32(g[i]+float32(momentum*v[i])))
 	}
 }
 

@@ -442,4 +442,6 @@ func BenchmarkStep(b *testing.B) {
 }
 
 // clip scales g as an update at this limit would.
-func clip(g []float32, limit float64) { New(&SGD{LearningRate: Constant(1)}, len(g), limit).clipTo(g) }
+func clip(g []float32, limit float64) {
+	scale(g, New(&SGD{LearningRate: Constant(1)}, len(g), limit).clipFactor(g))
+}

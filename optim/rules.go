@@ -85,6 +85,9 @@ func (r *lamb) update(s span, params, grads []float32, slots [][]float32, rate f
 	}
 }
 
+// whole: norms are of whole tensors.
+func (r *lamb) whole() {}
+
 // tensor updates one tensor; u takes the gradient's place.
 func (r *lamb) tensor(p, g, m, v []float32, rate float64, c1, c2 float32) {
 	rest1, rest2 := 1-r.beta1, 1-r.beta2

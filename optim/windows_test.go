@@ -3,6 +3,7 @@ package optim
 import (
 	"math"
 	"slices"
+	"sync"
 	"testing"
 )
 
@@ -89,6 +90,42 @@ func TestAStepOverWindowsAllocatesNothing(t *testing.T) {
 		p, g, slots := make([]float32, 9), make([]float32, 9), newSlots(o, 9)
 		if n := testing.AllocsPerRun(10, func() { o.Step(p, g, slots, 0, 1) }); n != 0 {
 			t.Errorf("a step of %s allocates %v times", kind, n)
+		}
+	}
+}
+
+// The pieces of an update may be done in any order and at the same time.
+func TestPiecesMayBeDoneInAnyOrder(t *testing.T) {
+	const n = 3*pieceLen + 333
+	cut := []Window{
+		{Lo: 0, Hi: pieceLen + 7, L2: 1e-2}, {Lo: pieceLen + 7, Hi: pieceLen + 19, Use: Averaged, Momentum: 0.9},
+		{Lo: pieceLen + 19, Hi: 2 * pieceLen, Use: Kept}, {Lo: 2 * pieceLen, Hi: n, L1: 1e-3},
+	}
+	for _, kind := range Kinds() {
+		for _, limit := range []float64{0, 0.5} {
+			spec, _ := NewSpec(kind)
+			o := Over(spec, cut, limit)
+			p, slots := make([]float32, n), newSlots(o, n)
+			for i := range p {
+				p[i] = float32(i%23) - 11
+			}
+			q, r := slices.Clone(p), newSlots(o, n)
+			for step := range uint64(3) {
+				g := make([]float32, n)
+				for i := range g {
+					g[i] = float32((i*7+int(step))%101)*1e-2 - 0.5
+				}
+				o.Step(p, slices.Clone(g), slots, step, 10)
+				u := o.Begin(o.LR(step, 10), q, g, r, step)
+				var all sync.WaitGroup
+				for i := u.Len() - 1; i >= 0; i-- {
+					all.Go(func() { u.Do(i) })
+				}
+				all.Wait()
+			}
+			if !slices.Equal(p, q) || !slices.EqualFunc(slots, r, slices.Equal[[]float32]) {
+				t.Errorf("%s, clipped at %v: in pieces it makes another step", kind, limit)
+			}
 		}
 	}
 }

@@ -124,8 +124,8 @@ var mutants = []mutant{
 		`block := int(s.Transition % watchBlocks)`,
 		`block := 0`,
 	}, {
-		`castagnoli, bytesOf(s.params))`,
-		`castagnoli, bytesOf(s.params[:len(s.params)/watchBlocks]))`,
+		`vectors := [][]float32{s.params}`,
+		`vectors := [][]float32{s.params[:len(s.params)/watchBlocks]}`,
 	}}},
 	{"ack-before-quiet", outsider, "cluster/view/machine.go", []edit{{
 		`	m.boundary("a wider view is accepted")

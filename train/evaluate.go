@@ -55,17 +55,6 @@ func (t *Task) fits(data dataset.Dataset) error {
 	return nil
 }
 
-// wait computes a range of microbatches and returns when all workers are idle.
-func (p *pool) wait(ctx context.Context, a *Attempt, r shard.Range, params []float32) (c Contribution, err error) {
-	done := make(chan struct{})
-	p.compute(ctx, a, r, params, func(got Contribution, failed error) {
-		c, err = got, failed
-		close(done)
-	})
-	<-done
-	return c, err
-}
-
 // finite splits off the sums that hold a NaN or an infinity, which no grid holds.
 func finite(all []int16) (seen []int16, bad []bool) {
 	seen, bad = slices.Clone(all), make([]bool, len(all))

@@ -52,6 +52,7 @@ func newFitter(ctx context.Context, t *Task, threads int, epoch func(Epoch)) *fi
 	f := &fitter{ctx: ctx, task: t, pool: newPool(NewEngine(t, threads)), epoch: epoch}
 	cfg := view.DefaultConfig(view.Fact{ID: "alone", Incarnation: 1, Trajectory: t.Trajectory})
 	f.node = NewNode(t, t.Start(), cfg, checkpoint.Policy{Replicas: 1}, time.Now())
+	f.node.Share(f.pool.each)
 	f.node.Ready(time.Now())
 	return f
 }
@@ -102,14 +103,8 @@ func (f *fitter) do(e Effect) {
 }
 
 func (f *fitter) compute(e Compute) {
-	type result struct {
-		c   Contribution
-		err error
-	}
-	done := make(chan result, 1)
-	f.pool.compute(f.ctx, e.Attempt, e.Range, e.Params, func(c Contribution, err error) { done <- result{c, err} })
-	r := <-done
-	f.node.Computed(time.Now(), e.View, r.c, r.err)
+	c, err := f.pool.wait(f.ctx, e.Attempt, e.Range, e.Params)
+	f.node.Computed(time.Now(), e.View, c, err)
 }
 
 func (f *fitter) reduce(e Reduce) {

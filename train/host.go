@@ -49,6 +49,7 @@ type HostConfig struct {
 	MinNodes  int           // below it training waits; 0 is the job's
 	Expect    int           // nodes to wait for before the very first step
 	ExpectFor time.Duration // and how long; 0 is the default of package view
+	Each      Each          // shares out work on vectors; nil does it in turn
 }
 
 // copier is a node that copies our state.
@@ -90,6 +91,9 @@ func NewHost(cfg HostConfig, s *State, w World) *Host {
 		task: cfg.Task, self: cfg.Self.Node(), world: w,
 		node:     NewNode(cfg.Task, s, vc, policy, w.Now()),
 		stopWork: func() {}, stopFetch: func() {}, // a node may hurry what was never begun
+	}
+	if cfg.Each != nil {
+		h.node.Share(cfg.Each)
 	}
 	h.node.TimeCopies(func(copy func()) {
 		begun := w.Now()

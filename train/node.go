@@ -43,6 +43,7 @@ type Node struct {
 	agreed   uint64  // the transition at which the replicas were last found wholly equal
 	agreedOn witness // and what all of them said of it
 
+	each       Each // shares out work on vectors
 	aroundCopy func(copy func())
 
 	spare    *State // memory of the snapshot on its way to disk
@@ -199,8 +200,8 @@ type Event struct {
 func NewNode(t *Task, s *State, cfg view.Config, policy checkpoint.Policy, now time.Time) *Node {
 	n := &Node{
 		task: t, policy: policy, state: s, spare: t.blank(),
-		aroundCopy: func(copy func()) { copy() },
-		views:      view.New(cfg, s.Transition, t.digest(s), now),
+		each: inTurn, aroundCopy: func(copy func()) { copy() },
+		views: view.New(cfg, s.Transition, t.digest(s), now),
 	}
 	if s.Next == Done {
 		n.views.Finished()
@@ -634,13 +635,13 @@ func (n *Node) reduce(now time.Time, c Contribution, took time.Duration) {
 	if n.saveAhead() {
 		flags |= flagAudit
 	}
-	n.told = witness{watch: n.state.watch()}
+	n.told = witness{watch: n.state.watch(n.each)}
 	if g.audits() {
-		n.told = n.state.witness()
+		n.told = n.state.witness(n.each)
 	}
 	head := n.task.header(g.attempt, c, n.told, flags, uint64(took))
 	n.mean = c.Mean
-	n.emit(Reduce{g.name, n.task.reduce(g.seq, g.attempt, c, head)})
+	n.emit(Reduce{g.name, n.task.reduce(g.seq, g.attempt, c, head, n.each)})
 }
 
 // Reduced takes the headers of a complete all-reduce, and the sum of its totals;
@@ -683,7 +684,7 @@ func (n *Node) commit(now time.Time, vd *verdict) {
 	a, s := n.gen.attempt, n.state
 	n.agree()
 	n.gen.audit = vd.audit
-	n.task.commit(s, a, vd, n.mean)
+	n.task.commit(s, a, vd, n.mean, n.each)
 	n.blob = nil
 	n.views.Progress(s.Transition)
 	n.measure(now, a)
@@ -876,7 +877,7 @@ func (n *Node) trySave() {
 	}
 	snap, why := n.snapshot(), n.wantSave
 	n.wantSave = ""
-	if n.agreedOn != n.spare.witness() {
+	if n.agreedOn != n.spare.witness(n.each) {
 		n.exit(Exit{Err: fmt.Errorf("train: the state of %s differs from what it was a moment ago, at transition %d: its memory is at fault", n.views.Self().ID, n.state.Transition)})
 		return
 	}
@@ -891,6 +892,10 @@ func (n *Node) snapshot() *checkpoint.Snapshot {
 	n.aroundCopy(func() { n.spare.copyFrom(n.state) })
 	return n.task.snapshot(n.spare)
 }
+
+// Share has each share out what the node does with whole vectors, between events
+// too: in the all-reduce. Without it the node does it in turn.
+func (n *Node) Share(each Each) { n.each = each }
 
 // TimeCopies has around call, and time, what copies the state for checkpoints.
 func (n *Node) TimeCopies(around func(copy func())) { n.aroundCopy = around }

@@ -105,7 +105,7 @@ func TestACopiedStateIsTheSameState(t *testing.T) {
 	if task.digest(again) != task.digest(s) {
 		t.Error("a state that was restored has another digest")
 	}
-	if again.watch() != s.watch() {
+	if again.watch(inTurn) != s.watch(inTurn) {
 		t.Error("a state that was restored is watched differently")
 	}
 }
@@ -118,7 +118,7 @@ func TestTheWatchSeesEveryFlippedBit(t *testing.T) {
 	turn := func() (sums [watchBlocks]uint64) {
 		for i := range sums {
 			s.Transition = uint64(i)
-			sums[i] = s.watch()
+			sums[i] = s.watch(inTurn)
 		}
 		return sums
 	}

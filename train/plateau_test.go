@@ -50,9 +50,9 @@ func TestAPlateauIsAPartOfTheState(t *testing.T) {
 	if err != nil || again.Plateau != s.Plateau || with.digest(again) != with.digest(s) {
 		t.Errorf("restored as %+v, want %+v (%v)", again.Plateau, s.Plateau, err)
 	}
-	before := s.watch()
+	before := s.watch(inTurn)
 	s.Plateau.Wait++
-	if s.watch() == before {
+	if s.watch(inTurn) == before {
 		t.Error("a changed plateau is not seen by the watch")
 	}
 }

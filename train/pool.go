@@ -10,11 +10,12 @@ import (
 
 // pool runs an engine's workers, one goroutine each, for as long as the node
 // lives. They take microbatches as they come free: integers add up to the same
-// whoever computed what.
+// whoever computed what. Between computations they help with work on vectors.
 type pool struct {
 	engine *Engine
-	jobs   []chan *batchJob
+	errand []chan *batchJob // by worker; nil is a call for help
 	wg     sync.WaitGroup
+	crew   crew
 }
 
 // batchJob is one contribution in the making.
@@ -31,15 +32,19 @@ type batchJob struct {
 }
 
 func newPool(e *Engine) *pool {
-	p := &pool{engine: e}
+	p := &pool{engine: e, crew: crew{idle: make(chan struct{}, 1)}}
 	for _, w := range e.Workers() {
 		c := make(chan *batchJob, 1)
-		p.jobs = append(p.jobs, c)
+		p.errand = append(p.errand, c)
 		p.wg.Add(1)
 		go func() {
 			defer p.wg.Done()
 			for j := range c {
-				p.work(w, j)
+				if j == nil {
+					p.crew.help()
+				} else {
+					p.work(w, j)
+				}
 			}
 		}()
 	}
@@ -49,14 +54,35 @@ func newPool(e *Engine) *pool {
 // compute starts a contribution; done is called once, by the worker that
 // finishes last. The one before must be done.
 func (p *pool) compute(ctx context.Context, a *Attempt, r shard.Range, params []float32, done func(Contribution, error)) {
-	p.engine.Begin(a)
-	j := &batchJob{ctx: ctx, attempt: a, params: params, hi: int64(r.Hi), done: done}
-	j.next.Store(int64(r.Lo))
-	workers := max(1, min(len(p.jobs), r.Len()))
-	j.left.Store(int32(workers))
-	for _, c := range p.jobs[:workers] {
+	j, workers := p.begin(ctx, a, r, params, done)
+	for _, c := range p.errand[:workers] {
 		c <- j
 	}
+}
+
+// wait computes a contribution; the caller is one of the workers.
+func (p *pool) wait(ctx context.Context, a *Attempt, r shard.Range, params []float32) (c Contribution, err error) {
+	done := make(chan struct{}, 1)
+	j, workers := p.begin(ctx, a, r, params, func(got Contribution, failed error) {
+		c, err = got, failed
+		done <- struct{}{}
+	})
+	for _, c := range p.errand[1:workers] {
+		c <- j
+	}
+	p.work(p.engine.Workers()[0], j)
+	<-done
+	return c, err
+}
+
+// begin makes a job of a contribution and says how many workers there is work for.
+func (p *pool) begin(ctx context.Context, a *Attempt, r shard.Range, params []float32, done func(Contribution, error)) (j *batchJob, workers int) {
+	p.engine.Begin(a)
+	j = &batchJob{ctx: ctx, attempt: a, params: params, hi: int64(r.Hi), done: done}
+	j.next.Store(int64(r.Lo))
+	workers = max(1, min(len(p.errand), r.Len()))
+	j.left.Store(int32(workers))
+	return j, workers
 }
 
 func (p *pool) work(w *Worker, j *batchJob) {
@@ -89,10 +115,94 @@ func (j *batchJob) fail(err error) {
 	j.next.Store(j.hi)
 }
 
+// leastShared is how many pieces are worth calling others for.
+const leastShared = 8
+
+// each implements Each: the caller works, and all workers but one are asked to
+// help. It waits for pieces that were begun, never for a helper to wake up, which
+// may take longer than all of the work. Where the pool is sharing out already, the
+// caller works alone.
+func (p *pool) each(n int, do func(i int)) {
+	if n < leastShared || len(p.errand) == 1 || !p.crew.begin(n, do) {
+		inTurn(n, do)
+		return
+	}
+	for _, c := range p.errand[1:] {
+		select {
+		case c <- nil:
+		default: // it has something to do
+		}
+	}
+	p.crew.help()
+	p.crew.end()
+}
+
 // close waits for the workers. Nothing may be computed after.
 func (p *pool) close() {
-	for _, c := range p.jobs {
+	for _, c := range p.errand {
 		close(c)
 	}
 	p.wg.Wait()
+}
+
+// crew is a number of pieces of work, and whoever comes to do some of them.
+type crew struct {
+	mu   sync.Mutex
+	busy bool // between begin and end
+	do   func(i int)
+	next int           // piece to take
+	n    int           // of all
+	left int           // pieces that are not done
+	idle chan struct{} // has room for one: told when nothing is left
+}
+
+// begin lays out the work, unless there is some.
+func (c *crew) begin(n int, do func(i int)) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy {
+		return false
+	}
+	c.busy, c.do, c.next, c.n, c.left = true, do, 0, n, n
+	return true
+}
+
+// end waits until all is done.
+func (c *crew) end() {
+	<-c.idle
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy, c.do = false, nil
+}
+
+// help does pieces until there are none to take.
+func (c *crew) help() {
+	for {
+		i, do := c.take()
+		if do == nil {
+			return
+		}
+		do(i)
+		if c.done() {
+			c.idle <- struct{}{}
+		}
+	}
+}
+
+func (c *crew) take() (i int, do func(i int)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.next == c.n {
+		return 0, nil
+	}
+	c.next++
+	return c.next - 1, c.do
+}
+
+// done tells whether that was the last one.
+func (c *crew) done() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left--
+	return c.left == 0
 }

@@ -266,6 +266,22 @@ func (t *Task) LoadModel(snap *checkpoint.Snapshot) ([]float32, error) {
 // Digest is SHA-256 of the whole state.
 func (t *Task) digest(s *State) [32]byte { return checkpoint.Digest(t.snapshot(s)) }
 
+// Each does n pieces of work, do(0) to do(n-1), each once, in any order, some at
+// the same time if it likes, and returns when all are done. What the pieces touch
+// is different for each, so nothing depends on how they are shared out.
+type Each func(n int, do func(i int))
+
+// inTurn is an Each that does one piece after the other.
+func inTurn(n int, do func(i int)) {
+	for i := range n {
+		do(i)
+	}
+}
+
+// pieceLen is how many elements of a vector make a piece of work, at most: some
+// ten microseconds.
+const pieceLen = 1 << 15
+
 // watchBlocks is into how many blocks slots and best weights are cut for the
 // digests that ride on the headers: one block a transition, so all of them in as
 // many.
@@ -280,14 +296,15 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // a wrong parameter at the next update, of that node alone.
 //
 // What watch leaves out is what audit covers, before a checkpoint is written.
-// A CRC finds every flipped bit and every burst of up to 32; it is no defence
-// against malice, which views and digests of whole states are for.
-func (s *State) watch() uint64 {
+// A CRC finds every flipped bit and, within a piece, every burst of up to 32; it is
+// no defence against malice, which views and digests of whole states are for.
+func (s *State) watch(each Each) uint64 {
 	block := int(s.Transition % watchBlocks)
-	crc := crc32.Update(0, castagnoli, bytesOf(s.params))
+	vectors := [][]float32{s.params}
 	for _, v := range append(s.slots[:len(s.slots):len(s.slots)], s.best) {
-		crc = crc32.Update(crc, castagnoli, bytesOf(v[len(v)*block/watchBlocks:len(v)*(block+1)/watchBlocks]))
+		vectors = append(vectors, v[len(v)*block/watchBlocks:len(v)*(block+1)/watchBlocks])
 	}
+	crc := checksum(each, vectors)
 	small := uint32(0)
 	for _, e := range [][]int16{s.GradExps, s.TrainExps, s.EvalExps} {
 		small = crc32.Update(small, castagnoli, bytesOf(e))
@@ -308,18 +325,26 @@ func (s *State) watch() uint64 {
 }
 
 // audit digests slots and best weights whole: with watch, all of the state.
-func (s *State) audit() uint64 {
-	crc := uint32(0)
-	for _, v := range append(s.slots[:len(s.slots):len(s.slots)], s.best) {
-		crc = crc32.Update(crc, castagnoli, bytesOf(v))
-	}
+func (s *State) audit(each Each) uint64 {
+	crc := checksum(each, append(s.slots[:len(s.slots):len(s.slots)], s.best))
 	return uint64(crc) | 1<<32 // never 0
+}
+
+// checksum is the CRC of the CRCs of the pieces that vectors are cut into.
+func checksum(each Each, vectors [][]float32) uint32 {
+	var pieces [][]float32
+	for _, v := range vectors {
+		pieces = slices.AppendSeq(pieces, slices.Chunk(v, pieceLen))
+	}
+	crcs := make([]uint32, len(pieces))
+	each(len(pieces), func(i int) { crcs[i] = crc32.Checksum(bytesOf(pieces[i]), castagnoli) })
+	return crc32.Checksum(bytesOf(crcs), castagnoli)
 }
 
 // witness is what a rank tells of its state in a header.
 type witness struct{ watch, audit uint64 }
 
-func (s *State) witness() witness { return witness{s.watch(), s.audit()} }
+func (s *State) witness(each Each) witness { return witness{s.watch(each), s.audit(each)} }
 
 func (s *State) watchHistory(crc uint32) uint32 {
 	for _, e := range s.History {
@@ -337,7 +362,7 @@ func (s *State) watchHistory(crc uint32) uint32 {
 // bytesOf views a slice of plain numbers as bytes. The order of bytes within a
 // number is the machine's: all nodes of a run are little-endian, as checked at
 // start.
-func bytesOf[T int16 | uint64 | float32 | Number](v []T) []byte {
+func bytesOf[T int16 | uint32 | uint64 | float32 | Number](v []T) []byte {
 	if len(v) == 0 {
 		return nil
 	}

@@ -59,8 +59,8 @@ func nothingSeen(n int) []int16 {
 }
 
 // reduce makes the all-reduce of an attempt. c.Mean receives the mean gradient.
-func (t *Task) reduce(seq uint64, a *Attempt, c Contribution, head []byte) allreduce.Op {
-	op := allreduce.Op{Seq: seq, Header: head}
+func (t *Task) reduce(seq uint64, a *Attempt, c Contribution, head []byte, each Each) allreduce.Op {
+	op := allreduce.Op{Seq: seq, Header: head, Each: each}
 	if a.Kind != Update {
 		return op
 	}
@@ -251,14 +251,14 @@ func (t *Task) judgeSums(a *Attempt, v *view.View, vd *verdict, total uint64) {
 
 // commit moves s over one transition. It cannot fail and touches nothing else;
 // all that it needs has arrived. grads is the mean gradient and is used up.
-func (t *Task) commit(s *State, a *Attempt, vd *verdict, grads []float32) {
+func (t *Task) commit(s *State, a *Attempt, vd *verdict, grads []float32, each Each) {
 	s.Transition++
 	if a.Repeat > a.Rotation+a.Doubts { // a repeat for the hardware's sake is no matter of the state
 		s.Repeats++
 	}
 	switch a.Kind {
 	case Update:
-		t.update(s, a, vd, grads)
+		t.update(s, a, vd, grads, each)
 	case Evaluate:
 		t.evaluated(s, a, vd)
 	case Restore:
@@ -269,12 +269,13 @@ func (t *Task) commit(s *State, a *Attempt, vd *verdict, grads []float32) {
 	}
 }
 
-func (t *Task) update(s *State, a *Attempt, vd *verdict, grads []float32) {
+func (t *Task) update(s *State, a *Attempt, vd *verdict, grads []float32, each Each) {
 	if vd.skip {
 		s.Skipped++
 	} else {
 		t.account(s, a, vd)
-		t.Optimizer.StepAt(t.rate(s, s.Step), s.params, grads, s.slots, s.Step)
+		u := t.Optimizer.Begin(t.rate(s, s.Step), s.params, grads, s.slots, s.Step)
+		each(u.Len(), u.Do)
 		exact.Commit(s.GradExps, vd.grad)
 		exact.Commit(s.TrainExps, vd.scalar)
 	}
