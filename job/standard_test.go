@@ -145,3 +145,33 @@ func TestLayersOfAnotherProgramAreNamed(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestAutoFollowsWhatIsBetter(t *testing.T) {
+	for monitor, want := range map[string]bool{
+		"loss": false, "val_loss": false, "val_accuracy": true, "val_auc": true, "recall_macro": true, "val_f1_score_weighted": true,
+		"precision": true, "val_mean_absolute_error": false, "mean_squared_error": false, "sparse_top_k_categorical_accuracy": true,
+	} {
+		e, r := &EarlyStopping{Monitor: monitor, Mode: "auto"}, &ReduceOnPlateau{Monitor: monitor, Mode: "auto"}
+		if e.Maximizes() != want || r.Maximizes() != want {
+			t.Errorf("%s: greater is better: %v and %v, want %v", monitor, e.Maximizes(), r.Maximizes(), want)
+		}
+	}
+	if e := (&EarlyStopping{Monitor: "val_auc", Mode: "min"}); e.Maximizes() {
+		t.Error("mode min maximizes")
+	}
+}
+
+func TestAConfusionMatrixIsNothingToMonitor(t *testing.T) {
+	_, err := Parse("job.yaml", []byte(`data: synthetic
+model:
+  - dense: {units: 4, activation: softmax}
+loss: sparse_categorical_crossentropy
+metrics: [confusion_matrix, auc]
+validation: {split: 0.2}
+early_stopping: {monitor: val_confusion_matrix}
+`))
+	want := `job.yaml:7: early_stopping.monitor: "val_confusion_matrix" is not allowed (want val_loss, val_auc, loss or auc)`
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v,\nwant %s", err, want)
+	}
+}

@@ -85,9 +85,18 @@
 // a vanishing probability. A cross-entropy therefore demands its activation at
 // the end of the model and Build says so. Backward computes the gradient of the
 // sum of the losses, not of their mean: the denominator is a property of the
-// global batch, and is divided out once by whoever knows it. Metrics are means of
-// numbers of single samples. Precision, recall, F1 and AUC are none: they are
-// quotients of sums, or need all samples in order.
+// global batch, and is divided out once by whoever knows it. Weights of samples and
+// of classes multiply losses; as in Keras, they are in no denominator.
+//
+// # Metrics
+//
+// A [Metric] is a function of sums over samples: of one sum, where it is a mean;
+// of counts for each class, where it is precision, recall, F1 or a confusion
+// matrix; of counts between thresholds, where it is AUC. What a sample adds to the
+// sums ([Workspace.MetricValues], [Workspace.Marks]) depends on nothing but the
+// sample. So whoever adds exactly gets the same metric, whatever the nodes, threads
+// and batches: an epoch's precision is that of all its samples, never a mean of
+// batches' precisions. Metrics take no notice of weights.
 //
 // # Deliberately absent
 //

@@ -53,32 +53,54 @@ func (m *Model) weight(y []float32) float64 {
 
 // Penalty is what the regularizers add to a loss that is reported, in training and
 // in evaluation, as in Keras: Σ L1·Σ|w| + L2·Σw² over the tensors that learn. It is
-// a function of the parameters alone, added in a fixed order: each |w| and each w²,
-// exact in float64, to lane i mod 8 of its tensor, and the lanes by a fixed tree.
+// a function of the parameters alone: each |w| and each w² is exact in float64, and
+// added in a fixed order.
 func (m *Model) Penalty(params []float32) float64 {
 	var sum float64
 	for _, t := range m.tensors {
-		if r := t.Regularizer; t.Use == Weight && r != (Regularizer{}) {
-			l1, l2 := norms(t.of(params))
-			sum += float64(r.L1*l1) + float64(r.L2*l2)
+		r := t.Regularizer
+		if t.Use != Weight {
+			continue
+		}
+		if r.L1 != 0 {
+			sum += float64(r.L1 * absolutes(t.of(params)))
+		}
+		if r.L2 != 0 {
+			sum += float64(r.L2 * squares(t.of(params)))
 		}
 	}
 	return sum
 }
 
-// norms is Σ|x| and Σx².
-func norms(x []float32) (l1, l2 float64) {
-	var a, b [8]float64
-	for i, v := range x {
-		v := float64(v)
-		a[i&7] += math.Abs(v)
-		b[i&7] += float64(v * v)
+// absolutes is Σ|x|: element i goes to sum i mod 4, but for what is left of the
+// last four.
+func absolutes(x []float32) float64 {
+	var a, b, c, d float64
+	for ; len(x) >= 4; x = x[4:] {
+		a += math.Abs(float64(x[0]))
+		b += math.Abs(float64(x[1]))
+		c += math.Abs(float64(x[2]))
+		d += math.Abs(float64(x[3]))
 	}
-	return tree(a), tree(b)
+	for _, v := range x {
+		a += math.Abs(float64(v))
+	}
+	return (a + b) + (c + d)
 }
 
-func tree(s [8]float64) float64 {
-	return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]))
+// squares is Σx², in the order of absolutes.
+func squares(x []float32) float64 {
+	var a, b, c, d float64
+	for ; len(x) >= 4; x = x[4:] {
+		a += float64(float64(x[0]) * float64(x[0]))
+		b += float64(float64(x[1]) * float64(x[1]))
+		c += float64(float64(x[2]) * float64(x[2]))
+		d += float64(float64(x[3]) * float64(x[3]))
+	}
+	for _, v := range x {
+		a += float64(float64(v) * float64(v))
+	}
+	return (a + b) + (c + d)
 }
 
 // fitWeights checks that there is a weight for every class.
