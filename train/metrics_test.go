@@ -340,9 +340,9 @@ func TestTablesAreInStateCheckpointAndWatch(t *testing.T) {
 		t.Error("a restored state is another one")
 	}
 	s.Transition = 0 // the block that the history is watched with
-	before := s.watch()
+	before := s.watch(inTurn)
 	s.History[len(s.History)-1].Confusion[1][2]++
-	if s.watch() == before {
+	if s.watch(inTurn) == before {
 		t.Error("a changed count is not seen")
 	}
 }
