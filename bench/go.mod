@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/dlnode/dlnode v0.0.0
 	golang.org/x/sys v0.49.0
+	gonum.org/v1/gonum v0.17.0
 )
 
 require (

@@ -45,7 +45,7 @@ type work struct {
 // another alpha the product is multiplied by alpha and added to beta*C. beta = 0
 // means that C is not read.
 //
-// Large products are shared out over GOMAXPROCS goroutines by rows of C.
+// Large products are shared out over GOMAXPROCS goroutines, by rows or columns of C.
 func (i Implementation) Sgemm(tA, tB blas.Transpose, m, n, k int, alpha float32, a []float32, lda int, b []float32, ldb int, beta float32, c []float32, ldc int) {
 	rowsA, colsA, rowsB, colsB := m, k, k, n
 	transA, transB := tA != blas.NoTrans, tB != blas.NoTrans
@@ -60,13 +60,10 @@ func (i Implementation) Sgemm(tA, tB blas.Transpose, m, n, k int, alpha float32,
 		i.Implementation.Sgemm(tA, tB, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc) // little to do, or a panic
 		return
 	}
-	share(m, n*k, func(lo, hi int) {
-		part := a[lo*lda:]
-		if transA {
-			part = a[lo:]
-		}
+	share(m, n, k, func(r, c0 span) {
 		w := scratches.Get().(*work)
-		w.sgemm(transA, transB, hi-lo, n, k, alpha, part, lda, b, ldb, beta, c[lo*ldc:], ldc)
+		w.sgemm(transA, transB, r.len(), c0.len(), k, alpha,
+			a[r.start(transA, lda):], lda, b[c0.start(!transB, ldb):], ldb, beta, c[r.lo*ldc+c0.lo:], ldc)
 		scratches.Put(w)
 	})
 }
@@ -78,18 +75,54 @@ func fits(x []float32, stride, rows, cols int) bool {
 	return stride >= max(1, cols) && len(x) >= (rows-1)*stride+cols
 }
 
-// share calls f for ranges of [0, m), in as many goroutines as pay for themselves.
-func share(m, work int, f func(lo, hi int)) {
+// span is the rows, or the columns, [lo, hi) of C.
+type span struct{ lo, hi int }
+
+func (s span) len() int { return s.hi - s.lo }
+
+// start is where a factor's part for these rows or columns of C begins: they are
+// columns of the factor as it lies in memory, or rows of so many elements.
+func (s span) start(columns bool, stride int) int {
+	if columns {
+		return s.lo
+	}
+	return s.lo * stride
+}
+
+// Parts are whole tiles of the kernels, so that each is as fast as it can be.
+const (
+	tileRows = 12
+	tileCols = 32
+)
+
+// share calls f for parts that make up C [m, n], in as many goroutines as pay for
+// themselves. C is cut along its longer side: each part copies the whole of the
+// factor that belongs to the other one.
+func share(m, n, k int, f func(rows, cols span)) {
 	const enough = 1 << 22 // multiplications: some 40 µs, what it takes to wake a goroutine
-	parts := min(runtime.GOMAXPROCS(0), m*work/enough, m)
+	length, tile := m, tileRows
+	if n > m {
+		length, tile = n, tileCols
+	}
+	tiles := (length + tile - 1) / tile
+	parts := min(runtime.GOMAXPROCS(0), m*n*k/enough, tiles)
 	if parts < 2 {
-		f(0, m)
+		f(span{0, m}, span{0, n})
 		return
 	}
-	var all sync.WaitGroup
-	for p := range parts {
-		all.Go(func() { f(p*m/parts, (p+1)*m/parts) })
+	part := func(p int) {
+		s := span{p * tiles / parts * tile, min((p+1)*tiles/parts*tile, length)}
+		if n > m {
+			f(span{0, m}, s)
+		} else {
+			f(s, span{0, n})
+		}
 	}
+	var all sync.WaitGroup
+	for p := 1; p < parts; p++ {
+		all.Go(func() { part(p) })
+	}
+	part(0)
 	all.Wait()
 }
 

@@ -103,23 +103,37 @@ func TestWrongArgumentsPanicAsGonumDoes(t *testing.T) {
 	}
 }
 
+// Shapes that are cut by rows and by columns, of factors that lie either way.
 func TestThreadsDoNotChangeABit(t *testing.T) {
-	const n = 300
-	p := problem{blas.NoTrans, blas.Trans, n, n, n, 1, 0.5, numbers(n*n, 1), numbers(n*n, 2), numbers(n*n, 3), n, n, n}
-	var first []float32
-	for _, threads := range []int{1, 2, 5} {
-		before := runtime.GOMAXPROCS(threads)
-		got := p.run(Implementation{})
-		runtime.GOMAXPROCS(before)
-		if first == nil {
-			first = got
-		}
-		for i := range got {
-			if math.Float32bits(got[i]) != math.Float32bits(first[i]) {
-				t.Fatalf("%d threads: element %d is %g, alone it is %g", threads, i, got[i], first[i])
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for _, d := range [][3]int{{300, 300, 300}, {900, 30, 400}, {30, 900, 400}, {700, 200, 90}, {200, 700, 90}} {
+		for trans := range 4 {
+			p := large(d[0], d[1], d[2], trans&1 != 0, trans&2 != 0)
+			runtime.GOMAXPROCS(1)
+			want := p.run(Implementation{})
+			for _, threads := range []int{2, 5} {
+				runtime.GOMAXPROCS(threads)
+				for i, x := range p.run(Implementation{}) {
+					if math.Float32bits(x) != math.Float32bits(want[i]) {
+						t.Fatalf("%v %v %v, %d threads: element %d is %g, alone it is %g", d, p.tA, p.tB, threads, i, x, want[i])
+					}
+				}
 			}
 		}
 	}
+}
+
+// large is a product that pays for several threads, its factors no longer than
+// they must be.
+func large(m, n, k int, transA, transB bool) problem {
+	p := problem{blas.NoTrans, blas.NoTrans, m, n, k, 1, 0.5, numbers(m*k, 1), numbers(n*k, 2), numbers(m*n, 3), k, n, n}
+	if transA {
+		p.tA, p.lda = blas.Trans, m
+	}
+	if transB {
+		p.tB, p.ldb = blas.Trans, k
+	}
+	return p
 }
 
 func ExampleImplementation() {

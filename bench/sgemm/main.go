@@ -3,6 +3,9 @@
 //
 //	cd bench && go run ./sgemm -threads 1
 //
+// The kernels take one thread. With more it is package gonumblas, which shares
+// products out, that is timed.
+//
 // It is a module of its own with cgo, so that nothing else of dlnode is linked
 // with C. Debian has OpenBLAS as libopenblas0-pthread.
 package main
@@ -18,6 +21,9 @@ import (
 	"strings"
 	"time"
 
+	"gonum.org/v1/gonum/blas"
+
+	"github.com/dlnode/dlnode/gonumblas"
 	"github.com/dlnode/dlnode/internal/kernel"
 )
 
@@ -27,26 +33,28 @@ func main() {
 	rounds := flag.Int("rounds", 9, "turns of each side")
 	turn := flag.Duration("turn", 10*time.Millisecond, "length of a turn")
 	match := flag.String("match", "", "only shapes whose row contains this")
+	threads := flag.Int("threads", 1, "threads of either side")
 	flag.Parse()
-	if err := run(*library, *cpu, *match, *rounds, *turn); err != nil {
+	if err := run(*library, *cpu, *match, *threads, *rounds, *turn); err != nil {
 		fmt.Fprintln(os.Stderr, "sgemm:", err)
 		os.Exit(1)
 	}
 }
 
-func run(library, cpu, match string, rounds int, turn time.Duration) error {
+func run(library, cpu, match string, threads, rounds int, turn time.Duration) error {
 	if cpu != "" {
 		if err := kernel.Use(cpu); err != nil {
 			return err
 		}
 	}
-	about, err := openBLAS(library, 1)
+	about, err := openBLAS(library, threads)
 	if err != nil {
 		return err
 	}
-	runtime.LockOSThread()
-	fmt.Printf("%s; %s %s; %s; one thread; medians of %d turns of %v\n\n",
-		processor(), runtime.Version(), kernel.Name(), about, rounds, turn)
+	runtime.GOMAXPROCS(threads)
+	fmt.Printf("%s; %s %s; %s; threads: %d; medians of %d turns of %v\n\n",
+		processor(), runtime.Version(), kernel.Name(), about, threads, rounds, turn)
+	b := bench{threads: threads, rounds: rounds, turn: turn}
 	fmt.Println("| product | | m | n | k | OpenBLAS GFLOP/s | dlnode GFLOP/s | ratio |")
 	fmt.Println("|---|---|--:|--:|--:|--:|--:|--:|")
 	var ratios []float64
@@ -55,7 +63,7 @@ func run(library, cpu, match string, rounds int, turn time.Duration) error {
 		if !strings.Contains(row, match) {
 			continue
 		}
-		ours, theirs, ratio := s.compare(rounds, turn)
+		ours, theirs, ratio := b.compare(s)
 		fmt.Printf("%s %.1f | %.1f | %.2f |\n", row, s.flops()/theirs, s.flops()/ours, ratio)
 		ratios = append(ratios, ratio)
 	}
@@ -63,42 +71,74 @@ func run(library, cpu, match string, rounds int, turn time.Duration) error {
 	return nil
 }
 
+// bench is how products are timed.
+type bench struct {
+	threads int
+	rounds  int
+	turn    time.Duration
+	scratch kernel.Scratch
+}
+
 // compare returns the median nanoseconds of one product on either side, and the
 // median of theirs/ours over the turns.
-func (s shape) compare(rounds int, turn time.Duration) (ours, theirs, ratio float64) {
+func (h *bench) compare(s shape) (ours, theirs, ratio float64) {
 	a, b := fill(s.m*s.k, 1), fill(s.k*s.n, 2)
 	c, want := make([]float32, s.m*s.n), make([]float32, s.m*s.n)
-	var scratch kernel.Scratch
 	s.blas(1, a, b, want)
 	start := time.Now()
-	s.kernel(&scratch, 1, a, b, c)
-	times := max(1, int(turn/max(1, time.Since(start))))
+	h.kernel(s, 1, a, b, c)
+	times := max(1, int(h.turn/max(1, time.Since(start))))
 	if d := distance(c, want); d > 1e-3*math.Sqrt(float64(s.k)) {
 		panic(fmt.Sprintf("sgemm: %v: the results differ by %g", s, d))
 	}
-	once := s.kernel(&scratch, times, a, b, c) // warm
-	times = max(1, int(float64(times)*float64(turn)/float64(once)))
+	once := h.kernel(s, times, a, b, c) // warm
+	times = max(1, int(float64(times)*float64(h.turn)/float64(once)))
 	s.blas(times, a, b, want)
 
 	var o, t, r []float64
-	for range rounds {
-		x := float64(s.kernel(&scratch, times, a, b, c)) / float64(times)
+	for range h.rounds {
+		h.rest()
+		x := float64(h.kernel(s, times, a, b, c)) / float64(times)
 		y := float64(s.blas(times, a, b, want)) / float64(times)
 		o, t, r = append(o, x), append(t, y), append(r, y/x)
 	}
 	return median(o), median(t), median(r)
 }
 
+// rest lets OpenBLAS' threads fall asleep: they look for work for another 2^26
+// cycles after each product, on the CPU that our second thread is to use.
+func (h *bench) rest() {
+	if h.threads > 1 {
+		time.Sleep(60 * time.Millisecond)
+	}
+}
+
 // kernel computes a product that many times.
-func (s shape) kernel(scratch *kernel.Scratch, times int, a, b, c []float32) time.Duration {
+func (h *bench) kernel(s shape, times int, a, b, c []float32) time.Duration {
 	f := [...]func(s *kernel.Scratch, m, n, k int, a, b, c []float32, accumulate bool){
 		kernel.GemmNN, kernel.GemmNT, kernel.GemmTN,
 	}[s.kind]
 	start := time.Now()
 	for range times {
-		f(scratch, s.m, s.n, s.k, a, b, c, false)
+		if h.threads > 1 {
+			s.shared(a, b, c)
+			continue
+		}
+		f(&h.scratch, s.m, s.n, s.k, a, b, c, false)
 	}
 	return time.Since(start)
+}
+
+// shared computes a product as gonum calls it.
+func (s shape) shared(a, b, c []float32) {
+	tA, tB, lda, ldb := blas.NoTrans, blas.NoTrans, s.k, s.n
+	switch s.kind {
+	case nt:
+		tB, ldb = blas.Trans, s.k
+	case tn:
+		tA, lda = blas.Trans, s.m
+	}
+	gonumblas.Implementation{}.Sgemm(tA, tB, s.m, s.n, s.k, 1, a, lda, b, ldb, 0, c, s.n)
 }
 
 func median(x []float64) float64 {
