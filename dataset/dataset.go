@@ -33,11 +33,12 @@ import (
 // Info describes the samples of a data set. Its slices are shared by everyone
 // who asks: read them, don't write to them.
 type Info struct {
-	Name       string   // for people; no part of the fingerprint
-	Input      []int    // shape of one sample's x, such as [28 28]
-	Target     int      // length of one sample's y
-	Classes    int      // classes of a class id in y[0] (or of a one-hot y); 0 for regression
-	ClassNames []string // for people, Classes of them or none
+	Name       string      `json:"name"`                  // for people; no part of the fingerprint
+	Input      []int       `json:"input"`                 // shape of one sample's x, such as [28 28]
+	Target     int         `json:"target"`                // length of one sample's y
+	Classes    int         `json:"classes"`               // classes of a class id in y[0] (or of a one-hot y); 0 for regression
+	ClassNames []string    `json:"class_names,omitempty"` // for people, Classes of them or none
+	Preprocess *Preprocess `json:"preprocess,omitempty"`  // how raw input became x; nil where x is all there ever was
 }
 
 // InputLen returns the length of one sample's x, the product of Input.
@@ -114,20 +115,22 @@ func Weights(d Dataset) Weighted {
 // Env is what opening a data set needs from its surroundings. The zero value
 // uses the user's cache directory, the network and no log.
 type Env struct {
-	CacheDir string         // fetched data sets lie in CacheDir/NAME; "" is DefaultCacheDir()
+	CacheDir string         // fetched data sets lie in CacheDir/NAME, decoded ones in CacheDir/decoded; "" is DefaultCacheDir()
 	Dir      string         // where relative paths of a Spec start; "" is the working directory
+	Packed   string         // where the data lie packed, a directory or a URL: taken instead of a Spec's own sources
 	Offline  bool           // use the cache only: start no go command, open no connection
 	Mirrors  []string       // base URLs, as https://host/dir/, instead of the data set's own; content is verified all the same
-	Progress func(Progress) // called between chunks of a download, by its goroutine; nil for none
+	Progress func(Progress) // called between chunks of a download or of decoding, by its goroutine; nil for none
 	Log      *slog.Logger   // nil discards
 }
 
-// Progress is a moment of fetching one file.
+// Progress is a moment of fetching one file, or of decoding a data set for the
+// first time.
 type Progress struct {
-	Source string // where the bytes come from, as an error would name it
-	File   string // name of the file
-	Done   int64  // bytes received
-	Total  int64  // bytes the file has
+	Source string // where the bytes come from, as an error would name it; "" where samples are decoded
+	File   string // name of the file, or of the data set
+	Done   int64  // bytes received, or samples decoded
+	Total  int64  // bytes the file has, or samples there are
 }
 
 // Slice returns samples [lo, hi) of d as a data set of their own. It copies no

@@ -42,23 +42,20 @@ type source interface {
 
 // get is Get for one entry.
 func (e Entry) get(ctx context.Context, env Env) (dir string, err error) {
-	cache := env.CacheDir
-	if cache == "" {
-		if cache, err = DefaultCacheDir(); err != nil {
-			return "", err
-		}
+	cache, err := env.cache()
+	if err != nil {
+		return "", err
 	}
-	f := &fetcher{
-		dir: filepath.Join(cache, e.Name), sources: e.sources(env), offline: env.Offline,
-		progress: env.Progress, log: env.Log,
-	}
+	f := newFetcher(filepath.Join(cache, e.Name), e.sources(env), env)
+	return f.dir, f.run(ctx, e.Files)
+}
+
+func newFetcher(dir string, sources []source, env Env) *fetcher {
+	f := &fetcher{dir: dir, sources: sources, offline: env.Offline, progress: env.Progress, log: env.log()}
 	if f.progress == nil {
 		f.progress = func(Progress) {}
 	}
-	if f.log == nil {
-		f.log = slog.New(slog.DiscardHandler)
-	}
-	return f.dir, f.run(ctx, e.Files)
+	return f
 }
 
 // sources returns where env allows to ask for the files of e.

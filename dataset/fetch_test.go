@@ -325,7 +325,7 @@ func TestOfflineAsksNobody(t *testing.T) {
 
 func TestGetOfAnUnknownNameTellsTheKnownOnes(t *testing.T) {
 	_, err := Get(t.Context(), "minst", Env{CacheDir: t.TempDir(), Offline: true})
-	const want = `dataset: no data set is called "minst", want one of: mnist`
+	const want = `dataset: no data set is called "minst", want one of: mnist, fashion_mnist, cifar10, cifar100, imdb, cats_vs_dogs`
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

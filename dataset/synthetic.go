@@ -91,6 +91,7 @@ const (
 	drawSample = iota // a = sample id
 	drawHidden
 	drawOut
+	drawOrder // of the samples of a folder or a table
 )
 
 func newTeacher(s *Synthetic) *teacher {

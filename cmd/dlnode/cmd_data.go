@@ -98,7 +98,7 @@ func (m *Main) cacheDir() (string, error) {
 	return dataset.DefaultCacheDir()
 }
 
-// fetchMeter tells how a download goes: on a terminal in one live line, else in
+// fetchMeter tells how a download goes, or decoding: on a terminal in one live line, else in
 // one line per file.
 type fetchMeter struct {
 	w     io.Writer
@@ -119,12 +119,22 @@ func (m *fetchMeter) show(p dataset.Progress) {
 	fresh := p.File != m.file || p.Source != m.from
 	m.file, m.from = p.File, p.Source
 	switch {
+	case !m.live && fresh && p.Source == "":
+		fmt.Fprintf(m.w, "decoding %s, once\n", p.File)
 	case !m.live && fresh:
 		fmt.Fprintf(m.w, "fetching %s (%s) from %s\n", p.File, byteCount(p.Total), p.Source)
 	case m.live && (fresh || p.Done == p.Total || time.Since(m.drawn) > 100*time.Millisecond):
 		m.drawn, m.open = time.Now(), true
-		fmt.Fprintf(m.w, "\r\x1b[Kfetching %s: %s of %s", p.File, byteCount(p.Done), byteCount(p.Total))
+		fmt.Fprintf(m.w, "\r\x1b[K%s", momentOf(p))
 	}
+}
+
+// momentOf is a moment in a line.
+func momentOf(p dataset.Progress) string {
+	if p.Source == "" {
+		return fmt.Sprintf("decoding %s: %d of %d", p.File, p.Done, p.Total)
+	}
+	return fmt.Sprintf("fetching %s: %s of %s", p.File, byteCount(p.Done), byteCount(p.Total))
 }
 
 // end ends the live line, if there is one.

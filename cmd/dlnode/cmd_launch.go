@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -213,11 +212,11 @@ func nodes(n int) string {
 	return fmt.Sprintf("%d nodes", n)
 }
 
-// fetch brings a job's data set into the cache, so that not every node fetches it
-// for itself. Data that is not to be fetched is the nodes' own affair.
+// fetch brings a job's data set into the cache, fetched and decoded, so that not
+// every node does it for itself. Other data are the nodes' own affair.
 func (m *Main) fetch(ctx context.Context, j *job.Job) error {
-	kind := j.Data.Kind()
-	if !slices.ContainsFunc(dataset.List(), func(e dataset.Entry) bool { return e.Name == kind }) {
+	spec, ok := j.Data.(dataset.Spec)
+	if !ok {
 		return nil
 	}
 	ctx, stop := interruptible(ctx)
@@ -226,8 +225,7 @@ func (m *Main) fetch(ctx context.Context, j *job.Job) error {
 	defer meter.end()
 	env := m.dataEnv()
 	env.Progress = meter.show
-	_, err := dataset.Get(ctx, kind, env)
-	return dataError(ctx, j.Blame("data", err))
+	return dataError(ctx, j.Blame("data", dataset.Prepare(ctx, spec, env)))
 }
 
 // display shows progress on standard output: live on a terminal, else in plain

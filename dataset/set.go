@@ -1,0 +1,321 @@
+package dataset
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/dlnode/dlnode/dataset/pack"
+)
+
+// setName is the file that makes a directory a packed data set:
+//
+//	DIR/dataset.json   kind, fields, and the names of the packs
+//	DIR/train/         a pack
+//	DIR/test/          a pack, where there is a test set
+const setName = "dataset.json"
+
+const (
+	setVersion  = 1
+	maxSetBytes = 64 << 20
+)
+
+// set is what setName holds.
+type set struct {
+	Version int             `json:"version"`
+	Kind    string          `json:"kind"`              // of the spec that it was made by
+	Spec    json.RawMessage `json:"spec"`              // its fields, but for paths
+	Skipped []string        `json:"skipped,omitempty"` // what was left out, and why
+	Train   setPart         `json:"train"`
+	Test    *setPart        `json:"test,omitempty"`
+}
+
+// setPart names a pack.
+type setPart struct {
+	Index       pack.Sum `json:"index"`       // SHA-256 of the pack's index
+	Fingerprint pack.Sum `json:"fingerprint"` // of the data set
+}
+
+func decodeSet(text []byte) (*set, error) {
+	s := &set{}
+	if err := json.Unmarshal(text, s); err != nil {
+		return nil, err
+	}
+	if s.Version != setVersion {
+		return nil, fmt.Errorf("version is %d, want %d", s.Version, setVersion)
+	}
+	return s, nil
+}
+
+// openSet opens a packed data set in a directory.
+func openSet(dir string) (train, test *packed, s *set, err error) {
+	text, err := os.ReadFile(filepath.Join(dir, setName))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if s, err = decodeSet(text); err != nil {
+		return nil, nil, nil, fmt.Errorf("%s: %w", filepath.Join(dir, setName), err)
+	}
+	open := func(name string, want *setPart) (*packed, error) {
+		if want == nil {
+			return nil, nil
+		}
+		at := filepath.Join(dir, name)
+		r, err := pack.Open(at)
+		if err != nil {
+			return nil, err
+		}
+		return believe(r, at, *want)
+	}
+	train, test, err = both(s, open)
+	return train, test, s, err
+}
+
+// both opens the two parts, or none.
+func both(s *set, open func(name string, want *setPart) (*packed, error)) (train, test *packed, err error) {
+	if train, err = open("train", &s.Train); err != nil {
+		return nil, nil, err
+	}
+	if test, err = open("test", s.Test); err != nil {
+		return nil, nil, errors.Join(err, train.Close())
+	}
+	return train, test, nil
+}
+
+// believe makes a data set of a pack if it is the one that is wanted.
+func believe(r *pack.Reader, at string, want setPart) (*packed, error) {
+	var err error
+	if r.Sum() != want.Index {
+		err = fmt.Errorf("the index is %v, want %v by %s", r.Sum(), want.Index, setName)
+	}
+	var d *packed
+	if err == nil {
+		d, err = newPacked(r)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", at, err), r.Close())
+	}
+	d.print = want.Fingerprint
+	return d, nil
+}
+
+// asDatasets makes nil pointers nil.
+func asDatasets(train, test *packed, err error) (Dataset, Dataset, error) {
+	if err != nil {
+		return nil, nil, err
+	}
+	if test == nil {
+		return train, nil, nil
+	}
+	return train, test, nil
+}
+
+// setWriter writes a packed data set into a directory that nobody knows yet.
+type setWriter struct {
+	dir      string
+	set      set
+	parts    []*part
+	progress func(done, total int)
+}
+
+// part starts the train set, then perhaps the test set.
+func (w *setWriter) part(meta packMeta) (*part, error) {
+	dir := filepath.Join(w.dir, []string{"train", "test"}[len(w.parts)])
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	p, err := createPart(dir, meta)
+	if err != nil {
+		return nil, err
+	}
+	w.parts = append(w.parts, p)
+	return p, nil
+}
+
+// finish reads what was written once more, for the fingerprints, and makes a
+// packed data set of the directory.
+func (w *setWriter) finish() error {
+	var named []setPart
+	for i, p := range w.parts {
+		sum, err := p.finish()
+		if err != nil {
+			return err
+		}
+		at := filepath.Join(w.dir, []string{"train", "test"}[i])
+		r, err := pack.Open(at)
+		if err != nil {
+			return err
+		}
+		d, err := believe(r, at, setPart{Index: sum})
+		if err != nil {
+			return err
+		}
+		print, err := d.fingerprint()
+		if err = errors.Join(err, d.Close()); err != nil {
+			return fmt.Errorf("%s: %w", at, err)
+		}
+		named = append(named, setPart{sum, print})
+	}
+	w.set.Train = named[0]
+	if len(named) == 2 {
+		w.set.Test = &named[1]
+	}
+	text, err := json.MarshalIndent(w.set, "", " ")
+	if err != nil {
+		return err
+	}
+	return writeSynced(filepath.Join(w.dir, setName), append(text, '\n'))
+}
+
+// writeSynced writes a file that a power cut leaves whole.
+func writeSynced(path string, text []byte) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// writeSet makes the packed data set dir, which appears whole or not at all. One
+// that is there already is kept.
+func writeSet(spec Spec, dir string, progress func(Progress), fill func(*setWriter) error) (err error) {
+	fields, err := json.Marshal(spec)
+	if err != nil {
+		return err
+	}
+	above := filepath.Dir(dir)
+	if err := os.MkdirAll(above, 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(above, tempPattern(filepath.Base(dir)))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	w := &setWriter{dir: tmp, set: set{Version: setVersion, Kind: spec.Kind(), Spec: fields}}
+	w.progress = func(done, total int) {
+		if progress != nil {
+			progress(Progress{File: spec.Kind(), Done: int64(done), Total: int64(total)})
+		}
+	}
+	err = fill(w)
+	if err == nil {
+		err = w.finish()
+	}
+	for _, p := range w.parts {
+		err = errors.Join(err, p.w.Close())
+	}
+	if err = errors.Join(err, os.Chmod(tmp, 0o755)); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(above)
+}
+
+// syncDir makes a rename durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// decoderVersion goes up when any decoder makes something else of the same files.
+const decoderVersion = 1
+
+// decodeOnce opens the packed form of a data set from the cache, where it is named
+// by the digest of its sources and by the fields of its spec, and makes it first
+// if it isn't there.
+func decodeOnce(ctx context.Context, env Env, spec Spec, sources [sha256.Size]byte, decode func(context.Context, *setWriter) error) (train, test Dataset, err error) {
+	fields, err := json.Marshal(spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	cache, err := env.cache()
+	if err != nil {
+		return nil, nil, err
+	}
+	key := sha256.Sum256(fmt.Appendf(nil, "dlnode decoded %d\n%s\n%s\n%x", decoderVersion, spec.Kind(), fields, sources))
+	dir := filepath.Join(cache, "decoded", spec.Kind()+"-"+hex.EncodeToString(key[:12]))
+	tr, te, _, err := openSet(dir)
+	if err == nil {
+		return asDatasets(tr, te, nil)
+	}
+	if _, there := os.Lstat(dir); there == nil {
+		env.log().Warn("a decoded data set is damaged and is decoded again", "error", err)
+		if err := os.RemoveAll(dir); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := writeSet(spec, dir, env.Progress, func(w *setWriter) error { return decode(ctx, w) }); err != nil {
+		return nil, nil, err
+	}
+	tr, te, s, err := openSet(dir)
+	if err == nil && len(s.Skipped) > 0 {
+		env.log().Warn("left out of the data set", "kind", s.Kind, "files", len(s.Skipped), "first", s.Skipped[0])
+	}
+	return asDatasets(tr, te, err)
+}
+
+// cache is the directory of fetched and decoded data sets.
+func (e Env) cache() (string, error) {
+	if e.CacheDir != "" {
+		return e.CacheDir, nil
+	}
+	return DefaultCacheDir()
+}
+
+func (e Env) log() *slog.Logger {
+	if e.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return e.Log
+}
+
+// at makes a path of a spec one that can be opened.
+func (e Env) at(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(e.Dir, path)
+}
+
+// broken gathers what could not be decoded.
+type broken struct {
+	skip  bool
+	total int
+	what  []string
+}
+
+// note records a failure.
+func (b *broken) note(err error) { b.what = append(b.what, err.Error()) }
+
+// err tells the failures, unless they are to be skipped.
+func (b *broken) err() error {
+	if b.skip || len(b.what) == 0 {
+		return nil
+	}
+	shown, more := b.what, ""
+	if len(shown) > 10 {
+		shown, more = shown[:10], fmt.Sprintf("\n  and %d more", len(b.what)-10)
+	}
+	return fmt.Errorf("%d of %d can't be decoded (on_broken: skip leaves them out):\n  %s%s",
+		len(b.what), b.total, strings.Join(shown, "\n  "), more)
+}
+
+// checkBroken checks a field on_broken.
+func (p *problems) checkBroken(value string) {
+	p.unless(value == "fail" || value == "skip", "on_broken", fmt.Sprintf("%q", value), "fail or skip")
+}
