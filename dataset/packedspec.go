@@ -90,6 +90,9 @@ func Pack(ctx context.Context, spec Spec, env Env, dir string) error {
 			if d == nil {
 				continue
 			}
+			if Weights(d) != nil {
+				return fmt.Errorf("%s: its samples have weights, which a pack has no place for", d.Info().Name)
+			}
 			p, err := w.part(metaOf(d))
 			if err != nil {
 				return err

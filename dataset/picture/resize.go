@@ -107,7 +107,7 @@ func taps(m, n int, f filter) []tap {
 
 // fixed rounds a weight, halves away from 0.
 func fixed(v float64) int32 {
-	v *= 1 << precision // exact
+	v = float64(v * (1 << precision)) // exact
 	if v < 0 {
 		return int32(v - 0.5)
 	}
