@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"sync"
+
+	"github.com/dlnode/dlnode/internal/kernel"
 )
 
 // images is a data set of bytes with one class id each. Bytes stay bytes, a
@@ -11,10 +13,9 @@ import (
 // their way into a batch.
 type images struct {
 	info   Info
-	width  int          // bytes of one image
-	pixels []byte       // [n, width]
-	labels []byte       // [n], each < info.Classes
-	unit   [256]float32 // unit[b] = float32(b)/255
+	width  int    // bytes of one image
+	pixels []byte // [n, width]
+	labels []byte // [n], each < info.Classes
 	print  func() [sha256.Size]byte
 }
 
@@ -41,9 +42,6 @@ func loadImages(name, imagePath, labelPath string, classes int, classNames []str
 
 func newImages(info Info, pixels, labels []byte) *images {
 	d := &images{info: info, width: info.InputLen(), pixels: pixels, labels: labels}
-	for b := range d.unit {
-		d.unit[b] = float32(b) / 255
-	}
 	d.print = sync.OnceValue(d.fingerprint)
 	return d
 }
@@ -77,11 +75,7 @@ func (d *images) ID(i int) uint64 { return uint64(i) }
 
 func (d *images) Read(i int, x, y []float32) (uint64, error) {
 	checkRead(d.info, d.width, d.Len(), i, x, y)
-	pixels := d.pixels[i*d.width : (i+1)*d.width]
-	x = x[:len(pixels)]
-	for j, b := range pixels {
-		x[j] = d.unit[b]
-	}
+	kernel.Unit(x, d.pixels[i*d.width:(i+1)*d.width])
 	y[0] = float32(d.labels[i])
 	return uint64(i), nil
 }

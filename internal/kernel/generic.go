@@ -20,6 +20,7 @@ var generic = variant{
 	narrow:    narrowGeneric,
 	maxBits:   maxBitsGeneric,
 	narrowDiv: narrowDivGeneric,
+	unit:      unitGeneric,
 	relu:      reluGeneric,
 	reluGrad:  reluGradGeneric,
 	exp:       expGeneric,
@@ -276,6 +277,12 @@ func maxBitsGeneric(x []float32) uint32 {
 		m = max(m, math.Float32bits(e)&absMask32)
 	}
 	return m
+}
+
+func unitGeneric(dst []float32, src []byte) {
+	for i, b := range src {
+		dst[i] = float32(b) / 255
+	}
 }
 
 func reluGeneric(dst, x []float32) {

@@ -62,7 +62,8 @@ type variant struct {
 	roundNew  func(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
 	narrow    func(dst []float32, x []float64, scale float64)
 	narrowDiv func(dst []float32, x []float64, scale, denom float64)
-	maxBits   func(x []float32) uint32 // maximum of the bits without sign
+	maxBits   func(x []float32) uint32        // maximum of the bits without sign
+	unit      func(dst []float32, src []byte) // lengths are multiples of 16
 	relu      func(dst, x []float32)
 	reluGrad  func(dx, dy, y []float32)
 	exp       func(dst, x []float32)

@@ -30,6 +30,7 @@ var variantAVX512 = variant{
 	narrow:    narrowAVX512,
 	narrowDiv: narrowDivAVX512,
 	maxBits:   maxBitsAVX512,
+	unit:      unitAVX512,
 	relu:      reluAVX512,
 	reluGrad:  reluGradAVX512,
 	exp:       expAVX512,
@@ -70,6 +71,7 @@ var variantAVX2 = variant{
 	narrow:    narrowAVX2,
 	narrowDiv: narrowDivAVX2,
 	maxBits:   maxBitsAVX2,
+	unit:      unitAVX2,
 	relu:      reluAVX2,
 	reluGrad:  reluGradAVX2,
 	exp:       expAVX2,
@@ -128,6 +130,9 @@ func narrowDivAVX512(dst []float32, x []float64, scale, denom float64)
 func maxBitsAVX512(x []float32) uint32
 
 //go:noescape
+func unitAVX512(dst []float32, src []byte)
+
+//go:noescape
 func reluAVX512(dst, x []float32)
 
 //go:noescape
@@ -171,6 +176,9 @@ func narrowDivAVX2(dst []float32, x []float64, scale, denom float64)
 
 //go:noescape
 func maxBitsAVX2(x []float32) uint32
+
+//go:noescape
+func unitAVX2(dst []float32, src []byte)
 
 //go:noescape
 func reluAVX2(dst, x []float32)

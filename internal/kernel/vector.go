@@ -185,6 +185,16 @@ func NarrowDiv(dst []float32, x []float64, scale, denom float64) {
 	}
 }
 
+// Unit turns bytes into numbers from 0 to 1: dst[i] = float32(src[i]) / 255.
+func Unit(dst []float32, src []byte) {
+	same("Unit", len(dst), len(src))
+	whole := len(src) &^ 15
+	for lo, hi := piece(0, whole); lo < hi; lo, hi = piece(hi, whole) {
+		active.unit(dst[lo:hi], src[lo:hi])
+	}
+	unitGeneric(dst[whole:], src[whole:])
+}
+
 // AddF64 adds vectors: dst[i] += src[i].
 func AddF64(dst, src []float64) {
 	same("AddF64", len(src), len(dst))

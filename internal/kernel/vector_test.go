@@ -341,3 +341,19 @@ func TestMaxOfTroublesomeNumbers(t *testing.T) {
 		}
 	}
 }
+
+func TestBytesBecomeQuotientsRoundedOnce(t *testing.T) {
+	each(t, func(t *testing.T) {
+		for _, n := range append(lengths(), 256) {
+			src, want := make([]byte, n), make([]float32, n)
+			for i := range src {
+				src[i] = byte(i)
+				want[i] = float32(float64(byte(i)) / 255) // a quotient of so small numbers may be rounded twice
+			}
+			got, check := fenced(t, make([]float32, n))
+			Unit(got, src)
+			sameBits32(t, "Unit", got, want)
+			check()
+		}
+	})
+}

@@ -49,6 +49,14 @@ func (s isa) half() VecVirtual {
 	return XMM()
 }
 
+// like allocates a register as wide as v.
+func like(v VecVirtual) VecVirtual {
+	if v.Size() == 64 {
+		return ZMM()
+	}
+	return YMM()
+}
+
 // mask selects the first lanes of a register. A nil mask selects all.
 type mask struct{ reg Register }
 

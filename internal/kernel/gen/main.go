@@ -24,6 +24,7 @@ func main() {
 		narrow(s, "narrow", false)
 		narrow(s, "narrowDiv", true)
 		maxBits(s)
+		unit(s)
 		relu(s)
 		reluGrad(s)
 		through(s, "exp", exp64)

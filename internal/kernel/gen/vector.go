@@ -339,6 +339,33 @@ func reluGrad(s isa) {
 	finish()
 }
 
+// unit knows whole turns only. A quotient that is a little off, and what it leaves of
+// the byte, give the quotient that is rounded once: all 256 are tested.
+func unit(s isa) {
+	s.function("unit")
+	dst, src := open("dst", 4), open("src", 1)
+	n := Load(Param("src").Len(), GP64()).(GPVirtual)
+	divisor, inverse := s.vec(), s.vec()
+	all32bits(divisor, math.Float32bits(255))
+	all32bits(inverse, math.Float32bits(1.0/255))
+	Label("loop")
+	SUBQ(U32(uint32(s.lanes(4))), n)
+	JL(LabelRef("done"))
+	x, q := s.vec(), s.vec()
+	VPMOVZXBD(src.mem(), x)
+	VCVTDQ2PS(x, x)
+	VMULPS(inverse, x, q)
+	VFNMADD231PS(divisor, q, x) // x - 255*q
+	VFMADD231PS(inverse, x, q)
+	s.store(q, dst.mem(), nil, 4)
+	for _, v := range []stream{dst, src} {
+		ADDQ(U32(uint32(s.lanes(4)*v.size)), v.ptr)
+	}
+	JMP(LabelRef("loop"))
+	Label("done")
+	finish()
+}
+
 // arithmetic is how adam's loop multiplies, divides and takes roots.
 type arithmetic struct {
 	times func(constant string, x, dst VecVirtual) // dst = x times a constant
@@ -382,20 +409,24 @@ func adam(s isa) {
 		},
 	}
 	nan, t := all32bits(s.vec(), nan32), s.vec()
-	jump, turns := s.tiny(0x1p-58, 0x1p-100, 0x1p-100), 0
+	squares, moments, turns := s.tiny(0x1p-58, 0x1p-100), s.tiny(0x1p-100), 0
 	walk("g", s.lanes(4), []stream{p, g, m, v}, s.narrow, func(k []*mask) {
 		turns++
-		tiny, end := fmt.Sprintf("tiny%d", turns), fmt.Sprintf("end%d", turns)
+		tiny, dying, end := fmt.Sprintf("tiny%d", turns), fmt.Sprintf("dying%d", turns), fmt.Sprintf("end%d", turns)
 		gi, mi, vi, w := s.vec(), s.vec(), s.vec(), s.vec()
 		s.load(g.mem(), gi, pick(k, 0), 4)
 		s.load(m.mem(), mi, pick(k, 0), 4)
 		s.load(v.mem(), vi, pick(k, 0), 4)
 		s.load(p.mem(), w, pick(k, 0), 4)
-		jump(tiny, gi, mi, vi)
-		plain.adam(s, gi, mi, vi, w, all)
+		squares(tiny, gi, vi)
+		moments(dying, mi)
+		adamTurn(plain, plain, gi, mi, vi, w, all)
+		JMP(LabelRef(end))
+		Label(dying) // as the first moment is where there is no gradient any more
+		adamTurn(careful, plain, gi, mi, vi, w, all)
 		JMP(LabelRef(end))
 		Label(tiny)
-		careful.adam(s, gi, mi, vi, w, all)
+		adamTurn(careful, careful, gi, mi, vi, w, all)
 		Label(end)
 		for _, x := range []struct {
 			v  VecVirtual
@@ -408,24 +439,25 @@ func adam(s isa) {
 	finish()
 }
 
-// adam moves moments and parameters by a gradient, which it overwrites.
-func (o arithmetic) adam(s isa, g, m, v, p VecVirtual, all func(string, VecVirtual) VecVirtual) {
-	square, step := s.vec(), s.vec()
-	o.mul(g, g, square)
-	o.times("beta1", m, m)
-	o.times("rest1", g, g)
+// adamTurn moves moments and parameters by a gradient, which it overwrites: first
+// says how it computes the first moment and the step, second all else.
+func adamTurn(first, second arithmetic, g, m, v, p VecVirtual, all func(string, VecVirtual) VecVirtual) {
+	square, step := like(g), like(g)
+	second.mul(g, g, square)
+	first.times("beta1", m, m)
+	second.times("rest1", g, g)
 	VADDPS(g, m, m)
-	o.times("beta2", v, v)
-	o.times("rest2", square, square)
+	second.times("beta2", v, v)
+	second.times("rest2", square, square)
 	VADDPS(square, v, v)
 
-	o.times("c2", v, square)
-	o.sqrt(square, square)
-	VADDPS(all("eps", s.vec()), square, square)
-	o.times("c1", m, step)
-	o.div(step, square, step)
-	o.times("lr", step, step)
-	o.times("shrink", p, square)
+	second.times("c2", v, square)
+	second.sqrt(square, square)
+	VADDPS(all("eps", like(g)), square, square)
+	first.times("c1", m, step)
+	first.div(step, square, step)
+	first.times("lr", step, step)
+	second.times("shrink", p, square)
 	VSUBPS(square, p, p)
 	VSUBPS(step, p, p)
 }
