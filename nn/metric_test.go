@@ -234,6 +234,20 @@ func TestThePenaltyIsThatOfTheRegularizers(t *testing.T) {
 	}
 }
 
+// Keras rounds a label before it asks for the weight of its class, half to even.
+func TestAShareHasTheWeightOfTheNearestClass(t *testing.T) {
+	spec := Spec{Layers: []LayerSpec{NewDense(1, "sigmoid")}, Loss: binaryCE, ClassWeights: []float64{3, 5}}
+	m, err := Build(spec, []int{2}, Target{Len: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for y, want := range map[float32]float64{0: 3, 0.4: 3, 0.5: 3, 0.7: 5, 1: 5} {
+		if got := m.weight([]float32{y}); got != want {
+			t.Errorf("label %v has the weight %v, want %v", y, got, want)
+		}
+	}
+}
+
 func TestCountingAllocatesNothing(t *testing.T) {
 	m, err := metricModel(categoricalCE, 5, auc, precision, f1Macro, confusion, accuracy)
 	if err != nil {

@@ -91,6 +91,9 @@ def cases():
     edges = np.concatenate([np.arange(200) / 199, [0, 1, 0.5, np.nextafter(f32(0.5), f32(1)), 1e-45, 1 - 2**-24]])
     edges = f32(edges)[:, None]
     yield case("on the thresholds", BINARY, edges, labels(len(edges)))
+    places = np.repeat(np.arange(1, 199), 2)  # one on each threshold, one in the middle below it
+    below = np.tile([0, 0.5], 198)
+    yield case("on and between the thresholds", BINARY, f32((places - below) / 199)[:, None], (below[:, None] > 0).astype(float))
     p = f32(rng.random((20, 1)))
     yield case("no positives", BINARY, p, np.zeros((20, 1)))
     yield case("no negatives", BINARY, p, np.ones((20, 1)))
