@@ -103,17 +103,17 @@ func newPointwise(function string, width int, inPlace bool) pointwise {
 	case "relu":
 		p.apply, p.grad = kernel.ReLU, kernel.ReLUGrad
 	case "sigmoid":
-		p.apply, p.grad = kernel.Sigmoid, sigmoidGrad
+		p.apply, p.grad = kernel.Sigmoid, kernel.SigmoidGrad
 	case "tanh":
-		p.apply, p.grad = kernel.Tanh, tanhGrad
+		p.apply, p.grad = kernel.Tanh, kernel.TanhGrad
 	case "leaky_relu":
 		p.apply, p.grad = leakyReLU, leakyReLUGrad
 	case "elu":
-		p.apply, p.grad = elu, eluGrad
+		p.apply, p.grad = kernel.ELU, kernel.ELUGrad
 	case "gelu":
-		p.apply, p.grad, p.byInput = gelu, geluGrad, true
+		p.apply, p.grad, p.byInput = kernel.GELU, kernel.GELUGrad, true
 	case "swish":
-		p.apply, p.grad, p.byInput = swish, swishGrad, true
+		p.apply, p.grad, p.byInput = kernel.Swish, kernel.SwishGrad, true
 	default:
 		panic("nn: no activation " + function)
 	}
@@ -147,19 +147,13 @@ func (p *pointwise) backward(w *Workspace, dy []float32) []float32 {
 	return dy
 }
 
-// sigmoidGrad is dx = dy·y·(1-y).
-func sigmoidGrad(dx, dy, y []float32) {
-	for i, g := range dy {
-		dx[i] = float32(float32(g*y[i]) * (1 - y[i]))
-	}
-}
+// leakySlope is Keras' slope of leaky_relu below 0.
+const leakySlope = 0.2
 
-// tanhGrad is dx = dy·(1-y²).
-func tanhGrad(dx, dy, y []float32) {
-	for i, g := range dy {
-		dx[i] = float32(g * (1 - float32(y[i]*y[i])))
-	}
-}
+func leakyReLU(y, x []float32) { kernel.LeakyReLU(y, x, leakySlope) }
+
+// leakyReLUGrad goes by the sign of y, which is that of x.
+func leakyReLUGrad(dx, dy, y []float32) { kernel.LeakyReLUGrad(dx, dy, y, leakySlope) }
 
 // softmax is y_j = exp(x_j - max x) / Σ_k exp(x_k - max x) over each sample.
 // The maximum and the sum stay for the loss, which is computed from logits.
@@ -281,11 +275,8 @@ func (d *dropout) draw(s rng.Stream, mask []float32) {
 
 // multiply is dst_i = x_i·f_i. A dropped NaN stays NaN: nothing is hidden.
 func multiply(dst, x, f []float32) []float32 {
-	f = f[:len(x)]
 	dst = dst[:len(x)]
-	for i, v := range x {
-		dst[i] = float32(v * f[i])
-	}
+	kernel.Multiply(dst, x, f[:len(x)])
 	return dst
 }
 

@@ -10,37 +10,17 @@ import "math"
 
 // Exp sets dst[i] to e^x[i]. Large x give +Inf, very negative ones +0.
 // dst may be x.
-func Exp(dst, x []float32) {
-	same("Exp", len(x), len(dst))
-	for lo, hi := piece(0, len(x)); lo < hi; lo, hi = piece(hi, len(x)) {
-		active.exp(dst[lo:hi], x[lo:hi])
-	}
-}
+func Exp(dst, x []float32) { through("Exp", active.exp, dst, x) }
 
 // Log sets dst[i] to the natural logarithm of x[i]: -Inf for ±0, NaN for
 // negative x. dst may be x.
-func Log(dst, x []float32) {
-	same("Log", len(x), len(dst))
-	for i, e := range x {
-		dst[i] = log32(e)
-	}
-}
+func Log(dst, x []float32) { through("Log", active.log, dst, x) }
 
 // Tanh sets dst[i] to the hyperbolic tangent of x[i]; ±0 gives ±0. dst may be x.
-func Tanh(dst, x []float32) {
-	same("Tanh", len(x), len(dst))
-	for lo, hi := piece(0, len(x)); lo < hi; lo, hi = piece(hi, len(x)) {
-		active.tanh(dst[lo:hi], x[lo:hi])
-	}
-}
+func Tanh(dst, x []float32) { through("Tanh", active.tanh, dst, x) }
 
 // Sigmoid sets dst[i] to 1/(1+e^-x[i]). dst may be x.
-func Sigmoid(dst, x []float32) {
-	same("Sigmoid", len(x), len(dst))
-	for lo, hi := piece(0, len(x)); lo < hi; lo, hi = piece(hi, len(x)) {
-		active.sigmoid(dst[lo:hi], x[lo:hi])
-	}
-}
+func Sigmoid(dst, x []float32) { through("Sigmoid", active.sigmoid, dst, x) }
 
 const (
 	log2e = 0x1.71547652b82fep+0
@@ -61,17 +41,17 @@ const (
 
 // exp64 is e^x for x clamped to ±expLimit, or NaN.
 func exp64(x float64) float64 {
-	q, two := expm1Parts(clamp(x))
+	q, two := expm1Parts(clamp(x, expLimit))
 	return float64(q*two) + two
 }
 
-// clamp limits x to ±expLimit and keeps NaN.
-func clamp(x float64) float64 {
-	if x > expLimit {
-		return expLimit
+// clamp limits x to ±limit and keeps NaN.
+func clamp(x, limit float64) float64 {
+	if x > limit {
+		return limit
 	}
-	if x < -expLimit {
-		return -expLimit
+	if x < -limit {
+		return -limit
 	}
 	return x
 }
@@ -116,6 +96,12 @@ func tanhGeneric(dst, x []float32) {
 func sigmoidGeneric(dst, x []float32) {
 	for i, e := range x {
 		dst[i] = quiet32(float32(1 / (1 + exp64(-float64(e)))))
+	}
+}
+
+func logGeneric(dst, x []float32) {
+	for i, e := range x {
+		dst[i] = log32(e)
 	}
 }
 

@@ -25,6 +25,14 @@ func TestElementaryFunctionsAreAlmostCorrectlyRounded(t *testing.T) {
 		{"Log", Log, math.Log, 0.501},
 		{"Tanh", Tanh, math.Tanh, 0.501},
 		{"Sigmoid", Sigmoid, func(x float64) float64 { return 1 / (1 + math.Exp(-x)) }, 0.501},
+		{"ELU", ELU, func(x float64) float64 {
+			if x > 0 {
+				return x
+			}
+			return math.Expm1(x)
+		}, 0.501},
+		{"GELU", GELU, func(x float64) float64 { return finite(x, x*math.Erfc(-x/math.Sqrt2)/2) }, 0.501},
+		{"Swish", Swish, func(x float64) float64 { return finite(x, x/(1+math.Exp(-x))) }, 0.501},
 	} {
 		t.Run(f.name, func(t *testing.T) {
 			worst, at := 0.0, float32(0)
@@ -49,6 +57,15 @@ func TestElementaryFunctionsAreAlmostCorrectlyRounded(t *testing.T) {
 			}
 		})
 	}
+}
+
+// finite is y, or the limit of a function that is about x above 0 and 0 below where
+// its terms have none.
+func finite(x, y float64) float64 {
+	if y != y && x == x {
+		return above(x)
+	}
+	return y
 }
 
 // judge compares a result with the truth: bad if one is NaN or infinite and the
@@ -91,6 +108,17 @@ func TestElementaryFunctionsAtTheEdges(t *testing.T) {
 			{"Tanh", Tanh, -inf, -1},
 			{"Tanh", Tanh, -0x1p-149, -0x1p-149},
 			{"Sigmoid", Sigmoid, 0, 0.5},
+			{"ELU", ELU, minus, 0},
+			{"ELU", ELU, -inf, -1},
+			{"ELU", ELU, inf, inf},
+			{"GELU", GELU, minus, 0},
+			{"GELU", GELU, -inf, minus},
+			{"GELU", GELU, inf, inf},
+			{"GELU", GELU, -20, minus},
+			{"Swish", Swish, minus, minus},
+			{"Swish", Swish, -inf, minus},
+			{"Swish", Swish, inf, inf},
+			{"Swish", Swish, -120, minus},
 			{"Sigmoid", Sigmoid, inf, 1},
 			{"Sigmoid", Sigmoid, -inf, 0},
 			{"Sigmoid", Sigmoid, -95, float32(math.Exp(-95))},
@@ -101,7 +129,7 @@ func TestElementaryFunctionsAtTheEdges(t *testing.T) {
 				t.Errorf("%s(%x) = %x, want %x", c.name, c.x, got[0], c.want)
 			}
 		}
-		for _, f := range []func(dst, x []float32){Exp, Log, Tanh, Sigmoid} {
+		for _, f := range []func(dst, x []float32){Exp, Log, Tanh, Sigmoid, ELU, GELU, Swish} {
 			got := []float32{0}
 			f(got, []float32{math.Float32frombits(0xffc12345)})
 			if math.Float32bits(got[0]) != nanBits32 {

@@ -69,7 +69,21 @@ type variant struct {
 	exp       func(dst, x []float32)
 	tanh      func(dst, x []float32)
 	sigmoid   func(dst, x []float32)
-	adam      func(p, g, m, v []float32, c adamConst)
+	log       func(dst, x []float32)
+	elu       func(dst, x []float32)
+	gelu      func(dst, x []float32)
+	swish     func(dst, x []float32)
+
+	geluGrad    func(dx, dy, x []float32)
+	swishGrad   func(dx, dy, x []float32)
+	eluGrad     func(dx, dy, y []float32)
+	sigmoidGrad func(dx, dy, y []float32)
+	tanhGrad    func(dx, dy, y []float32)
+	multiply    func(dst, x, y []float32)
+	leaky       func(dst, x, y []float32, slope float32)
+	sumLanes    func(l [lanes]float32, x []float32) [lanes]float32 // whole sixteens
+	maxKey      func(x []float32) int32                            // of whole sixteens, see key
+	adam        func(p, g, m, v []float32, c adamConst)
 
 	lstmGates    func(i, f, g, o, c, next []float32)
 	lstmOutput   func(o, c, squashed, h []float32)

@@ -38,6 +38,20 @@ var variantAVX512 = variant{
 	sigmoid:   sigmoidAVX512,
 	adam:      adamAVX512,
 
+	log:         logAVX512,
+	elu:         eluAVX512,
+	gelu:        geluAVX512,
+	swish:       swishAVX512,
+	geluGrad:    geluGradAVX512,
+	swishGrad:   swishGradAVX512,
+	sigmoidGrad: sigmoidGradAVX512,
+	tanhGrad:    tanhGradAVX512,
+	multiply:    multiplyAVX512,
+	eluGrad:     eluGradAVX512,
+	leaky:       leakyAVX512,
+	sumLanes:    sumLanesAVX512,
+	maxKey:      maxKeyAVX512,
+
 	lstmGates:    lstmGatesAVX512,
 	lstmOutput:   lstmOutputAVX512,
 	lstmBackward: lstmBackwardAVX512,
@@ -78,6 +92,20 @@ var variantAVX2 = variant{
 	tanh:      tanhAVX2,
 	sigmoid:   sigmoidAVX2,
 	adam:      adamAVX2,
+
+	log:         logAVX2,
+	elu:         eluAVX2,
+	gelu:        geluAVX2,
+	swish:       swishAVX2,
+	geluGrad:    geluGradAVX2,
+	swishGrad:   swishGradAVX2,
+	sigmoidGrad: sigmoidGradAVX2,
+	tanhGrad:    tanhGradAVX2,
+	multiply:    multiplyAVX2,
+	eluGrad:     eluGradAVX2,
+	leaky:       leakyAVX2,
+	sumLanes:    sumLanesAVX2,
+	maxKey:      maxKeyAVX2,
 
 	lstmGates:    lstmGatesAVX2,
 	lstmOutput:   lstmOutputAVX2,
@@ -148,6 +176,45 @@ func tanhAVX512(dst, x []float32)
 func sigmoidAVX512(dst, x []float32)
 
 //go:noescape
+func logAVX512(dst, x []float32)
+
+//go:noescape
+func eluAVX512(dst, x []float32)
+
+//go:noescape
+func geluAVX512(dst, x []float32)
+
+//go:noescape
+func swishAVX512(dst, x []float32)
+
+//go:noescape
+func geluGradAVX512(dx, dy, x []float32)
+
+//go:noescape
+func swishGradAVX512(dx, dy, x []float32)
+
+//go:noescape
+func sigmoidGradAVX512(dx, dy, y []float32)
+
+//go:noescape
+func tanhGradAVX512(dx, dy, y []float32)
+
+//go:noescape
+func multiplyAVX512(dst, x, y []float32)
+
+//go:noescape
+func eluGradAVX512(dx, dy, y []float32)
+
+//go:noescape
+func leakyAVX512(dst, x, y []float32, slope float32)
+
+//go:noescape
+func sumLanesAVX512(l [lanes]float32, x []float32) [lanes]float32
+
+//go:noescape
+func maxKeyAVX512(x []float32) int32
+
+//go:noescape
 func adamAVX512(p, g, m, v []float32, c adamConst)
 
 //go:noescape
@@ -194,6 +261,45 @@ func tanhAVX2(dst, x []float32)
 
 //go:noescape
 func sigmoidAVX2(dst, x []float32)
+
+//go:noescape
+func logAVX2(dst, x []float32)
+
+//go:noescape
+func eluAVX2(dst, x []float32)
+
+//go:noescape
+func geluAVX2(dst, x []float32)
+
+//go:noescape
+func swishAVX2(dst, x []float32)
+
+//go:noescape
+func geluGradAVX2(dx, dy, x []float32)
+
+//go:noescape
+func swishGradAVX2(dx, dy, x []float32)
+
+//go:noescape
+func sigmoidGradAVX2(dx, dy, y []float32)
+
+//go:noescape
+func tanhGradAVX2(dx, dy, y []float32)
+
+//go:noescape
+func multiplyAVX2(dst, x, y []float32)
+
+//go:noescape
+func eluGradAVX2(dx, dy, y []float32)
+
+//go:noescape
+func leakyAVX2(dst, x, y []float32, slope float32)
+
+//go:noescape
+func sumLanesAVX2(l [lanes]float32, x []float32) [lanes]float32
+
+//go:noescape
+func maxKeyAVX2(x []float32) int32
 
 //go:noescape
 func adamAVX2(p, g, m, v []float32, c adamConst)

@@ -190,6 +190,12 @@ func TestNothingIsAllocated(t *testing.T) {
 			GRUForward(n, a[:3*n], dst, dst, dst)
 			GRUBackward(n, a[:3*n], dst, dst, dst)
 			Transpose(p[:len(a)], a, k)
+			for _, a := range activations {
+				a.f(c, c)
+			}
+			for _, a := range slopes {
+				a.f(c, c, c)
+			}
 			Exp(c, c)
 			Log(c, c)
 			Tanh(c, c)

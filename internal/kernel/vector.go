@@ -73,13 +73,11 @@ const lanes = 16
 //	return l[0]
 func Sum(x []float32) float32 {
 	var l [lanes]float32
-	for len(x) >= lanes {
-		for j, e := range (*[lanes]float32)(x) {
-			l[j] += e
-		}
-		x = x[lanes:]
+	whole := len(x) &^ (lanes - 1)
+	for lo, hi := piece(0, whole); lo < hi; lo, hi = piece(hi, whole) {
+		l = active.sumLanes(l, x[lo:hi])
 	}
-	for j, e := range x {
+	for j, e := range x[whole:] {
 		l[j] += e
 	}
 	for h := lanes / 2; h > 0; h /= 2 {
@@ -90,15 +88,38 @@ func Sum(x []float32) float32 {
 	return quiet32(l[0])
 }
 
+// sumLanesGeneric adds x, whole sixteens, to the lanes.
+func sumLanesGeneric(l [lanes]float32, x []float32) [lanes]float32 {
+	for ; len(x) >= lanes; x = x[lanes:] {
+		for j, e := range (*[lanes]float32)(x) {
+			l[j] += e
+		}
+	}
+	return l
+}
+
 // Max returns the greatest element of x: NaN if one is NaN, +0 rather than -0,
 // -Inf if x is empty.
 func Max(x []float32) float32 {
-	m := float32(math.Inf(-1))
+	m, whole := key(float32(math.Inf(-1))), len(x)&^(lanes-1)
+	for lo, hi := piece(0, whole); lo < hi; lo, hi = piece(hi, whole) {
+		m = max(m, active.maxKey(x[lo:hi]))
+	}
+	m = max(m, maxKeyGeneric(x[whole:]))
+	return math.Float32frombits(uint32(m ^ m>>31&absMask32))
+}
+
+// key turns a number into an integer; they are ordered as the numbers are, with -0
+// below +0 and NaN above all. The same again turns it back.
+func key(x float32) int32 {
+	u := int32(math.Float32bits(quiet32(x)))
+	return u ^ u>>31&absMask32
+}
+
+func maxKeyGeneric(x []float32) int32 {
+	m := int32(math.MinInt32)
 	for _, e := range x {
-		if e != e {
-			return math.Float32frombits(nanBits32)
-		}
-		m = max(m, e) // Go's max prefers +0
+		m = max(m, key(e))
 	}
 	return m
 }

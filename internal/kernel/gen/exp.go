@@ -29,44 +29,57 @@ var expCoeff = [10]float64{
 func through(s isa, name string, f func(s isa, x []VecVirtual)) {
 	s.function(name)
 	dst, x := open("dst", 4), open("x", 4)
-	nan, t := all32bits(s.half(), nan32), s.half()
+	s.chained(x, []stream{dst, x}, "x", func(wide []VecVirtual, k *mask) {
+		f(s, wide)
+		s.put(wide, dst, k)
+	})
+}
+
+// slopes writes a function of dy and x: dy times what f replaces x by.
+func slopes(s isa, name string, f func(s isa, x []VecVirtual)) {
+	s.function(name)
+	dx, dy, x := open("dx", 4), open("dy", 4), open("x", 4)
+	s.chained(x, []stream{dx, dy, x}, "x", func(wide []VecVirtual, k *mask) {
+		f(s, wide)
+		for i, v := range wide {
+			VMULPD(s.widened(s.get(dy.from(i*s.lanes(8)), s.half(), k)), v, v)
+		}
+		s.put(wide, dx, k)
+	})
+}
+
+// put rounds vectors to float32 and stores them one behind the other.
+func (s isa) put(wide []VecVirtual, to stream, k *mask) {
+	for i, v := range wide {
+		s.store(s.narrowed(v), to.at(i*s.lanes(8)), k, 4)
+	}
+}
+
+// chained is walk for functions that compute in float64 from x: several vectors in
+// a turn, then one by one.
+func (s isa) chained(x stream, streams []stream, count string, f func(wide []VecVirtual, k *mask)) {
 	turn := func(vectors int) func(k []*mask) {
 		return func(k []*mask) {
 			wide := make([]VecVirtual, vectors)
 			for i := range wide {
-				narrow := s.half()
-				wide[i] = s.vec()
-				s.load(x.at(i*s.lanes(8)), narrow, pick(k, 0), 4)
-				VCVTPS2PD(narrow, wide[i])
+				wide[i] = s.widened(s.get(x.from(i*s.lanes(8)), s.half(), pick(k, 0)))
 			}
-			f(s, wide)
-			for i := range wide {
-				narrow := s.half()
-				s.toFloat32(wide[i], narrow)
-				s.quiet32(narrow, nan, t)
-				s.store(narrow, dst.at(i*s.lanes(8)), pick(k, 0), 4)
-			}
+			f(wide, pick(k, 0))
 		}
 	}
-	s.chained("x", []stream{dst, x}, turn)
-	finish()
-}
-
-// chained is walk for functions that compute in float64, several vectors in a turn
-// and then one by one.
-func (s isa) chained(count string, streams []stream, turn func(vectors int) func(k []*mask)) {
 	n := Load(Param(count).Len(), GP64()).(GPVirtual)
 	repeat("many", n, s.chains()*s.lanes(8), streams, turn(s.chains()))
 	repeat("one", n, s.lanes(8), streams, turn(1))
 	rest(n, s.halfMask, turn(1))
+	finish()
 }
 
-// chains is how many vectors through takes at once: as many as registers allow.
+// chains is how many vectors are taken at once: as many as registers allow.
 func (s isa) chains() int {
 	if s.wide {
 		return 4
 	}
-	return 3
+	return 2
 }
 
 // halfMask is the mask of float32 in half registers.
@@ -74,20 +87,11 @@ func (s isa) halfMask(n GPVirtual) []*mask { return []*mask{s.maskFor(n, 4, true
 
 // exp64 replaces each x by e^x.
 func exp64(s isa, x []VecVirtual) {
-	s.clamp(x)
+	s.clamp(x, expLimit)
 	q, two := expm1Parts(s, x)
 	for i, v := range x {
 		VMULPD(two[i], q[i], q[i])
 		VADDPD(two[i], q[i], v)
-	}
-}
-
-// clamp limits x to ±expLimit. The bound comes first, so that NaN, the second, is
-// what is left.
-func (s isa) clamp(x []VecVirtual) {
-	for _, v := range x {
-		VMINPD(v, all64(s.vec(), expLimit), v)
-		VMAXPD(v, all64(s.vec(), -expLimit), v)
 	}
 }
 
@@ -103,7 +107,7 @@ func (s isa) activate(x, y []VecVirtual) {
 	for _, v := range x {
 		VXORPD(all64bits(s.vec(), signBit), v, v)
 	}
-	s.clamp(x)
+	s.clamp(x, expLimit)
 	signs := make([]VecVirtual, len(y))
 	for i, v := range y {
 		sign, a := all64bits(s.vec(), signBit), s.vec()
@@ -153,6 +157,15 @@ func expm1Parts(s isa, x []VecVirtual) (q, two []VecVirtual) {
 
 // horner returns (((c[0]*r + c[1])*r + ...) + c[n-1])*r for each r.
 func (s isa) horner(r []VecVirtual, c []float64) []VecVirtual {
+	q := s.poly(r, c)
+	for i := range q {
+		VMULPD(r[i], q[i], q[i])
+	}
+	return q
+}
+
+// poly returns ((c[0]*r + c[1])*r + ...) + c[n-1] for each r.
+func (s isa) poly(r []VecVirtual, c []float64) []VecVirtual {
 	q := make([]VecVirtual, len(r))
 	for i := range q {
 		q[i] = all64(s.vec(), c[0])
@@ -165,9 +178,6 @@ func (s isa) horner(r []VecVirtual, c []float64) []VecVirtual {
 		for i := range q {
 			VADDPD(next, q[i], q[i])
 		}
-	}
-	for i := range q {
-		VMULPD(r[i], q[i], q[i])
 	}
 	return q
 }

@@ -69,28 +69,17 @@ func lstmGates(s isa) {
 func lstmOutput(s isa) {
 	s.function("lstmOutput")
 	o, c, squashed, h := open("o", 4), open("c", 4), open("squashed", 4), open("h", 4)
-	turn := func(vectors int) func(k []*mask) {
-		return func(k []*mask) {
-			wide := make([]VecVirtual, vectors)
-			for j := range wide {
-				narrow := s.half()
-				s.load(c.at(j*s.lanes(8)), narrow, pick(k, 0), 4)
-				wide[j] = s.widened(narrow)
-			}
-			tanh64(s, wide)
-			for j := range wide {
-				at, out := j*s.lanes(8), s.half()
-				t := s.narrowed(wide[j])
-				s.store(t, squashed.at(at), pick(k, 0), 4)
-				s.load(o.at(at), out, pick(k, 0), 4)
-				VMULPS(t, out, out)
-				s.quiet32(out, all32bits(s.half(), nan32), s.half())
-				s.store(out, h.at(at), pick(k, 0), 4)
-			}
+	s.chained(c, []stream{o, c, squashed, h}, "c", func(wide []VecVirtual, k *mask) {
+		tanh64(s, wide)
+		for j, v := range wide {
+			at, t := j*s.lanes(8), s.narrowed(v)
+			s.store(t, squashed.at(at), k, 4)
+			out := s.get(o.from(at), s.half(), k)
+			VMULPS(t, out, out)
+			s.quiet32(out, all32bits(s.half(), nan32), s.half())
+			s.store(out, h.at(at), k, 4)
 		}
-	}
-	s.chained("c", []stream{o, c, squashed, h}, turn)
-	finish()
+	})
 }
 
 // cell writes instructions on the way back through a step, on vectors of float32.
@@ -103,7 +92,7 @@ type cell struct {
 
 func (s isa) cell() cell {
 	return cell{
-		s: s, one: all32bits(s.vec(), 0x3f800000),
+		s: s, one: s.ones(),
 		tiny: all32bits(s.vec(), tinyBits), nan: all32bits(s.vec(), nan32), t: s.vec(),
 	}
 }
@@ -175,36 +164,27 @@ func lstmBackward(s isa) {
 func gruOutput(s isa) {
 	s.function("gruOutput")
 	z, r, g, b, h, next := open("z", 4), open("r", 4), open("g", 4), open("b", 4), open("h", 4), open("next", 4)
-	turn := func(vectors int) func(k []*mask) {
-		return func(k []*mask) {
-			load := func(x stream, j int) VecVirtual {
-				v := s.half()
-				s.load(x.at(j*s.lanes(8)), v, pick(k, 0), 4)
-				return v
-			}
-			wide := make([]VecVirtual, vectors)
-			for j := range wide {
-				sum := load(r, j)
-				VMULPS(load(b, j), sum, sum)
-				VADDPS(load(g, j), sum, sum)
-				wide[j] = s.widened(sum)
-			}
-			tanh64(s, wide)
-			for j := range wide {
-				at, keep := j*s.lanes(8), load(z, j)
-				cand, rest := s.narrowed(wide[j]), all32bits(s.half(), 0x3f800000)
-				s.store(cand, g.at(at), pick(k, 0), 4)
-				VSUBPS(keep, rest, rest)
-				VMULPS(cand, rest, rest)
-				VMULPS(load(h, j), keep, keep)
-				VADDPS(rest, keep, keep)
-				s.quiet32(keep, all32bits(s.half(), nan32), s.half())
-				s.store(keep, next.at(at), pick(k, 0), 4)
-			}
+	s.chained(g, []stream{z, r, g, b, h, next}, "h", func(wide []VecVirtual, k *mask) {
+		load := func(x stream, j int) VecVirtual { return s.get(x.from(j*s.lanes(8)), s.half(), k) }
+		for j, v := range wide {
+			sum := load(r, j)
+			VMULPS(load(b, j), sum, sum)
+			VADDPS(load(g, j), sum, sum)
+			VCVTPS2PD(sum, v)
 		}
-	}
-	s.chained("h", []stream{z, r, g, b, h, next}, turn)
-	finish()
+		tanh64(s, wide)
+		for j, v := range wide {
+			at, keep := j*s.lanes(8), load(z, j)
+			cand, rest := s.narrowed(v), all32bits(s.half(), one32)
+			s.store(cand, g.at(at), k, 4)
+			VSUBPS(keep, rest, rest)
+			VMULPS(cand, rest, rest)
+			VMULPS(load(h, j), keep, keep)
+			VADDPS(rest, keep, keep)
+			s.quiet32(keep, all32bits(s.half(), nan32), s.half())
+			s.store(keep, next.at(at), k, 4)
+		}
+	})
 }
 
 func gruBackward(s isa) {

@@ -67,7 +67,7 @@ func grid(s isa, matrices, columns []stream, turn func(k []*mask, columns []stre
 	rows := Load(Param("rows"), GP64()).(GPVirtual)
 	at := make([]stream, len(columns))
 	for i, c := range columns {
-		at[i] = stream{GP64(), c.size}
+		at[i] = stream{ptr: GP64(), size: c.size}
 	}
 	Label("row")
 	for i, c := range columns {

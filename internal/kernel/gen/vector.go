@@ -14,17 +14,21 @@ import (
 type stream struct {
 	ptr  GPVirtual
 	size int // bytes of an element
+	skip int // elements before the first
 }
 
 // open loads the pointer of a slice argument.
 func open(name string, size int) stream {
-	return stream{Load(Param(name).Base(), GP64()).(GPVirtual), size}
+	return stream{ptr: Load(Param(name).Base(), GP64()).(GPVirtual), size: size}
 }
 
 func (x stream) mem() Mem { return x.at(0) }
 
 // at is the address of the element i places further on.
-func (x stream) at(i int) Mem { return Mem{Base: x.ptr, Disp: i * x.size} }
+func (x stream) at(i int) Mem { return Mem{Base: x.ptr, Disp: (x.skip + i) * x.size} }
+
+// from is the same stream i elements further on.
+func (x stream) from(i int) stream { return stream{x.ptr, x.size, x.skip + i} }
 
 // walk writes a loop over as many elements as the slice named by count has: unit
 // of them in each turn, what remains in a last, masked one.
