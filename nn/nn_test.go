@@ -194,11 +194,11 @@ func TestWorkspacesOfOneModelAreIndependent(t *testing.T) {
 
 func TestWorkspaceAccountsForItsMemory(t *testing.T) {
 	m := mustBuild(t, tutorial(), []int{28, 28}, Target{Len: 1, Classes: 10})
-	// A sample needs: dense 128, mask and output of dropout 128 each, logits and
-	// probabilities 10 each, their maximum and sum 1 each, the gradients on both
-	// sides of the last layer; all float32. Then one float64 for the loss and one
-	// for the metric. The second gradient begins at a cache line.
-	perSample := 4*(128+128+128+10+10+1+1+128+10) + 8*2
+	// A sample needs: dense 128, dropout 128, logits and probabilities 10 each, their
+	// maximum and sum 1 each, the gradients on both sides of the last layer; all
+	// float32. Then one float64 for the loss, one for the metric, and as much for the
+	// stream of dropout. The second gradient begins at a cache line.
+	perSample := 4*(128+128+10+10+1+1+128+10) + 8*3
 	if got, want := m.NewWorkspace(32).Bytes(), 32*perSample+64; got != want {
 		t.Errorf("32 samples take %d bytes, want %d", got, want)
 	}
@@ -439,7 +439,7 @@ func TestTensorsAndSummaryDescribeTheModel(t *testing.T) {
 	wantRows := []Row{
 		{"flatten", "flatten", []int{784}, 0, 1, 0, 0},
 		{"dense", "dense", []int{128}, 100480, 1, 2*100352 + 128, 4 * 128},
-		{"dropout", "dropout", []int{128}, 0, 1, 0, 4 * 256},
+		{"dropout", "dropout", []int{128}, 0, 1, 0, 4*128 + 8},                   // with its stream
 		{"dense_1", "dense", []int{10}, 1290, 1, 2*1280 + 10, 4 * (10 + 10 + 2)}, // softmax keeps the logits for the loss, their maximum and sum
 	}
 	if got := m.Summary(); !reflect.DeepEqual(got, wantRows) {

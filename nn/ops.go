@@ -215,13 +215,15 @@ func (s *softmax) backward(w *Workspace, dy []float32) []float32 {
 
 // dropout is y = x·mask in training, where mask is 0 with probability rate and
 // 1/(1-rate) otherwise (inverted dropout: Srivastava et al., JMLR 15, section
-// 10), and y = x in evaluation.
+// 10), and y = x in evaluation. The mask is kept by none but the layers that use it
+// more than twice: backward looks the same numbers up again.
 type dropout struct {
 	width     int
 	layer     uint64  // coordinate of its random numbers, see builder.draw
 	threshold uint32  // of 2^24: a draw below it drops
 	scale     float32 // 1/(1-rate)
 
+	streams []rng.Stream // [n] of the samples of the last forward
 	mask, y []float32
 	active  bool // the last forward was one of training
 }
@@ -236,7 +238,7 @@ func newDropout(rate float64, width int, layer uint64) dropout {
 }
 
 func (d dropout) bind(mem *arena, maxBatch int) op {
-	d.mask, d.y = mem.take(maxBatch*d.width), mem.take(maxBatch*d.width)
+	d.y, d.streams = mem.take(maxBatch*d.width), mem.streams(maxBatch)
 	return &d
 }
 
@@ -246,34 +248,37 @@ func (d *dropout) forward(w *Workspace, x []float32) []float32 {
 		return x
 	}
 	for i := range w.n {
-		s := rng.New(w.key.Seed, rng.Dropout, w.key.Step, w.ids[i], d.layer)
-		d.draw(s, row(d.mask, i, d.width))
+		d.streams[i] = rng.New(w.key.Seed, rng.Dropout, w.key.Step, w.ids[i], d.layer)
 	}
-	return multiply(d.y[:len(x)], x, d.mask)
+	y := d.y[:len(x)]
+	d.drop(w, y, x)
+	return y
 }
 
 func (d *dropout) backward(w *Workspace, dy []float32) []float32 {
-	if !d.active {
-		return dy
+	if d.active {
+		d.drop(w, dy, dy)
 	}
-	return multiply(dy, dy, d.mask)
+	return dy
 }
 
-// draw fills the mask of one sample: element j is decided by the upper 24 bits
-// of word j of s.
+// drop drops of every sample: element j goes by the upper 24 bits of word j of its
+// stream. A dropped NaN stays NaN: nothing is hidden.
+func (d *dropout) drop(w *Workspace, dst, x []float32) {
+	for i := range w.n {
+		kernel.Drop(row(dst, i, d.width), row(x, i, d.width), d.streams[i], d.threshold, d.scale)
+	}
+}
+
+// draw fills the mask of one sample.
 func (d *dropout) draw(s rng.Stream, mask []float32) {
-	for j := 0; j < len(mask); j += 4 {
-		block := s.Block(uint64(j / 4))
-		for k := range min(4, len(mask)-j) {
-			mask[j+k] = 0
-			if block[k]>>8 >= d.threshold {
-				mask[j+k] = d.scale
-			}
-		}
+	for j := range mask {
+		mask[j] = 1
 	}
+	kernel.Drop(mask, mask, s, d.threshold, d.scale)
 }
 
-// multiply is dst_i = x_i·f_i. A dropped NaN stays NaN: nothing is hidden.
+// multiply is dst_i = x_i·f_i.
 func multiply(dst, x, f []float32) []float32 {
 	dst = dst[:len(x)]
 	kernel.Multiply(dst, x, f[:len(x)])

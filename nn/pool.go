@@ -112,9 +112,6 @@ func (d *spatialDropout) backward(w *Workspace, dy []float32) []float32 {
 func (d *spatialDropout) pixels(w *Workspace, dst, x []float32) {
 	c := d.dropout.width
 	for i := range w.n {
-		mask := row(d.mask, i, c)
-		for at := i * d.width; at < (i+1)*d.width; at += c {
-			multiply(dst[at:at+c], x[at:at+c], mask)
-		}
+		kernel.MulRows(row(dst, i, d.width), row(x, i, d.width), row(d.mask, i, c))
 	}
 }

@@ -1,6 +1,9 @@
 package nn
 
-import "github.com/dlnode/dlnode/internal/kernel"
+import (
+	"github.com/dlnode/dlnode/internal/kernel"
+	"github.com/dlnode/dlnode/internal/rng"
+)
 
 // Batch is what one Forward looks at. The workspace reads X and IDs until the
 // Backward that follows is over.
@@ -72,6 +75,15 @@ func (a *arena) wider(n int) []float64 {
 		return nil
 	}
 	return make([]float64, n)
+}
+
+// streams returns room for as many streams, of the size of a float64 each.
+func (a *arena) streams(n int) []rng.Stream {
+	a.wide += n
+	if a.buf == nil {
+		return nil
+	}
+	return make([]rng.Stream, n)
 }
 
 // lines is n rounded up to whole cache lines of floats.

@@ -15,7 +15,7 @@ const leaves = "internal/rng internal/fmath internal/kernel"
 var arrows = map[string]string{
 	"internal/rng":    "",
 	"internal/fmath":  "",
-	"internal/kernel": "internal/fmath",
+	"internal/kernel": "internal/fmath internal/rng",
 	"internal/arch":   "",
 
 	// A spoiled floating-point unit, for tests.

@@ -60,6 +60,9 @@ var generic = variant{
 	normApply:       normApplyGeneric,
 	normGradSums:    normGradSumsGeneric,
 	normGrad:        normGradGeneric,
+
+	drop:    dropGeneric,
+	mulRows: mulRowsGeneric,
 }
 
 // productGeneric takes eight columns at once: eight independent chains hide the

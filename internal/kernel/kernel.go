@@ -104,6 +104,9 @@ type variant struct {
 	normApply    func(y, x []float32, mean, scale, shift []float64, rows int)
 	normGradSums func(sum, along []float64, dy, x []float32, mean []float64, rows int)
 	normGrad     func(dx, dy, x []float32, mean, p, q, r []float64, rows int)
+
+	drop    func(dst, x []float32, k0, k1 uint32, first uint64, least int32, scale float32)
+	mulRows func(dst, x, f []float32, rows int)
 }
 
 // variants lists what this CPU can run, best first. The portable one is last

@@ -70,6 +70,9 @@ var variantAVX512 = variant{
 	normApply:       normApplyAVX512,
 	normGradSums:    normGradSumsAVX512,
 	normGrad:        normGradAVX512,
+
+	drop:    dropAVX512,
+	mulRows: mulRowsAVX512,
 }
 
 var variantAVX2 = variant{
@@ -125,6 +128,9 @@ var variantAVX2 = variant{
 	normApply:       normApplyAVX2,
 	normGradSums:    normGradSumsAVX2,
 	normGrad:        normGradAVX2,
+
+	drop:    dropAVX2,
+	mulRows: mulRowsAVX2,
 }
 
 // The functions of kernel_amd64.s. Each is its namesake in generic.go or
@@ -408,3 +414,15 @@ func normGradSumsAVX2(sum, along []float64, dy, x []float32, mean []float64, row
 
 //go:noescape
 func normGradAVX2(dx, dy, x []float32, mean, p, q, r []float64, rows int)
+
+//go:noescape
+func dropAVX512(dst, x []float32, k0, k1 uint32, first uint64, least int32, scale float32)
+
+//go:noescape
+func mulRowsAVX512(dst, x, f []float32, rows int)
+
+//go:noescape
+func dropAVX2(dst, x []float32, k0, k1 uint32, first uint64, least int32, scale float32)
+
+//go:noescape
+func mulRowsAVX2(dst, x, f []float32, rows int)

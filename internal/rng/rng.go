@@ -40,6 +40,13 @@ func New(seed uint64, p Purpose, a, b, c uint64) Stream {
 	return Stream{k[0], k[1]}
 }
 
+// Key is what makes the stream, for who computes many of its words at once: block i
+// is Philox of counter i under this key.
+func (s Stream) Key() (k0, k1 uint32) { return s.k0, s.k1 }
+
+// OfKey is the reverse of Key.
+func OfKey(k0, k1 uint32) Stream { return Stream{k0, k1} }
+
 // Block returns words 4i to 4i+3 of the stream.
 func (s Stream) Block(i uint64) [4]uint32 {
 	return philox(s.k0, s.k1, [4]uint32{uint32(i), uint32(i >> 32), 0, 0})

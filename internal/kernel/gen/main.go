@@ -58,6 +58,8 @@ func main() {
 		normApply(s)
 		normGradSums(s)
 		normGrad(s)
+		drop(s)
+		mulRows(s)
 		momentum(s, "momentum", false)
 		momentum(s, "nesterov", true)
 		rmsprop(s)

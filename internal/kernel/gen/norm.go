@@ -60,10 +60,9 @@ func sumRows(s isa) {
 	finish()
 }
 
-// grid writes loops over the rows of matrices of float32, as many lanes of float64
-// at a time as a register holds; the other vectors, of float64, have an element for
-// each column.
-func grid(s isa, matrices, columns []stream, turn func(k []*mask, columns []stream)) {
+// grid writes loops over the rows of matrices, unit elements at a time; the other
+// vectors have an element for each column, as many as the slice named by count.
+func grid(s isa, count string, unit int, masks func(n GPVirtual) []*mask, matrices, columns []stream, turn func(k []*mask, columns []stream)) {
 	rows := Load(Param("rows"), GP64()).(GPVirtual)
 	at := make([]stream, len(columns))
 	for i, c := range columns {
@@ -73,37 +72,32 @@ func grid(s isa, matrices, columns []stream, turn func(k []*mask, columns []stre
 	for i, c := range columns {
 		MOVQ(c.ptr, at[i].ptr)
 	}
-	n := Load(Param("mean").Len(), GP64()).(GPVirtual)
-	step := func(x stream, n GPVirtual) {
-		if n == nil {
-			ADDQ(U32(uint32(s.lanes(8)*x.size)), x.ptr)
-		} else {
-			LEAQ(Mem{Base: x.ptr, Index: n, Scale: uint8(x.size)}, x.ptr)
-		}
-	}
+	n := Load(Param(count).Len(), GP64()).(GPVirtual)
 	Label("loop")
-	CMPQ(n, U32(uint32(s.lanes(8))))
+	CMPQ(n, U32(uint32(unit)))
 	JL(LabelRef("tail"))
 	turn(nil, at)
-	for _, x := range matrices {
-		step(x, nil)
+	for _, x := range append(at, matrices...) {
+		ADDQ(U32(uint32(unit*x.size)), x.ptr)
 	}
-	for _, x := range at {
-		step(x, nil)
-	}
-	SUBQ(U32(uint32(s.lanes(8))), n)
+	SUBQ(U32(uint32(unit)), n)
 	JMP(LabelRef("loop"))
 	Label("tail")
 	TESTQ(n, n)
 	JZ(LabelRef("next"))
-	turn(s.mixed(n), at)
+	turn(masks(n), at)
 	for _, x := range matrices {
-		step(x, n)
+		LEAQ(Mem{Base: x.ptr, Index: n, Scale: uint8(x.size)}, x.ptr)
 	}
 	Label("next")
 	DECQ(rows)
 	JNZ(LabelRef("row"))
 	finish()
+}
+
+// columns is grid for float32, with float64 for each column.
+func (s isa) columns(matrices, columns []stream, turn func(k []*mask, columns []stream)) {
+	grid(s, "mean", s.lanes(8), s.mixed, matrices, columns, turn)
 }
 
 // element returns float32 read from memory, as float64.
@@ -121,7 +115,7 @@ func (s isa) column(x stream, k []*mask) VecVirtual {
 func normSums(s isa) {
 	s.function("normSums")
 	sum, square, x, mean := open("sum", 8), open("square", 8), open("x", 4), open("mean", 8)
-	grid(s, []stream{x}, []stream{sum, square, mean}, func(k []*mask, at []stream) {
+	s.columns([]stream{x}, []stream{sum, square, mean}, func(k []*mask, at []stream) {
 		d := s.element(x, k)
 		VSUBPD(s.column(at[2], k), d, d)
 		a, b := s.column(at[0], k), s.column(at[1], k)
@@ -136,7 +130,7 @@ func normSums(s isa) {
 func normApply(s isa) {
 	s.function("normApply")
 	y, x, mean, scale, shift := open("y", 4), open("x", 4), open("mean", 8), open("scale", 8), open("shift", 8)
-	grid(s, []stream{y, x}, []stream{mean, scale, shift}, func(k []*mask, at []stream) {
+	s.columns([]stream{y, x}, []stream{mean, scale, shift}, func(k []*mask, at []stream) {
 		d := s.element(x, k)
 		VSUBPD(s.column(at[0], k), d, d)
 		VMULPD(s.column(at[1], k), d, d)
@@ -148,7 +142,7 @@ func normApply(s isa) {
 func normGradSums(s isa) {
 	s.function("normGradSums")
 	sum, along, dy, x, mean := open("sum", 8), open("along", 8), open("dy", 4), open("x", 4), open("mean", 8)
-	grid(s, []stream{dy, x}, []stream{sum, along, mean}, func(k []*mask, at []stream) {
+	s.columns([]stream{dy, x}, []stream{sum, along, mean}, func(k []*mask, at []stream) {
 		g, d := s.element(dy, k), s.element(x, k)
 		VSUBPD(s.column(at[2], k), d, d)
 		VMULPD(g, d, d)
@@ -164,7 +158,7 @@ func normGrad(s isa) {
 	s.function("normGrad")
 	dx, dy, x, mean := open("dx", 4), open("dy", 4), open("x", 4), open("mean", 8)
 	p, q, r := open("p", 8), open("q", 8), open("r", 8)
-	grid(s, []stream{dx, dy, x}, []stream{mean, p, q, r}, func(k []*mask, at []stream) {
+	s.columns([]stream{dx, dy, x}, []stream{mean, p, q, r}, func(k []*mask, at []stream) {
 		g, d := s.element(dy, k), s.element(x, k)
 		VSUBPD(s.column(at[0], k), d, d)
 		VMULPD(s.column(at[1], k), g, g)
