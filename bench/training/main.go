@@ -53,6 +53,7 @@ type report struct {
 	First   float64   `json:"first"` // when the first step was done
 	Data    float64   `json:"data"`  // seconds that making up the samples took
 	Rates   []float64 `json:"rates"` // samples a second, window by window
+	Busy    float64   `json:"busy"`  // CPUs that it had, on average over the windows
 	Peak    int64     `json:"peak"`  // bytes resident at most
 }
 

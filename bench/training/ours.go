@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dlnode/dlnode/dataset"
 	"github.com/dlnode/dlnode/internal/kernel"
 	"github.com/dlnode/dlnode/job"
@@ -94,6 +96,7 @@ type watch struct {
 	begun time.Time     // of the window
 	step  uint64        // in which it began
 	until time.Time     // 0 while the first steps warm up
+	first moment        // when the first window began
 }
 
 // warmUp is how many steps are no part of a window, as in the peer's script.
@@ -117,10 +120,12 @@ func (w *watch) done(steps uint64) error {
 		w.report.First = float64(now.UnixNano()) / 1e9
 	case steps == warmUp:
 		w.begin(steps, now)
+		w.first = moment{now, cpuTime()}
 		return w.profile()
 	case steps > warmUp && now.After(w.until):
 		w.report.Rates = append(w.report.Rates, float64((steps-w.step)*uint64(w.turn.Batch))/now.Sub(w.begun).Seconds())
 		if len(w.report.Rates) == w.turn.Windows {
+			w.report.Busy = (cpuTime() - w.first.cpu).Seconds() / now.Sub(w.first.wall).Seconds()
 			pprof.StopCPUProfile()
 			w.stop()
 		}
@@ -143,6 +148,21 @@ func (w *watch) profile() error {
 		return err
 	}
 	return pprof.StartCPUProfile(f)
+}
+
+// moment is one by two clocks.
+type moment struct {
+	wall time.Time
+	cpu  time.Duration
+}
+
+// cpuTime is what this process has used.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		panic(fmt.Sprintf("training: getrusage: %v", err)) // of oneself: it cannot fail
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // peakMemory is the most that this process had resident, in bytes.

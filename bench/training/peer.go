@@ -26,6 +26,7 @@ type side struct {
 	switches []string
 
 	rates  []float64 // of the turns, each the median of its windows
+	busy   []float64 // CPUs that it had in each
 	firsts []float64 // seconds from a process' start to its first step, without Data
 	data   []float64
 	peak   int64
@@ -96,7 +97,7 @@ func tuned(threads int) []string {
 // add takes a turn's report into account.
 func (s *side) add(r *report) float64 {
 	rate := median(r.Rates)
-	s.rates = append(s.rates, rate)
+	s.rates, s.busy = append(s.rates, rate), append(s.busy, r.Busy)
 	s.firsts = append(s.firsts, r.First-r.Data)
 	s.data = append(s.data, r.Data)
 	s.peak = max(s.peak, r.Peak)

@@ -140,5 +140,7 @@ step()
 first = time.time()
 for _ in range(4):
     step()
+wall, cpu = time.perf_counter(), time.process_time()
 rates = [window() for _ in range(turn["windows"])]
-print(json.dumps(dict(version=torch.__version__, first=first, data=data, rates=rates, peak=peak())))
+busy = (time.process_time() - cpu) / (time.perf_counter() - wall)
+print(json.dumps(dict(version=torch.__version__, first=first, data=data, rates=rates, busy=busy, peak=peak())))

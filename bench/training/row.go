@@ -81,7 +81,7 @@ func (c *config) round(r *row, round int) error {
 		return err
 	}
 	rate := r.ours.add(got)
-	line := fmt.Sprintf("  round %d: dlnode %.4g", round+1, rate)
+	line := fmt.Sprintf("  round %d: dlnode %.4g (%.2f CPUs)", round+1, rate, got.Busy)
 	for i, p := range r.peers {
 		got, err := p.play(t)
 		if err != nil {
@@ -89,7 +89,7 @@ func (c *config) round(r *row, round int) error {
 		}
 		theirs := p.add(got)
 		r.ratios[i] = append(r.ratios[i], rate/theirs)
-		line += fmt.Sprintf(", %s %.4g", p.name, theirs)
+		line += fmt.Sprintf(", %s %.4g (%.2f)", p.name, theirs, got.Busy)
 	}
 	progress("%s", line)
 	return nil

@@ -36,7 +36,7 @@ func (c *config) names(rows []*row) (names []string) {
 func (c *config) printSpeed(rows []*row) error {
 	head := []string{"net", "batch", "threads", "microbatch", "dlnode"}
 	head = append(head, c.names(rows)...)
-	printHead(append(head, "ratio", "turns' ratios", "GFLOP/s", "of peak", "the faster torch's switches")...)
+	printHead(append(head, "ratio", "turns' ratios", "CPUs had", "GFLOP/s", "of peak", "the faster torch's switches")...)
 	for _, r := range rows {
 		flops, err := r.net.flops()
 		if err != nil {
@@ -49,6 +49,7 @@ func (c *config) printSpeed(rows []*row) error {
 		}
 		speed := rate * flops / 1e9
 		cells = append(cells, r.ratio()...)
+		cells = append(cells, r.busy())
 		cells = append(cells, fmt.Sprintf("%.1f", speed), fmt.Sprintf("%.0f %%", 100*speed/(c.peak*float64(r.turn.Threads))), r.settings())
 		printCells(cells)
 	}
@@ -68,6 +69,16 @@ func (r *row) ratio() []string {
 		least, greatest = min(least, x), max(greatest, x)
 	}
 	return []string{fmt.Sprintf("**%.2f**", median(r.ratios[i])), fmt.Sprintf("%.2f–%.2f", least, greatest)}
+}
+
+// busy is how many CPUs dlnode and the fastest peer had. Fewer than threads: others
+// were on the machine, or threads waited.
+func (r *row) busy() string {
+	cell := fmt.Sprintf("%.2f", median(r.ours.busy))
+	if i := r.peer(); i >= 0 {
+		cell += fmt.Sprintf(" / %.2f", median(r.peers[i].busy))
+	}
+	return cell
 }
 
 // printCost writes memory and the time to the first step.
