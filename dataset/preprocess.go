@@ -10,6 +10,7 @@ import (
 type Preprocess struct {
 	Image *picture.Steps  `json:"image,omitempty"` // x is pixels/255
 	Text  *text.Tokenizer `json:"text,omitempty"`  // x is a row of word ids
+	Table *Columns        `json:"table,omitempty"` // x is made of the fields of a row
 }
 
 // ready checks what came from a file.
@@ -21,6 +22,8 @@ func (p *Preprocess) ready() error {
 		return p.Image.Validate()
 	case p.Text != nil:
 		return p.Text.Ready()
+	case p.Table != nil:
+		return p.Table.validate()
 	}
 	return nil
 }

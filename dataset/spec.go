@@ -47,6 +47,8 @@ var all = []func() Spec{
 	func() Spec { return &CatsVsDogs{newImageFolder(150, 150)} },
 	func() Spec { f := newTextFolder(); return &f },
 	func() Spec { return newIMDb() },
+	func() Spec { return newTextCSV() },
+	func() Spec { return newCSV() },
 	func() Spec { return &Packed{} },
 	func() Spec { return &Synthetic{Samples: 1024, TestSamples: 256, Features: 16, Classes: 4, Seed: 1} },
 }

@@ -80,9 +80,10 @@ type corpus struct {
 	name        string
 	classes     []string
 	options     text.Options
-	skip        bool  // texts that can't be read
-	train, test int   // how many there are; test may be none
-	counted     []int // the training texts in the order of their ids
+	skip        bool   // texts that can't be read
+	train, test int    // how many there are; test may be none
+	counted     []int  // the training texts in the order of their ids
+	bad         broken // what is broken already, or nothing
 	// read returns text i, the training texts first. It is called for each twice.
 	read func(i int) (document, error)
 }
@@ -139,7 +140,7 @@ func byID(leaves []leaf) []int {
 // shuffling the samples leaves the vocabulary as it is.
 func (c *corpus) count(ctx context.Context, w *setWriter) (*text.Tokenizer, *broken, error) {
 	counter := text.NewCounter(c.options)
-	bad := &broken{skip: c.skip, total: c.train + c.test}
+	bad := &broken{skip: c.skip, total: max(c.train+c.test, c.bad.total), what: c.bad.what}
 	err := inOrder(ctx, c.train+c.test, func(i int) (attempt, error) {
 		if i < c.train {
 			i = c.counted[i]

@@ -260,7 +260,39 @@ func (s *Source) listDir() (*Files, error) {
 }
 
 func (s *Source) listGzip(ctx context.Context, tmp string) (*Files, error) {
-	z, err := gzip.NewReader(&interruptible{ctx, io.NewSectionReader(s.file, 0, 1<<62)})
+	temp, err := unpack(ctx, s.file, tmp)
+	if err != nil {
+		return nil, err
+	}
+	files, err := s.listTar(ctx, temp)
+	if err != nil {
+		return nil, errors.Join(err, temp.Close())
+	}
+	files.temp = temp
+	return files, nil
+}
+
+// Plain opens a file, unpacked if it is gzip: then what it returns lies in the
+// directory tmp without a name, as with List.
+func Plain(ctx context.Context, path, tmp string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	var head [2]byte
+	if n, err := f.ReadAt(head[:], 0); n < len(head) || err != nil || head != [2]byte{0x1f, 0x8b} {
+		return f, nil // what can't be read is told by who reads
+	}
+	temp, err := unpack(ctx, f, tmp)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return temp, nil
+}
+
+// unpack writes what is in a .gz to a file without a name.
+func unpack(ctx context.Context, f *os.File, tmp string) (*os.File, error) {
+	z, err := gzip.NewReader(&interruptible{ctx, io.NewSectionReader(f, 0, 1<<62)})
 	if err != nil {
 		return nil, fmt.Errorf("gzip header: %w", err)
 	}
@@ -281,12 +313,7 @@ func (s *Source) listGzip(ctx context.Context, tmp string) (*Files, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("offset %d (unpacked): %w", n, err), temp.Close())
 	}
-	files, err := s.listTar(ctx, temp)
-	if err != nil {
-		return nil, errors.Join(err, temp.Close())
-	}
-	files.temp = temp
-	return files, nil
+	return temp, nil
 }
 
 // listTar notes where the members of a tar begin. A tar.Reader takes no byte
