@@ -49,6 +49,7 @@ var all = []func() Spec{
 	func() Spec { return newIMDb() },
 	func() Spec { return newTextCSV() },
 	func() Spec { return newCSV() },
+	func() Spec { return &NPZ{X: "x_train", Y: "y_train", Classes: 10, Scale: 1} },
 	func() Spec { return &Packed{} },
 	func() Spec { return &Synthetic{Samples: 1024, TestSamples: 256, Features: 16, Classes: 4, Seed: 1} },
 }

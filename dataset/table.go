@@ -299,11 +299,6 @@ func (t *table) column(field, name string) (int, error) {
 	return 0, fmt.Errorf("%s: there is no column %q (want one of %s)", field, name, strings.Join(shown, ", "))
 }
 
-// inRowOrder returns the training rows by their ids.
-func (t *table) inRowOrder() []row {
-	return slices.SortedFunc(slices.Values(t.train), func(a, b row) int { return cmp.Compare(a.id, b.id) })
-}
-
 // maxClasses bounds what is taken for a column of classes.
 const maxClasses = 1 << 16
 
