@@ -244,7 +244,7 @@ func (c *Conv2D) add(b *builder) error {
 		return err
 	}
 	if p.inner {
-		b.gradient(p.in(), b.width)
+		b.gradient(read(p.shape), b.width)
 	}
 	b.flops += int64(g.OH*g.OW) * (2*int64(p.kernel.Len) + int64(p.bias.Len))
 	b.mask = -1
@@ -293,19 +293,19 @@ func (b *builder) pooled(g kernel.Pool, p plan, kind string, shape ...int) error
 
 // maxPooled appends a max pooling, or lets the convolution right before it do it.
 func (b *builder) maxPooled(g kernel.Pool, kind string, shape ...int) error {
-	if c, ok := b.last().(conv); ok && c.pool == nil {
-		c.pool = &g
-		if err := b.reshaped(shape...); err != nil {
-			return err
-		}
-		if c.inner {
-			b.gradient(c.in(), c.out())
-		}
-		b.flops += int64(behind(g) * g.KH * g.KW)
-		b.replace(c, kind, !c.relu)
-		return nil
+	c, ok := b.last().(conv)
+	if !ok {
+		return b.pooled(g, maxPool{shape: g}, kind, shape...)
 	}
-	return b.pooled(g, maxPool{shape: g}, kind, shape...)
+	if err := b.reshaped(shape...); err != nil {
+		return err
+	}
+	if c.inner {
+		b.gradient(read(c.shape), behind(g))
+	}
+	b.flops += int64(behind(g) * g.KH * g.KW)
+	b.replace(pooledConv{conv: c, pool: g}, kind, !c.relu)
+	return nil
 }
 
 // whole is one window over all of the image.

@@ -416,9 +416,6 @@ func (b *builder) rectify() bool {
 		p.relu = true
 		b.replace(p, "relu", false)
 	case conv:
-		if p.pool != nil {
-			return false
-		}
 		p.relu = true
 		b.replace(p, "relu", false)
 	default:
