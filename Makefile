@@ -38,6 +38,29 @@ race: ## the concurrent packages under the race detector
 race-e2e: ## the end-to-end tests with processes that carry the race detector
 	go test -race -count=1 -timeout 30m ./e2e
 
+# What a training step's numbers go through.
+EXACT = ./internal/rng ./internal/fmath ./internal/kernel ./allreduce/exact ./shard ./dataset ./optim ./nn ./train
+
+.PHONY: arm64
+arm64: ## those tests on an emulated ARM processor, to the recorded bits (needs qemu-user-static)
+	GOARCH=arm64 CGO_ENABLED=0 go test -short -exec qemu-aarch64-static $(EXACT)
+
+# Nehalem has no AVX and no fused multiplication, Haswell has both and no AVX-512.
+.PHONY: oldcpus
+oldcpus: ## the recorded bits on older processors, emulated (needs qemu-user-static)
+	for cpu in Nehalem Haswell; do \
+		CGO_ENABLED=0 go test -short -run 'Recorded|NamesTheseBits' -exec "qemu-x86_64-static -cpu $$cpu" ./internal/fmath ./internal/kernel ./optim ./train; \
+	done
+
+.PHONY: goamd64
+goamd64: ## those tests as compiled for the oldest and for newer amd64 processors
+	GOAMD64=v1 go test -short $(EXACT)
+	GOAMD64=v3 go test -short $(EXACT)
+
+.PHONY: traps
+traps: ## plant each numerical trap of docs/numerics.md and see its test fail: minutes
+	go test ./internal/arch -count=1 -v -timeout 0 -run '^TestEachTrapHasATestThatFailsInIt$$' -traps
+
 .PHONY: lint
 lint: ## gofmt, vet, staticcheck
 	@bad=$$(git ls-files -z '*.go' | xargs -0 gofmt -l); test -z "$$bad" || { echo "not gofmt'd: $$bad"; exit 1; }
