@@ -99,7 +99,11 @@ func (p trap) fall(t *testing.T) (out string, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-run", "^"+p.test+"$", p.pkg)
+	args := []string{"test", "-count=1", "-run", "^" + p.test + "$", p.pkg}
+	if p.pkg == "./allreduce/exact" {
+		args = append(args, "-rapid.nofailfile") // what it finds is no bug of the tree
+	}
+	cmd := exec.CommandContext(t.Context(), "go", args...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "GOFLAGS=-overlay="+note)
 	b, err := cmd.CombinedOutput()
