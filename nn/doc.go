@@ -53,8 +53,9 @@
 // are there; which layers pass the mask on is known when the model is built.
 //
 // A convolution goes from sample to sample, with the bias, relu and max pooling
-// behind it as one operation, and unfolds no window; a recurrent layer computes what does not depend on the step before as one
-// product over all steps, with time as the first axis.
+// behind it as one operation, and unfolds no window. A recurrent layer computes what
+// does not depend on the step before as one product over a block of steps, with time
+// as the first axis; so its gradient is a sum over blocks from the last to the first.
 //
 // # Statistics: what moves and is no weight
 //

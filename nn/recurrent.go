@@ -144,15 +144,24 @@ func (r *recurrent) before(w *Workspace, s int) []float32 {
 	return multiply(step(w, r.dropped, s, r.u), h, r.carry.mask)
 }
 
-// end gathers the output.
-func (r *recurrent) end(w *Workspace) []float32 {
+// emit copies h of step s to where the output has it.
+func (r *recurrent) emit(w *Workspace, s int) {
+	h := step(w, r.h, s+1, r.u)
 	if !r.sequences {
-		return append(r.y[:0], step(w, r.h, r.t, r.u)...)
-	}
-	for s := range r.t {
-		for i := range w.n {
-			copy(row(r.y, i*r.t+r.time(s), r.u), row(r.h, (s+1)*w.n+i, r.u))
+		if s == r.t-1 {
+			copy(r.y, h)
 		}
+		return
+	}
+	for i := range w.n {
+		copy(row(r.y, i*r.t+r.time(s), r.u), row(h, i, r.u))
+	}
+}
+
+// output is what has been emitted.
+func (r *recurrent) output(w *Workspace) []float32 {
+	if !r.sequences {
+		return r.y[:w.n*r.u]
 	}
 	return r.y[:w.n*r.t*r.u]
 }
@@ -279,8 +288,9 @@ func (l *lstm) forward(w *Workspace, x []float32) []float32 {
 			l.cells(s*w.n+i, s*w.n+end, w.n, there)
 			i = end
 		}
+		l.emit(w, s)
 	}
-	return l.end(w)
+	return l.output(w)
 }
 
 // cells makes rows lo to hi of c and h, from those n rows before.
@@ -384,8 +394,9 @@ func (g *gru) forward(w *Workspace, x []float32) []float32 {
 			g.cells(s*w.n+i, s*w.n+end, w.n, there)
 			i = end
 		}
+		g.emit(w, s)
 	}
-	return g.end(w)
+	return g.output(w)
 }
 
 // biases joins those on x with those on h, but for the candidate's on h, which it

@@ -6,7 +6,8 @@ import "math"
 // fused operations: portable Go then costs what any float64 code costs, half as
 // many lanes are no loss on vectors as short as activations, and the result is
 // the correctly rounded one but for about one argument in a thousand. The error
-// stays below 0.501 ulp.
+// stays below 0.501 ulp: over every thirteenth float32 the greatest was 0.500005 ulp
+// (Exp 0.500002, Log 0.500001, Tanh 0.500005, Sigmoid 0.500001).
 
 // Exp sets dst[i] to e^x[i]. Large x give +Inf, very negative ones +0.
 // dst may be x.
