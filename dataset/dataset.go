@@ -124,12 +124,12 @@ type Env struct {
 	Log      *slog.Logger   // nil discards
 }
 
-// Progress is a moment of fetching one file, or of decoding a data set for the
-// first time.
+// Progress is a moment of fetching one file, or of what else takes its time.
 type Progress struct {
-	Source string // where the bytes come from, as an error would name it; "" where samples are decoded
+	Doing  string // "fetching" a file; "decoding" a data set, once, or "packing" or "checking" it
+	Source string // where the bytes come from, as an error would name it; only when fetching
 	File   string // name of the file, or of the data set
-	Done   int64  // bytes received, or samples decoded
+	Done   int64  // bytes received or checked, or samples decoded or packed
 	Total  int64  // bytes the file has, or samples there are
 }
 

@@ -131,7 +131,7 @@ func (f *fetcher) fetch(ctx context.Context, file File, cached error) error {
 // store copies a file from s into a temporary name, checks it on the way, and
 // gives it its name. Whatever fails, the temporary file is gone.
 func (f *fetcher) store(ctx context.Context, s source, file File) (err error) {
-	f.progress(Progress{Source: s.String(), File: file.Name, Total: file.Size})
+	f.progress(Progress{Doing: "fetching", Source: s.String(), File: file.Name, Total: file.Size})
 	in, err := s.open(ctx, file)
 	if err != nil {
 		return err
@@ -159,7 +159,7 @@ func (f *fetcher) store(ctx context.Context, s source, file File) (err error) {
 // most one byte more than the file should have.
 func (f *fetcher) copy(ctx context.Context, tmp io.Writer, in io.Reader, from string, file File) error {
 	h := sha256.New()
-	report := Progress{Source: from, File: file.Name, Total: file.Size}
+	report := Progress{Doing: "fetching", Source: from, File: file.Name, Total: file.Size}
 	in = io.LimitReader(in, file.Size+1)
 	buf := make([]byte, 256<<10)
 	for {

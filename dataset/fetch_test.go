@@ -101,8 +101,8 @@ func TestGetFetchesWhatTheCacheLacks(t *testing.T) {
 	if n := requests.Load(); n != 2 {
 		t.Errorf("%d requests, want one per file", n)
 	}
-	first := Progress{Source: url + "/", File: "big.gz", Done: 0, Total: 640_000}
-	last := Progress{Source: url + "/", File: "small.gz", Done: 5, Total: 5}
+	first := Progress{Doing: "fetching", Source: url + "/", File: "big.gz", Done: 0, Total: 640_000}
+	last := Progress{Doing: "fetching", Source: url + "/", File: "small.gz", Done: 5, Total: 5}
 	if diff := cmp.Diff([]Progress{first, last}, []Progress{seen[0], seen[len(seen)-1]}); diff != "" {
 		t.Error(diff)
 	}

@@ -117,6 +117,13 @@ func (e Entry) measure(ctx context.Context, from, cache string) (f File, err err
 	return File{"own-" + filepath.Base(from), info.Size(), hex.EncodeToString(sum[:])}, nil
 }
 
+// Adopted describes the archive of the user's that is the data set for now, if
+// there is one.
+func (e Entry) Adopted(cacheDir string) (f File, there bool) {
+	f, there, err := e.own(cacheDir)
+	return f, there && err == nil
+}
+
 // own returns the user's archive in the cache, if there is one.
 func (e Entry) own(cache string) (f File, there bool, err error) {
 	path := filepath.Join(cache, e.Name, ownName)

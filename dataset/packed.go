@@ -66,6 +66,17 @@ type packed struct {
 	unit  [256]float32 // unit[b] = float32(b)/255
 	recs  sync.Pool    // *[]byte of a record
 	print [sha256.Size]byte
+
+	skipped []string // what was left out when the set was decoded
+}
+
+// Skipped tells what a decoded data set was made without, and why, by its train
+// set.
+func Skipped(train Dataset) []string {
+	if d, ok := train.(*packed); ok {
+		return d.skipped
+	}
+	return nil
 }
 
 // newPacked checks that the pack is one of samples.

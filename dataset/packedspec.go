@@ -81,7 +81,8 @@ func Pack(ctx context.Context, spec Spec, env Env, dir string) error {
 	if err != nil {
 		return err
 	}
-	return writeSet(spec, dir, env.Progress, func(w *setWriter) error {
+	return writeSet(spec, dir, "packing", env.Progress, func(w *setWriter) error {
+		w.set.Skipped = Skipped(train)
 		total, done := train.Len(), 0
 		if test != nil {
 			total += test.Len()
@@ -123,7 +124,7 @@ func Verify(ctx context.Context, dir string, env Env) (samples int, err error) {
 		samples += d.Len()
 		err = errors.Join(err, d.verify(ctx, func(done, total int64) {
 			if env.Progress != nil {
-				env.Progress(Progress{File: s.Kind, Done: done, Total: total})
+				env.Progress(Progress{Doing: "checking", File: s.Kind, Done: done, Total: total})
 			}
 		}), d.Close())
 	}

@@ -75,7 +75,9 @@ func openSet(dir string) (train, test *packed, s *set, err error) {
 		}
 		return believe(r, at, *want)
 	}
-	train, test, err = both(s, open)
+	if train, test, err = both(s, open); err == nil {
+		train.skipped = s.Skipped
+	}
 	return train, test, s, err
 }
 
@@ -187,7 +189,7 @@ func writeSynced(path string, text []byte) error {
 
 // writeSet makes the packed data set dir, which appears whole or not at all. One
 // that is there already is kept.
-func writeSet(spec Spec, dir string, progress func(Progress), fill func(*setWriter) error) (err error) {
+func writeSet(spec Spec, dir, doing string, progress func(Progress), fill func(*setWriter) error) (err error) {
 	fields, err := json.Marshal(spec)
 	if err != nil {
 		return err
@@ -204,7 +206,7 @@ func writeSet(spec Spec, dir string, progress func(Progress), fill func(*setWrit
 	w := &setWriter{dir: tmp, set: set{Version: setVersion, Kind: spec.Kind(), Spec: fields}}
 	w.progress = func(done, total int) {
 		if progress != nil {
-			progress(Progress{File: spec.Kind(), Done: int64(done), Total: int64(total)})
+			progress(Progress{Doing: doing, File: spec.Kind(), Done: int64(done), Total: int64(total)})
 		}
 	}
 	err = fill(w)
@@ -259,7 +261,7 @@ func decodeOnce(ctx context.Context, env Env, spec Spec, sources [sha256.Size]by
 			return nil, nil, err
 		}
 	}
-	if err := writeSet(spec, dir, env.Progress, func(w *setWriter) error { return decode(ctx, w) }); err != nil {
+	if err := writeSet(spec, dir, "decoding", env.Progress, func(w *setWriter) error { return decode(ctx, w) }); err != nil {
 		return nil, nil, err
 	}
 	tr, te, s, err := openSet(dir)

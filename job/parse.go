@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -43,6 +44,17 @@ func (r Registry) Restore(canonical []byte) (*Maths, error) {
 
 // Restore reads what Canonical wrote, of the parts that this program knows.
 func Restore(canonical []byte) (*Maths, error) { return Standard().Restore(canonical) }
+
+// ParseData reads what stands under data: in a job file, such as mnist or
+// image_folder: {path: photos}.
+func ParseData(text string) (Section, error) {
+	j, err := Standard().parse("data set", []byte("data:\n  "+strings.ReplaceAll(text, "\n", "\n  ")),
+		func(field string) bool { return !within(field, "data") })
+	if err != nil {
+		return nil, err
+	}
+	return j.Data, nil
+}
 
 // parse reads a job; what exempt names is not checked.
 func (r Registry) parse(file string, data []byte, exempt func(field string) bool) (*Job, error) {

