@@ -152,12 +152,6 @@ func (n *norm) inverse(variance float64) float64 {
 	return 1 / math.Sqrt(variance+n.epsilon)
 }
 
-// standard is (x - mean)·inv, rounded once or so: a float32 mean would cost all
-// digits that x and mean have in common.
-func standard(x float32, mean, inv float64) float32 {
-	return float32(float64((float64(x) - mean) * inv))
-}
-
 // final says that the gradient of the layer is final.
 func (n *norm) final(w *Workspace, rest Tensor) {
 	switch {
@@ -299,10 +293,14 @@ func (b *batchNorm) report(w *Workspace) {
 	}
 }
 
-// narrow rounds x to float32, as much as dst takes.
+// narrow rounds x to float32, as much as dst takes, any NaN to the one that kernels
+// write.
 func narrow(dst []float32, x []float64) {
 	for j := range dst {
 		dst[j] = float32(x[j])
+		if x[j] != x[j] {
+			dst[j] = float32(math.NaN())
+		}
 	}
 }
 
@@ -311,72 +309,57 @@ func narrow(dst []float32, x []float64) {
 type layerNorm struct {
 	norm
 
-	at, inv []float64 // [n, width/c]
-	sum     []float64 // [2, c]
+	at, inv []float64 // [n, width/c] mean and s of each row
+	sum     []float64 // [2, c]: Σ dy and Σ dy·x̂
+	factors []float64 // [2, c]: gamma and beta
 }
 
 func (l layerNorm) bind(mem *arena, maxBatch int) op {
 	l.y = mem.take(maxBatch * l.width)
 	rows := maxBatch * (l.width / l.c)
 	l.at, l.inv = mem.wider(rows), mem.wider(rows)
-	l.sum = mem.wider(2 * l.c)
+	l.sum, l.factors = mem.wider(2*l.c), mem.wider(2*l.c)
 	return &l
 }
 
 func (l *layerNorm) forward(w *Workspace, x []float32) []float32 {
 	l.x = x
 	gamma, beta := l.scale(w.params)
+	factors, shifts := l.factors[:l.c], l.factors[l.c:]
+	for j := range factors {
+		factors[j], shifts[j] = float64(factor(gamma, j)), 0
+	}
+	for j, v := range beta {
+		shifts[j] = float64(v)
+	}
 	y := l.y[:len(x)]
 	for i := range len(x) / l.c {
-		v, r := row(x, i, l.c), row(y, i, l.c)
+		v := row(x, i, l.c)
 		mean, variance := moments(v)
 		l.at[i], l.inv[i] = mean, l.inverse(variance)
-		for j, e := range v {
-			r[j] = standard(e, l.at[i], l.inv[i])
-		}
-		if len(gamma) > 0 {
-			multiply(r, r, gamma)
-		}
-		if len(beta) > 0 {
-			addTo(r, beta)
-		}
+		kernel.RowApply(row(y, i, l.c), v, factors, shifts, mean, l.inv[i])
 	}
 	return y
 }
 
-// moments are mean and variance of a row, summed in order in float64.
+// moments are mean and variance of a row, by differences from its first value: see
+// [batchNorm].
 func moments(x []float32) (mean, variance float64) {
-	for _, v := range x {
-		mean += float64(v)
-	}
-	mean /= float64(len(x))
-	for _, v := range x {
-		d := float64(v) - mean
-		variance += float64(d * d)
-	}
-	return mean, variance / float64(len(x))
+	n, first := float64(len(x)), float64(x[0])
+	sum, square := kernel.RowSums(x, first)
+	d := sum / n
+	return first + d, max(0, square/n-float64(d*d))
 }
 
+// backward, for each row: dx_j = s·(gamma_j·dy_j - Σ gamma·dy / c - x̂_j·Σ gamma·dy·x̂ / c).
 func (l *layerNorm) backward(w *Workspace, dy []float32) []float32 {
 	plain, along := l.sum[:l.c], l.sum[l.c:]
 	clear(l.sum)
-	gamma, _ := l.scale(w.params)
+	factors, n := l.factors[:l.c], float64(l.c)
 	for i := range len(dy) / l.c {
 		x, d := row(l.x, i, l.c), row(dy, i, l.c)
-		var sum, dot float64
-		for j, g := range d {
-			xh := standard(x[j], l.at[i], l.inv[i])
-			plain[j] += float64(g)
-			along[j] += float64(float64(g) * float64(xh))
-			g = float32(g * factor(gamma, j))
-			sum += float64(g)
-			dot += float64(float64(g) * float64(xh))
-		}
-		mean, slope := float32(sum/float64(l.c)), float32(dot/float64(l.c))
-		for j, g := range d {
-			xh := standard(x[j], l.at[i], l.inv[i])
-			d[j] = float32(float32(l.inv[i]) * (float32(g*factor(gamma, j)) - mean - float32(xh*slope)))
-		}
+		sum, dot := kernel.RowGradSums(plain, along, d, x, factors, l.at[i], l.inv[i])
+		kernel.RowGrad(d, d, x, factors, l.at[i], l.inv[i], sum/n, dot/n)
 	}
 	if !l.frozen {
 		dgamma, dbeta := l.scale(w.grads)

@@ -60,6 +60,10 @@ var generic = variant{
 	normApply:       normApplyGeneric,
 	normGradSums:    normGradSumsGeneric,
 	normGrad:        normGradGeneric,
+	rowSums:         rowSumsGeneric,
+	rowApply:        rowApplyGeneric,
+	rowGradSums:     rowGradSumsGeneric,
+	rowGrad:         rowGradGeneric,
 
 	drop:    dropGeneric,
 	mulRows: mulRowsGeneric,

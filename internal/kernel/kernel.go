@@ -104,6 +104,10 @@ type variant struct {
 	normApply    func(y, x []float32, mean, scale, shift []float64, rows int)
 	normGradSums func(sum, along []float64, dy, x []float32, mean []float64, rows int)
 	normGrad     func(dx, dy, x []float32, mean, p, q, r []float64, rows int)
+	rowSums      func(x []float32, at float64) (sum, square float64)
+	rowApply     func(y, x []float32, scale, shift []float64, mean, inv float64)
+	rowGradSums  func(plain, along []float64, dy, x []float32, scale []float64, mean, inv float64) (sum, dot float64)
+	rowGrad      func(dx, dy, x []float32, scale []float64, mean, inv, p, q float64)
 
 	drop    func(dst, x []float32, k0, k1 uint32, first uint64, least int32, scale float32)
 	mulRows func(dst, x, f []float32, rows int)

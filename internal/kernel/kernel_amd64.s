@@ -12421,6 +12421,580 @@ next:
 	VZEROUPPER
 	RET
 
+// func rowSumsAVX2(x []float32, at float64) (sum float64, square float64)
+// Requires: AVX, AVX2, CMOV, SSE2
+TEXT ·rowSumsAVX2(SB), $0-48
+	MOVQ   x_base+0(FP), AX
+	VXORPD Y0, Y0, Y0
+	VXORPD Y1, Y1, Y1
+	VXORPD Y2, Y2, Y2
+	VXORPD Y3, Y3, Y3
+	VXORPD Y4, Y4, Y4
+	VXORPD Y5, Y5, Y5
+	VXORPD Y6, Y6, Y6
+	VXORPD Y7, Y7, Y7
+	MOVQ   x_len+8(FP), CX
+
+loop:
+	CMPQ         CX, $0x00000010
+	JL           underloop
+	VMOVUPS      (AX), X8
+	VCVTPS2PD    X8, Y8
+	VBROADCASTSD at+24(FP), Y9
+	VSUBPD       Y9, Y8, Y8
+	VADDPD       Y8, Y0, Y0
+	VMULPD       Y8, Y8, Y8
+	VADDPD       Y8, Y4, Y4
+	VMOVUPS      16(AX), X8
+	VCVTPS2PD    X8, Y8
+	VBROADCASTSD at+24(FP), Y9
+	VSUBPD       Y9, Y8, Y8
+	VADDPD       Y8, Y1, Y1
+	VMULPD       Y8, Y8, Y8
+	VADDPD       Y8, Y5, Y5
+	VMOVUPS      32(AX), X8
+	VCVTPS2PD    X8, Y8
+	VBROADCASTSD at+24(FP), Y9
+	VSUBPD       Y9, Y8, Y8
+	VADDPD       Y8, Y2, Y2
+	VMULPD       Y8, Y8, Y8
+	VADDPD       Y8, Y6, Y6
+	VMOVUPS      48(AX), X8
+	VCVTPS2PD    X8, Y8
+	VBROADCASTSD at+24(FP), Y9
+	VSUBPD       Y9, Y8, Y8
+	VADDPD       Y8, Y3, Y3
+	VMULPD       Y8, Y8, Y8
+	VADDPD       Y8, Y7, Y7
+	ADDQ         $0x00000040, AX
+	SUBQ         $0x00000010, CX
+	JMP          loop
+
+underloop:
+	TESTQ        CX, CX
+	JZ           done
+	MOVQ         $0x00000004, DX
+	CMPQ         CX, DX
+	CMOVQLT      CX, DX
+	LEAQ         masks<>+0(SB), BX
+	MOVQ         DX, SI
+	NEGQ         SI
+	VMOVDQU      32(BX)(SI*4), X8
+	LEAQ         masks<>+0(SB), BX
+	MOVQ         DX, SI
+	NEGQ         SI
+	VMOVDQU      32(BX)(SI*8), Y9
+	VMASKMOVPS   (AX), X8, X8
+	VCVTPS2PD    X8, Y8
+	VBROADCASTSD at+24(FP), Y10
+	VSUBPD       Y10, Y8, Y8
+	VANDPD       Y9, Y8, Y8
+	VADDPD       Y8, Y0, Y0
+	VMULPD       Y8, Y8, Y8
+	VADDPD       Y8, Y4, Y4
+	SUBQ         DX, CX
+	TESTQ        CX, CX
+	JZ           done
+	MOVQ         $0x00000004, DX
+	CMPQ         CX, DX
+	CMOVQLT      CX, DX
+	LEAQ         masks<>+0(SB), BX
+	MOVQ         DX, SI
+	NEGQ         SI
+	VMOVDQU      32(BX)(SI*4), X8
+	LEAQ         masks<>+0(SB), BX
+	MOVQ         DX, SI
+	NEGQ         SI
+	VMOVDQU      32(BX)(SI*8), Y9
+	VMASKMOVPS   16(AX), X8, X8
+	VCVTPS2PD    X8, Y8
+	VBROADCASTSD at+24(FP), Y10
+	VSUBPD       Y10, Y8, Y8
+	VANDPD       Y9, Y8, Y8
+	VADDPD       Y8, Y1, Y1
+	VMULPD       Y8, Y8, Y8
+	VADDPD       Y8, Y5, Y5
+	SUBQ         DX, CX
+	TESTQ        CX, CX
+	JZ           done
+	MOVQ         $0x00000004, DX
+	CMPQ         CX, DX
+	CMOVQLT      CX, DX
+	LEAQ         masks<>+0(SB), BX
+	MOVQ         DX, SI
+	NEGQ         SI
+	VMOVDQU      32(BX)(SI*4), X8
+	LEAQ         masks<>+0(SB), BX
+	MOVQ         DX, SI
+	NEGQ         SI
+	VMOVDQU      32(BX)(SI*8), Y9
+	VMASKMOVPS   32(AX), X8, X8
+	VCVTPS2PD    X8, Y8
+	VBROADCASTSD at+24(FP), Y10
+	VSUBPD       Y10, Y8, Y8
+	VANDPD       Y9, Y8, Y8
+	VADDPD       Y8, Y2, Y2
+	VMULPD       Y8, Y8, Y8
+	VADDPD       Y8, Y6, Y6
+	SUBQ         DX, CX
+	TESTQ        CX, CX
+	JZ           done
+	MOVQ         $0x00000004, DX
+	CMPQ         CX, DX
+	CMOVQLT      CX, DX
+	LEAQ         masks<>+0(SB), BX
+	MOVQ         DX, SI
+	NEGQ         SI
+	VMOVDQU      32(BX)(SI*4), X8
+	LEAQ         masks<>+0(SB), BX
+	MOVQ         DX, SI
+	NEGQ         SI
+	VMOVDQU      32(BX)(SI*8), Y9
+	VMASKMOVPS   48(AX), X8, X8
+	VCVTPS2PD    X8, Y8
+	VBROADCASTSD at+24(FP), Y10
+	VSUBPD       Y10, Y8, Y8
+	VANDPD       Y9, Y8, Y8
+	VADDPD       Y8, Y3, Y3
+	VMULPD       Y8, Y8, Y8
+	VADDPD       Y8, Y7, Y7
+	SUBQ         DX, CX
+
+done:
+	VADDPD       Y2, Y0, Y0
+	VADDPD       Y3, Y1, Y1
+	VADDPD       Y1, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VADDPD       X1, X0, X0
+	VPSHUFD      $0x4e, X0, X1
+	VADDPD       X1, X0, X0
+	MOVSD        X0, sum+32(FP)
+	VADDPD       Y6, Y4, Y4
+	VADDPD       Y7, Y5, Y5
+	VADDPD       Y5, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X0
+	VADDPD       X0, X4, X4
+	VPSHUFD      $0x4e, X4, X0
+	VADDPD       X0, X4, X4
+	MOVSD        X4, square+40(FP)
+	VZEROUPPER
+	RET
+
+// func rowApplyAVX2(y []float32, x []float32, scale []float64, shift []float64, mean float64, inv float64)
+// Requires: AVX
+TEXT ·rowApplyAVX2(SB), $0-112
+	MOVQ y_base+0(FP), AX
+	MOVQ x_base+24(FP), CX
+	MOVQ scale_base+48(FP), DX
+	MOVQ shift_base+72(FP), BX
+	MOVQ x_len+32(FP), SI
+
+loop:
+	CMPQ         SI, $0x00000004
+	JL           underloop
+	VMOVUPS      (CX), X0
+	VCVTPS2PD    X0, Y0
+	VBROADCASTSD mean+96(FP), Y1
+	VSUBPD       Y1, Y0, Y0
+	VBROADCASTSD inv+104(FP), Y1
+	VMULPD       Y1, Y0, Y0
+	VMOVUPD      (DX), Y1
+	VMULPD       Y1, Y0, Y0
+	VMOVUPD      (BX), Y1
+	VADDPD       Y1, Y0, Y0
+	VCVTPD2PSY   Y0, X0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), X1
+	VCMPPS       $0x03, X0, X0, X2
+	VBLENDVPS    X2, X1, X0, X0
+	VMOVUPS      X0, (AX)
+	ADDQ         $0x00000010, AX
+	ADDQ         $0x00000010, CX
+	ADDQ         $0x00000020, DX
+	ADDQ         $0x00000020, BX
+	SUBQ         $0x00000004, SI
+	JMP          loop
+
+underloop:
+	TESTQ        SI, SI
+	JZ           done
+	LEAQ         masks<>+0(SB), DI
+	MOVQ         SI, R8
+	NEGQ         R8
+	VMOVDQU      32(DI)(R8*4), X0
+	LEAQ         masks<>+0(SB), DI
+	NEGQ         SI
+	VMOVDQU      32(DI)(SI*8), Y1
+	VMASKMOVPS   (CX), X0, X2
+	VCVTPS2PD    X2, Y2
+	VBROADCASTSD mean+96(FP), Y3
+	VSUBPD       Y3, Y2, Y2
+	VBROADCASTSD inv+104(FP), Y3
+	VMULPD       Y3, Y2, Y2
+	VANDPD       Y1, Y2, Y2
+	VMASKMOVPD   (DX), Y1, Y3
+	VMULPD       Y3, Y2, Y2
+	VMASKMOVPD   (BX), Y1, Y1
+	VADDPD       Y1, Y2, Y2
+	VCVTPD2PSY   Y2, X1
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), X2
+	VCMPPS       $0x03, X1, X1, X3
+	VBLENDVPS    X3, X2, X1, X1
+	VMASKMOVPS   X1, X0, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func rowGradSumsAVX2(plain []float64, along []float64, dy []float32, x []float32, scale []float64, mean float64, inv float64) (sum float64, dot float64)
+// Requires: AVX, AVX2, CMOV, SSE2
+TEXT ·rowGradSumsAVX2(SB), $0-152
+	MOVQ   plain_base+0(FP), AX
+	MOVQ   along_base+24(FP), CX
+	MOVQ   dy_base+48(FP), DX
+	MOVQ   x_base+72(FP), BX
+	MOVQ   scale_base+96(FP), SI
+	VXORPD Y0, Y0, Y0
+	VXORPD Y1, Y1, Y1
+	VXORPD Y2, Y2, Y2
+	VXORPD Y3, Y3, Y3
+	VXORPD Y4, Y4, Y4
+	VXORPD Y5, Y5, Y5
+	VXORPD Y6, Y6, Y6
+	VXORPD Y7, Y7, Y7
+	MOVQ   x_len+80(FP), DI
+
+loop:
+	CMPQ         DI, $0x00000010
+	JL           underloop
+	VMOVUPS      (BX), X8
+	VCVTPS2PD    X8, Y8
+	VBROADCASTSD mean+120(FP), Y9
+	VSUBPD       Y9, Y8, Y8
+	VBROADCASTSD inv+128(FP), Y9
+	VMULPD       Y9, Y8, Y8
+	VMOVUPS      (DX), X9
+	VCVTPS2PD    X9, Y9
+	VMOVUPD      (AX), Y10
+	VADDPD       Y9, Y10, Y10
+	VMOVUPD      Y10, (AX)
+	VMULPD       Y8, Y9, Y10
+	VMOVUPD      (CX), Y11
+	VADDPD       Y10, Y11, Y11
+	VMOVUPD      Y11, (CX)
+	VMOVUPD      (SI), Y10
+	VMULPD       Y10, Y9, Y9
+	VADDPD       Y9, Y0, Y0
+	VMULPD       Y8, Y9, Y9
+	VADDPD       Y9, Y4, Y4
+	VMOVUPS      16(BX), X8
+	VCVTPS2PD    X8, Y8
+	VBROADCASTSD mean+120(FP), Y9
+	VSUBPD       Y9, Y8, Y8
+	VBROADCASTSD inv+128(FP), Y9
+	VMULPD       Y9, Y8, Y8
+	VMOVUPS      16(DX), X9
+	VCVTPS2PD    X9, Y9
+	VMOVUPD      32(AX), Y10
+	VADDPD       Y9, Y10, Y10
+	VMOVUPD      Y10, 32(AX)
+	VMULPD       Y8, Y9, Y10
+	VMOVUPD      32(CX), Y11
+	VADDPD       Y10, Y11, Y11
+	VMOVUPD      Y11, 32(CX)
+	VMOVUPD      32(SI), Y10
+	VMULPD       Y10, Y9, Y9
+	VADDPD       Y9, Y1, Y1
+	VMULPD       Y8, Y9, Y9
+	VADDPD       Y9, Y5, Y5
+	VMOVUPS      32(BX), X8
+	VCVTPS2PD    X8, Y8
+	VBROADCASTSD mean+120(FP), Y9
+	VSUBPD       Y9, Y8, Y8
+	VBROADCASTSD inv+128(FP), Y9
+	VMULPD       Y9, Y8, Y8
+	VMOVUPS      32(DX), X9
+	VCVTPS2PD    X9, Y9
+	VMOVUPD      64(AX), Y10
+	VADDPD       Y9, Y10, Y10
+	VMOVUPD      Y10, 64(AX)
+	VMULPD       Y8, Y9, Y10
+	VMOVUPD      64(CX), Y11
+	VADDPD       Y10, Y11, Y11
+	VMOVUPD      Y11, 64(CX)
+	VMOVUPD      64(SI), Y10
+	VMULPD       Y10, Y9, Y9
+	VADDPD       Y9, Y2, Y2
+	VMULPD       Y8, Y9, Y9
+	VADDPD       Y9, Y6, Y6
+	VMOVUPS      48(BX), X8
+	VCVTPS2PD    X8, Y8
+	VBROADCASTSD mean+120(FP), Y9
+	VSUBPD       Y9, Y8, Y8
+	VBROADCASTSD inv+128(FP), Y9
+	VMULPD       Y9, Y8, Y8
+	VMOVUPS      48(DX), X9
+	VCVTPS2PD    X9, Y9
+	VMOVUPD      96(AX), Y10
+	VADDPD       Y9, Y10, Y10
+	VMOVUPD      Y10, 96(AX)
+	VMULPD       Y8, Y9, Y10
+	VMOVUPD      96(CX), Y11
+	VADDPD       Y10, Y11, Y11
+	VMOVUPD      Y11, 96(CX)
+	VMOVUPD      96(SI), Y10
+	VMULPD       Y10, Y9, Y9
+	VADDPD       Y9, Y3, Y3
+	VMULPD       Y8, Y9, Y9
+	VADDPD       Y9, Y7, Y7
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x00000040, BX
+	ADDQ         $0x00000080, SI
+	SUBQ         $0x00000010, DI
+	JMP          loop
+
+underloop:
+	TESTQ        DI, DI
+	JZ           done
+	MOVQ         $0x00000004, R8
+	CMPQ         DI, R8
+	CMOVQLT      DI, R8
+	LEAQ         masks<>+0(SB), R9
+	MOVQ         R8, R10
+	NEGQ         R10
+	VMOVDQU      32(R9)(R10*4), X8
+	LEAQ         masks<>+0(SB), R9
+	MOVQ         R8, R10
+	NEGQ         R10
+	VMOVDQU      32(R9)(R10*8), Y9
+	VMASKMOVPS   (BX), X8, X10
+	VCVTPS2PD    X10, Y10
+	VBROADCASTSD mean+120(FP), Y11
+	VSUBPD       Y11, Y10, Y10
+	VBROADCASTSD inv+128(FP), Y11
+	VMULPD       Y11, Y10, Y10
+	VANDPD       Y9, Y10, Y10
+	VMASKMOVPS   (DX), X8, X8
+	VCVTPS2PD    X8, Y8
+	VMASKMOVPD   (AX), Y9, Y11
+	VADDPD       Y8, Y11, Y11
+	VMASKMOVPD   Y11, Y9, (AX)
+	VMULPD       Y10, Y8, Y11
+	VMASKMOVPD   (CX), Y9, Y12
+	VADDPD       Y11, Y12, Y12
+	VMASKMOVPD   Y12, Y9, (CX)
+	VMASKMOVPD   (SI), Y9, Y9
+	VMULPD       Y9, Y8, Y8
+	VADDPD       Y8, Y0, Y0
+	VMULPD       Y10, Y8, Y8
+	VADDPD       Y8, Y4, Y4
+	SUBQ         R8, DI
+	TESTQ        DI, DI
+	JZ           done
+	MOVQ         $0x00000004, R8
+	CMPQ         DI, R8
+	CMOVQLT      DI, R8
+	LEAQ         masks<>+0(SB), R9
+	MOVQ         R8, R10
+	NEGQ         R10
+	VMOVDQU      32(R9)(R10*4), X8
+	LEAQ         masks<>+0(SB), R9
+	MOVQ         R8, R10
+	NEGQ         R10
+	VMOVDQU      32(R9)(R10*8), Y9
+	VMASKMOVPS   16(BX), X8, X10
+	VCVTPS2PD    X10, Y10
+	VBROADCASTSD mean+120(FP), Y11
+	VSUBPD       Y11, Y10, Y10
+	VBROADCASTSD inv+128(FP), Y11
+	VMULPD       Y11, Y10, Y10
+	VANDPD       Y9, Y10, Y10
+	VMASKMOVPS   16(DX), X8, X8
+	VCVTPS2PD    X8, Y8
+	VMASKMOVPD   32(AX), Y9, Y11
+	VADDPD       Y8, Y11, Y11
+	VMASKMOVPD   Y11, Y9, 32(AX)
+	VMULPD       Y10, Y8, Y11
+	VMASKMOVPD   32(CX), Y9, Y12
+	VADDPD       Y11, Y12, Y12
+	VMASKMOVPD   Y12, Y9, 32(CX)
+	VMASKMOVPD   32(SI), Y9, Y9
+	VMULPD       Y9, Y8, Y8
+	VADDPD       Y8, Y1, Y1
+	VMULPD       Y10, Y8, Y8
+	VADDPD       Y8, Y5, Y5
+	SUBQ         R8, DI
+	TESTQ        DI, DI
+	JZ           done
+	MOVQ         $0x00000004, R8
+	CMPQ         DI, R8
+	CMOVQLT      DI, R8
+	LEAQ         masks<>+0(SB), R9
+	MOVQ         R8, R10
+	NEGQ         R10
+	VMOVDQU      32(R9)(R10*4), X8
+	LEAQ         masks<>+0(SB), R9
+	MOVQ         R8, R10
+	NEGQ         R10
+	VMOVDQU      32(R9)(R10*8), Y9
+	VMASKMOVPS   32(BX), X8, X10
+	VCVTPS2PD    X10, Y10
+	VBROADCASTSD mean+120(FP), Y11
+	VSUBPD       Y11, Y10, Y10
+	VBROADCASTSD inv+128(FP), Y11
+	VMULPD       Y11, Y10, Y10
+	VANDPD       Y9, Y10, Y10
+	VMASKMOVPS   32(DX), X8, X8
+	VCVTPS2PD    X8, Y8
+	VMASKMOVPD   64(AX), Y9, Y11
+	VADDPD       Y8, Y11, Y11
+	VMASKMOVPD   Y11, Y9, 64(AX)
+	VMULPD       Y10, Y8, Y11
+	VMASKMOVPD   64(CX), Y9, Y12
+	VADDPD       Y11, Y12, Y12
+	VMASKMOVPD   Y12, Y9, 64(CX)
+	VMASKMOVPD   64(SI), Y9, Y9
+	VMULPD       Y9, Y8, Y8
+	VADDPD       Y8, Y2, Y2
+	VMULPD       Y10, Y8, Y8
+	VADDPD       Y8, Y6, Y6
+	SUBQ         R8, DI
+	TESTQ        DI, DI
+	JZ           done
+	MOVQ         $0x00000004, R8
+	CMPQ         DI, R8
+	CMOVQLT      DI, R8
+	LEAQ         masks<>+0(SB), R9
+	MOVQ         R8, R10
+	NEGQ         R10
+	VMOVDQU      32(R9)(R10*4), X8
+	LEAQ         masks<>+0(SB), R9
+	MOVQ         R8, R10
+	NEGQ         R10
+	VMOVDQU      32(R9)(R10*8), Y9
+	VMASKMOVPS   48(BX), X8, X10
+	VCVTPS2PD    X10, Y10
+	VBROADCASTSD mean+120(FP), Y11
+	VSUBPD       Y11, Y10, Y10
+	VBROADCASTSD inv+128(FP), Y11
+	VMULPD       Y11, Y10, Y10
+	VANDPD       Y9, Y10, Y10
+	VMASKMOVPS   48(DX), X8, X8
+	VCVTPS2PD    X8, Y8
+	VMASKMOVPD   96(AX), Y9, Y11
+	VADDPD       Y8, Y11, Y11
+	VMASKMOVPD   Y11, Y9, 96(AX)
+	VMULPD       Y10, Y8, Y11
+	VMASKMOVPD   96(CX), Y9, Y12
+	VADDPD       Y11, Y12, Y12
+	VMASKMOVPD   Y12, Y9, 96(CX)
+	VMASKMOVPD   96(SI), Y9, Y9
+	VMULPD       Y9, Y8, Y8
+	VADDPD       Y8, Y3, Y3
+	VMULPD       Y10, Y8, Y8
+	VADDPD       Y8, Y7, Y7
+	SUBQ         R8, DI
+
+done:
+	VADDPD       Y2, Y0, Y0
+	VADDPD       Y3, Y1, Y1
+	VADDPD       Y1, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VADDPD       X1, X0, X0
+	VPSHUFD      $0x4e, X0, X1
+	VADDPD       X1, X0, X0
+	MOVSD        X0, sum+136(FP)
+	VADDPD       Y6, Y4, Y4
+	VADDPD       Y7, Y5, Y5
+	VADDPD       Y5, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X0
+	VADDPD       X0, X4, X4
+	VPSHUFD      $0x4e, X4, X0
+	VADDPD       X0, X4, X4
+	MOVSD        X4, dot+144(FP)
+	VZEROUPPER
+	RET
+
+// func rowGradAVX2(dx []float32, dy []float32, x []float32, scale []float64, mean float64, inv float64, p float64, q float64)
+// Requires: AVX
+TEXT ·rowGradAVX2(SB), $0-128
+	MOVQ dx_base+0(FP), AX
+	MOVQ dy_base+24(FP), CX
+	MOVQ x_base+48(FP), DX
+	MOVQ scale_base+72(FP), BX
+	MOVQ x_len+56(FP), SI
+
+loop:
+	CMPQ         SI, $0x00000004
+	JL           underloop
+	VMOVUPS      (DX), X0
+	VCVTPS2PD    X0, Y0
+	VBROADCASTSD mean+96(FP), Y1
+	VSUBPD       Y1, Y0, Y0
+	VBROADCASTSD inv+104(FP), Y1
+	VMULPD       Y1, Y0, Y0
+	VMOVUPS      (CX), X1
+	VCVTPS2PD    X1, Y1
+	VMOVUPD      (BX), Y2
+	VMULPD       Y2, Y1, Y1
+	VBROADCASTSD p+112(FP), Y2
+	VSUBPD       Y2, Y1, Y1
+	VBROADCASTSD q+120(FP), Y2
+	VMULPD       Y2, Y0, Y0
+	VSUBPD       Y0, Y1, Y1
+	VBROADCASTSD inv+104(FP), Y2
+	VMULPD       Y2, Y1, Y1
+	VCVTPD2PSY   Y1, X0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), X1
+	VCMPPS       $0x03, X0, X0, X2
+	VBLENDVPS    X2, X1, X0, X0
+	VMOVUPS      X0, (AX)
+	ADDQ         $0x00000010, AX
+	ADDQ         $0x00000010, CX
+	ADDQ         $0x00000010, DX
+	ADDQ         $0x00000020, BX
+	SUBQ         $0x00000004, SI
+	JMP          loop
+
+underloop:
+	TESTQ        SI, SI
+	JZ           done
+	LEAQ         masks<>+0(SB), DI
+	MOVQ         SI, R8
+	NEGQ         R8
+	VMOVDQU      32(DI)(R8*4), X0
+	LEAQ         masks<>+0(SB), DI
+	NEGQ         SI
+	VMOVDQU      32(DI)(SI*8), Y1
+	VMASKMOVPS   (DX), X0, X2
+	VCVTPS2PD    X2, Y2
+	VBROADCASTSD mean+96(FP), Y3
+	VSUBPD       Y3, Y2, Y2
+	VBROADCASTSD inv+104(FP), Y3
+	VMULPD       Y3, Y2, Y2
+	VANDPD       Y1, Y2, Y2
+	VMASKMOVPS   (CX), X0, X3
+	VCVTPS2PD    X3, Y3
+	VMASKMOVPD   (BX), Y1, Y1
+	VMULPD       Y1, Y3, Y3
+	VBROADCASTSD p+112(FP), Y1
+	VSUBPD       Y1, Y3, Y3
+	VBROADCASTSD q+120(FP), Y1
+	VMULPD       Y1, Y2, Y2
+	VSUBPD       Y2, Y3, Y3
+	VBROADCASTSD inv+104(FP), Y1
+	VMULPD       Y1, Y3, Y3
+	VCVTPD2PSY   Y3, X1
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), X2
+	VCMPPS       $0x03, X1, X1, X3
+	VBLENDVPS    X3, X2, X1, X1
+	VMASKMOVPS   X1, X0, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
 // func dropAVX2(dst []float32, x []float32, k0 uint32, k1 uint32, first uint64, least int32, scale float32)
 // Requires: AVX, AVX2, CMOV
 TEXT ·dropAVX2(SB), $0-72
@@ -30898,6 +31472,376 @@ tail:
 next:
 	DECQ R9
 	JNZ  row
+	VZEROUPPER
+	RET
+
+// func rowSumsAVX512(x []float32, at float64) (sum float64, square float64)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, SSE2
+TEXT ·rowSumsAVX512(SB), $0-48
+	MOVQ   x_base+0(FP), AX
+	VXORPD Z0, Z0, Z0
+	VXORPD Z1, Z1, Z1
+	VXORPD Z2, Z2, Z2
+	VXORPD Z3, Z3, Z3
+	MOVQ   x_len+8(FP), CX
+
+loop:
+	CMPQ         CX, $0x00000010
+	JL           underloop
+	VMOVUPS      (AX), Y4
+	VCVTPS2PD    Y4, Z4
+	VBROADCASTSD at+24(FP), Z5
+	VSUBPD       Z5, Z4, Z4
+	VADDPD       Z4, Z0, Z0
+	VMULPD       Z4, Z4, Z4
+	VADDPD       Z4, Z2, Z2
+	VMOVUPS      32(AX), Y4
+	VCVTPS2PD    Y4, Z4
+	VBROADCASTSD at+24(FP), Z5
+	VSUBPD       Z5, Z4, Z4
+	VADDPD       Z4, Z1, Z1
+	VMULPD       Z4, Z4, Z4
+	VADDPD       Z4, Z3, Z3
+	ADDQ         $0x00000040, AX
+	SUBQ         $0x00000010, CX
+	JMP          loop
+
+underloop:
+	TESTQ        CX, CX
+	JZ           done
+	MOVQ         $0x00000008, DX
+	CMPQ         CX, DX
+	CMOVQLT      CX, DX
+	MOVL         $-1, BX
+	BZHIL        DX, BX, BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    (AX), K1, Y4
+	VCVTPS2PD    Y4, Z4
+	VBROADCASTSD at+24(FP), Z5
+	VSUBPD       Z5, Z4, Z4
+	VMOVAPD.Z    Z4, K1, Z4
+	VADDPD       Z4, Z0, Z0
+	VMULPD       Z4, Z4, Z4
+	VADDPD       Z4, Z2, Z2
+	SUBQ         DX, CX
+	TESTQ        CX, CX
+	JZ           done
+	MOVQ         $0x00000008, DX
+	CMPQ         CX, DX
+	CMOVQLT      CX, DX
+	MOVL         $-1, BX
+	BZHIL        DX, BX, BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    32(AX), K1, Y4
+	VCVTPS2PD    Y4, Z4
+	VBROADCASTSD at+24(FP), Z5
+	VSUBPD       Z5, Z4, Z4
+	VMOVAPD.Z    Z4, K1, Z4
+	VADDPD       Z4, Z1, Z1
+	VMULPD       Z4, Z4, Z4
+	VADDPD       Z4, Z3, Z3
+	SUBQ         DX, CX
+
+done:
+	VADDPD        Z1, Z0, Z0
+	VEXTRACTI64X4 $0x01, Z0, Y1
+	VADDPD        Y1, Y0, Y0
+	VEXTRACTI128  $0x01, Y0, X1
+	VADDPD        X1, X0, X0
+	VPSHUFD       $0x4e, X0, X1
+	VADDPD        X1, X0, X0
+	MOVSD         X0, sum+32(FP)
+	VADDPD        Z3, Z2, Z2
+	VEXTRACTI64X4 $0x01, Z2, Y0
+	VADDPD        Y0, Y2, Y2
+	VEXTRACTI128  $0x01, Y2, X0
+	VADDPD        X0, X2, X2
+	VPSHUFD       $0x4e, X2, X0
+	VADDPD        X0, X2, X2
+	MOVSD         X2, square+40(FP)
+	VZEROUPPER
+	RET
+
+// func rowApplyAVX512(y []float32, x []float32, scale []float64, shift []float64, mean float64, inv float64)
+// Requires: AVX, AVX512F, AVX512VL, BMI2
+TEXT ·rowApplyAVX512(SB), $0-112
+	MOVQ y_base+0(FP), AX
+	MOVQ x_base+24(FP), CX
+	MOVQ scale_base+48(FP), DX
+	MOVQ shift_base+72(FP), BX
+	MOVQ x_len+32(FP), SI
+
+loop:
+	CMPQ         SI, $0x00000008
+	JL           underloop
+	VMOVUPS      (CX), Y0
+	VCVTPS2PD    Y0, Z0
+	VBROADCASTSD mean+96(FP), Z1
+	VSUBPD       Z1, Z0, Z0
+	VBROADCASTSD inv+104(FP), Z1
+	VMULPD       Z1, Z0, Z0
+	VMOVUPD      (DX), Z1
+	VMULPD       Z1, Z0, Z0
+	VMOVUPD      (BX), Z1
+	VADDPD       Z1, Z0, Z0
+	VCVTPD2PS    Z0, Y0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y1
+	VCMPPS       $0x03, Y0, Y0, K1
+	VMOVAPS      Y1, K1, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x00000040, BX
+	SUBQ         $0x00000008, SI
+	JMP          loop
+
+underloop:
+	TESTQ        SI, SI
+	JZ           done
+	MOVL         $-1, DI
+	BZHIL        SI, DI, DI
+	KMOVW        DI, K1
+	VMOVUPS.Z    (CX), K1, Y0
+	VCVTPS2PD    Y0, Z0
+	VBROADCASTSD mean+96(FP), Z1
+	VSUBPD       Z1, Z0, Z0
+	VBROADCASTSD inv+104(FP), Z1
+	VMULPD       Z1, Z0, Z0
+	VMOVAPD.Z    Z0, K1, Z0
+	VMOVUPD.Z    (DX), K1, Z1
+	VMULPD       Z1, Z0, Z0
+	VMOVUPD.Z    (BX), K1, Z1
+	VADDPD       Z1, Z0, Z0
+	VCVTPD2PS    Z0, Y0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y1
+	VCMPPS       $0x03, Y0, Y0, K2
+	VMOVAPS      Y1, K2, Y0
+	VMOVUPS      Y0, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func rowGradSumsAVX512(plain []float64, along []float64, dy []float32, x []float32, scale []float64, mean float64, inv float64) (sum float64, dot float64)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, SSE2
+TEXT ·rowGradSumsAVX512(SB), $0-152
+	MOVQ   plain_base+0(FP), AX
+	MOVQ   along_base+24(FP), CX
+	MOVQ   dy_base+48(FP), DX
+	MOVQ   x_base+72(FP), BX
+	MOVQ   scale_base+96(FP), SI
+	VXORPD Z0, Z0, Z0
+	VXORPD Z1, Z1, Z1
+	VXORPD Z2, Z2, Z2
+	VXORPD Z3, Z3, Z3
+	MOVQ   x_len+80(FP), DI
+
+loop:
+	CMPQ         DI, $0x00000010
+	JL           underloop
+	VMOVUPS      (BX), Y4
+	VCVTPS2PD    Y4, Z4
+	VBROADCASTSD mean+120(FP), Z5
+	VSUBPD       Z5, Z4, Z4
+	VBROADCASTSD inv+128(FP), Z5
+	VMULPD       Z5, Z4, Z4
+	VMOVUPS      (DX), Y5
+	VCVTPS2PD    Y5, Z5
+	VMOVUPD      (AX), Z6
+	VADDPD       Z5, Z6, Z6
+	VMOVUPD      Z6, (AX)
+	VMULPD       Z4, Z5, Z6
+	VMOVUPD      (CX), Z7
+	VADDPD       Z6, Z7, Z7
+	VMOVUPD      Z7, (CX)
+	VMOVUPD      (SI), Z6
+	VMULPD       Z6, Z5, Z5
+	VADDPD       Z5, Z0, Z0
+	VMULPD       Z4, Z5, Z5
+	VADDPD       Z5, Z2, Z2
+	VMOVUPS      32(BX), Y4
+	VCVTPS2PD    Y4, Z4
+	VBROADCASTSD mean+120(FP), Z5
+	VSUBPD       Z5, Z4, Z4
+	VBROADCASTSD inv+128(FP), Z5
+	VMULPD       Z5, Z4, Z4
+	VMOVUPS      32(DX), Y5
+	VCVTPS2PD    Y5, Z5
+	VMOVUPD      64(AX), Z6
+	VADDPD       Z5, Z6, Z6
+	VMOVUPD      Z6, 64(AX)
+	VMULPD       Z4, Z5, Z6
+	VMOVUPD      64(CX), Z7
+	VADDPD       Z6, Z7, Z7
+	VMOVUPD      Z7, 64(CX)
+	VMOVUPD      64(SI), Z6
+	VMULPD       Z6, Z5, Z5
+	VADDPD       Z5, Z1, Z1
+	VMULPD       Z4, Z5, Z5
+	VADDPD       Z5, Z3, Z3
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x00000040, BX
+	ADDQ         $0x00000080, SI
+	SUBQ         $0x00000010, DI
+	JMP          loop
+
+underloop:
+	TESTQ        DI, DI
+	JZ           done
+	MOVQ         $0x00000008, R8
+	CMPQ         DI, R8
+	CMOVQLT      DI, R8
+	MOVL         $-1, R9
+	BZHIL        R8, R9, R9
+	KMOVW        R9, K1
+	VMOVUPS.Z    (BX), K1, Y4
+	VCVTPS2PD    Y4, Z4
+	VBROADCASTSD mean+120(FP), Z5
+	VSUBPD       Z5, Z4, Z4
+	VBROADCASTSD inv+128(FP), Z5
+	VMULPD       Z5, Z4, Z4
+	VMOVAPD.Z    Z4, K1, Z4
+	VMOVUPS.Z    (DX), K1, Y5
+	VCVTPS2PD    Y5, Z5
+	VMOVUPD.Z    (AX), K1, Z6
+	VADDPD       Z5, Z6, Z6
+	VMOVUPD      Z6, K1, (AX)
+	VMULPD       Z4, Z5, Z6
+	VMOVUPD.Z    (CX), K1, Z7
+	VADDPD       Z6, Z7, Z7
+	VMOVUPD      Z7, K1, (CX)
+	VMOVUPD.Z    (SI), K1, Z6
+	VMULPD       Z6, Z5, Z5
+	VADDPD       Z5, Z0, Z0
+	VMULPD       Z4, Z5, Z5
+	VADDPD       Z5, Z2, Z2
+	SUBQ         R8, DI
+	TESTQ        DI, DI
+	JZ           done
+	MOVQ         $0x00000008, R8
+	CMPQ         DI, R8
+	CMOVQLT      DI, R8
+	MOVL         $-1, R9
+	BZHIL        R8, R9, R9
+	KMOVW        R9, K1
+	VMOVUPS.Z    32(BX), K1, Y4
+	VCVTPS2PD    Y4, Z4
+	VBROADCASTSD mean+120(FP), Z5
+	VSUBPD       Z5, Z4, Z4
+	VBROADCASTSD inv+128(FP), Z5
+	VMULPD       Z5, Z4, Z4
+	VMOVAPD.Z    Z4, K1, Z4
+	VMOVUPS.Z    32(DX), K1, Y5
+	VCVTPS2PD    Y5, Z5
+	VMOVUPD.Z    64(AX), K1, Z6
+	VADDPD       Z5, Z6, Z6
+	VMOVUPD      Z6, K1, 64(AX)
+	VMULPD       Z4, Z5, Z6
+	VMOVUPD.Z    64(CX), K1, Z7
+	VADDPD       Z6, Z7, Z7
+	VMOVUPD      Z7, K1, 64(CX)
+	VMOVUPD.Z    64(SI), K1, Z6
+	VMULPD       Z6, Z5, Z5
+	VADDPD       Z5, Z1, Z1
+	VMULPD       Z4, Z5, Z5
+	VADDPD       Z5, Z3, Z3
+	SUBQ         R8, DI
+
+done:
+	VADDPD        Z1, Z0, Z0
+	VEXTRACTI64X4 $0x01, Z0, Y1
+	VADDPD        Y1, Y0, Y0
+	VEXTRACTI128  $0x01, Y0, X1
+	VADDPD        X1, X0, X0
+	VPSHUFD       $0x4e, X0, X1
+	VADDPD        X1, X0, X0
+	MOVSD         X0, sum+136(FP)
+	VADDPD        Z3, Z2, Z2
+	VEXTRACTI64X4 $0x01, Z2, Y0
+	VADDPD        Y0, Y2, Y2
+	VEXTRACTI128  $0x01, Y2, X0
+	VADDPD        X0, X2, X2
+	VPSHUFD       $0x4e, X2, X0
+	VADDPD        X0, X2, X2
+	MOVSD         X2, dot+144(FP)
+	VZEROUPPER
+	RET
+
+// func rowGradAVX512(dx []float32, dy []float32, x []float32, scale []float64, mean float64, inv float64, p float64, q float64)
+// Requires: AVX, AVX512F, AVX512VL, BMI2
+TEXT ·rowGradAVX512(SB), $0-128
+	MOVQ dx_base+0(FP), AX
+	MOVQ dy_base+24(FP), CX
+	MOVQ x_base+48(FP), DX
+	MOVQ scale_base+72(FP), BX
+	MOVQ x_len+56(FP), SI
+
+loop:
+	CMPQ         SI, $0x00000008
+	JL           underloop
+	VMOVUPS      (DX), Y0
+	VCVTPS2PD    Y0, Z0
+	VBROADCASTSD mean+96(FP), Z1
+	VSUBPD       Z1, Z0, Z0
+	VBROADCASTSD inv+104(FP), Z1
+	VMULPD       Z1, Z0, Z0
+	VMOVUPS      (CX), Y1
+	VCVTPS2PD    Y1, Z1
+	VMOVUPD      (BX), Z2
+	VMULPD       Z2, Z1, Z1
+	VBROADCASTSD p+112(FP), Z2
+	VSUBPD       Z2, Z1, Z1
+	VBROADCASTSD q+120(FP), Z2
+	VMULPD       Z2, Z0, Z0
+	VSUBPD       Z0, Z1, Z1
+	VBROADCASTSD inv+104(FP), Z2
+	VMULPD       Z2, Z1, Z1
+	VCVTPD2PS    Z1, Y0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y1
+	VCMPPS       $0x03, Y0, Y0, K1
+	VMOVAPS      Y1, K1, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x00000020, DX
+	ADDQ         $0x00000040, BX
+	SUBQ         $0x00000008, SI
+	JMP          loop
+
+underloop:
+	TESTQ        SI, SI
+	JZ           done
+	MOVL         $-1, DI
+	BZHIL        SI, DI, DI
+	KMOVW        DI, K1
+	VMOVUPS.Z    (DX), K1, Y0
+	VCVTPS2PD    Y0, Z0
+	VBROADCASTSD mean+96(FP), Z1
+	VSUBPD       Z1, Z0, Z0
+	VBROADCASTSD inv+104(FP), Z1
+	VMULPD       Z1, Z0, Z0
+	VMOVAPD.Z    Z0, K1, Z0
+	VMOVUPS.Z    (CX), K1, Y1
+	VCVTPS2PD    Y1, Z1
+	VMOVUPD.Z    (BX), K1, Z2
+	VMULPD       Z2, Z1, Z1
+	VBROADCASTSD p+112(FP), Z2
+	VSUBPD       Z2, Z1, Z1
+	VBROADCASTSD q+120(FP), Z2
+	VMULPD       Z2, Z0, Z0
+	VSUBPD       Z0, Z1, Z1
+	VBROADCASTSD inv+104(FP), Z2
+	VMULPD       Z2, Z1, Z1
+	VCVTPD2PS    Z1, Y0
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y1
+	VCMPPS       $0x03, Y0, Y0, K2
+	VMOVAPS      Y1, K2, Y0
+	VMOVUPS      Y0, K1, (AX)
+
+done:
 	VZEROUPPER
 	RET
 

@@ -70,6 +70,10 @@ var variantAVX512 = variant{
 	normApply:       normApplyAVX512,
 	normGradSums:    normGradSumsAVX512,
 	normGrad:        normGradAVX512,
+	rowSums:         rowSumsAVX512,
+	rowApply:        rowApplyAVX512,
+	rowGradSums:     rowGradSumsAVX512,
+	rowGrad:         rowGradAVX512,
 
 	drop:    dropAVX512,
 	mulRows: mulRowsAVX512,
@@ -128,6 +132,10 @@ var variantAVX2 = variant{
 	normApply:       normApplyAVX2,
 	normGradSums:    normGradSumsAVX2,
 	normGrad:        normGradAVX2,
+	rowSums:         rowSumsAVX2,
+	rowApply:        rowApplyAVX2,
+	rowGradSums:     rowGradSumsAVX2,
+	rowGrad:         rowGradAVX2,
 
 	drop:    dropAVX2,
 	mulRows: mulRowsAVX2,
@@ -426,3 +434,27 @@ func dropAVX2(dst, x []float32, k0, k1 uint32, first uint64, least int32, scale 
 
 //go:noescape
 func mulRowsAVX2(dst, x, f []float32, rows int)
+
+//go:noescape
+func rowSumsAVX512(x []float32, at float64) (sum, square float64)
+
+//go:noescape
+func rowApplyAVX512(y, x []float32, scale, shift []float64, mean, inv float64)
+
+//go:noescape
+func rowGradSumsAVX512(plain, along []float64, dy, x []float32, scale []float64, mean, inv float64) (sum, dot float64)
+
+//go:noescape
+func rowGradAVX512(dx, dy, x []float32, scale []float64, mean, inv, p, q float64)
+
+//go:noescape
+func rowSumsAVX2(x []float32, at float64) (sum, square float64)
+
+//go:noescape
+func rowApplyAVX2(y, x []float32, scale, shift []float64, mean, inv float64)
+
+//go:noescape
+func rowGradSumsAVX2(plain, along []float64, dy, x []float32, scale []float64, mean, inv float64) (sum, dot float64)
+
+//go:noescape
+func rowGradAVX2(dx, dy, x []float32, scale []float64, mean, inv, p, q float64)
