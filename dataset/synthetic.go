@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/dlnode/dlnode/internal/rng"
 )
@@ -22,6 +23,8 @@ type Synthetic struct {
 	// to Vocabulary-1, and 0 from some place on, which stands for padding. 0 makes
 	// none.
 	Vocabulary int `yaml:"vocabulary,later" json:"vocabulary,omitempty"`
+	// Shape is that of x, such as [5, 4, 3] for small images; none is [Features].
+	Shape []int `yaml:"shape,later" json:"shape,omitempty"`
 }
 
 const (
@@ -46,7 +49,28 @@ func (s *Synthetic) Validate() error {
 		fmt.Sprintf("0 for regression, or 2 to %d", maxSyntheticClasses))
 	p.unless(s.Vocabulary == 0 || s.Vocabulary >= 2 && s.Vocabulary <= maxVocabulary, "vocabulary", s.Vocabulary,
 		fmt.Sprintf("0 for numbers in [-1, 1), or 2 to %d", maxVocabulary))
+	p.unless(s.Shape == nil || s.shaped(), "shape", s.Shape, fmt.Sprintf("sides whose product is features = %d", s.Features))
 	return errors.Join(p...)
+}
+
+// shaped tells whether the shape holds the features.
+func (s *Synthetic) shaped() bool {
+	left := s.Features
+	for _, side := range s.Shape {
+		if side < 1 || left%side != 0 {
+			return false
+		}
+		left /= side
+	}
+	return left == 1
+}
+
+// input is the shape of x.
+func (s *Synthetic) input() []int {
+	if s.Shape == nil {
+		return []int{s.Features}
+	}
+	return slices.Clone(s.Shape)
 }
 
 func (s *Synthetic) open(context.Context, Env) (train, test Dataset, err error) {
@@ -117,7 +141,7 @@ func centred(u uint32) float32 { return float32(2*rng.Unit32(u)) - 1 }
 
 // samples makes n samples with ids from first upwards.
 func (t *teacher) samples(first uint64, n int) (*Memory, error) {
-	info := Info{Name: "synthetic", Input: []int{t.spec.Features}, Target: 1, Classes: t.spec.Classes}
+	info := Info{Name: "synthetic", Input: t.spec.input(), Target: 1, Classes: t.spec.Classes}
 	ids := numbered(first, n)
 	x := make([]float32, n*t.spec.Features)
 	y := make([]float32, n)

@@ -57,6 +57,7 @@ func (c *checker) job(j *Job) {
 		c.bad("name", "%q is not allowed (want 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first)", j.Name)
 	}
 	c.data(j)
+	c.augment(j)
 	c.model(j)
 	c.objective(j)
 	c.section("optimizer", j.Optimizer, c.reg.Optimizers)
@@ -76,6 +77,16 @@ func (c *checker) data(j *Job) {
 		return
 	}
 	c.section("data", j.Data, c.reg.Datasets)
+}
+
+func (c *checker) augment(j *Job) {
+	if j.Augment == nil {
+		return
+	}
+	for _, problem := range flatten(j.Augment.Validate()) {
+		field, rest, _ := strings.Cut(problem, ": ")
+		c.bad("augment."+field, "%s", rest)
+	}
 }
 
 func (c *checker) model(j *Job) {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/dlnode/dlnode/dataset/augment"
 	"github.com/dlnode/dlnode/nn"
 	"go.yaml.in/yaml/v3"
 )
@@ -23,6 +24,7 @@ var (
 	sectionType = reflect.TypeFor[Section]()
 	layerType   = reflect.TypeFor[nn.LayerSpec]() // layers inside of layers
 	pairType    = reflect.TypeFor[nn.Pair]()
+	rangeType   = reflect.TypeFor[augment.Range]()
 	textsType   = reflect.TypeFor[[]string]()
 )
 
@@ -39,6 +41,8 @@ func (d *decoder) value(path string, n *yaml.Node, v reflect.Value) {
 		d.section(path, n, v)
 	case v.Type() == pairType:
 		d.pair(path, n, v)
+	case v.Type() == rangeType:
+		d.bounds(path, n, v)
 	case v.Type() == scheduleType:
 		d.schedule(path, n, v)
 	case v.Kind() == reflect.Pointer:
@@ -240,8 +244,11 @@ func (d *decoder) optional(path string, n *yaml.Node, v reflect.Value) {
 		return
 	}
 	p := reflect.New(v.Type().Elem())
-	if s, ok := p.Interface().(interface{ setDefaults() }); ok {
+	switch s := p.Interface().(type) {
+	case interface{ setDefaults() }:
 		s.setDefaults()
+	case *augment.Spec:
+		*s = augment.Default()
 	}
 	v.Set(p)
 	d.value(path, n, p.Elem())
@@ -310,6 +317,25 @@ func (d *decoder) pair(path string, n *yaml.Node, v reflect.Value) {
 		if len(d.errs) == before {
 			d.scalar(path, resolve(item), v.Index(i))
 		}
+	}
+}
+
+// bounds decodes a range of factors around 1: its two ends, or how far it goes.
+func (d *decoder) bounds(path string, n *yaml.Node, v reflect.Value) {
+	if n.Kind == yaml.ScalarNode {
+		far := reflect.New(v.Type().Elem()).Elem()
+		before := len(d.errs)
+		if d.scalar(path, n, far); len(d.errs) == before {
+			v.Set(reflect.ValueOf(augment.Around(far.Float())))
+		}
+		return
+	}
+	if n.Kind != yaml.SequenceNode || len(n.Content) != 2 {
+		d.fail(n.Line, path, "%s (want [lower, upper] such as [0.8, 1.2], or 0.2 for that)", seen(n))
+		return
+	}
+	for i, item := range n.Content {
+		d.scalar(path, resolve(item), v.Index(i))
 	}
 }
 

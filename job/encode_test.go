@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
+
+	"github.com/dlnode/dlnode/dataset/augment"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
@@ -25,6 +27,12 @@ func anyJob(t *rapid.T) *Job {
 	j.Data = rapid.SampledFrom([]Section{
 		&mnist_{}, &files_{Path: rapid.StringN(1, 20, -1).Draw(t, "path"), Classes: rapid.Uint8().Draw(t, "classes")},
 	}).Draw(t, "data")
+	if rapid.Bool().Draw(t, "augmented") {
+		spec := augment.Default()
+		spec.ZoomRange = augment.Around(rapid.Float64Range(0, 0.9).Draw(t, "zoom"))
+		spec.RandomCrop, spec.VerticalFlip = rapid.IntRange(0, 9).Draw(t, "crop"), rapid.Bool().Draw(t, "flip")
+		j.Augment = &spec
+	}
 	j.Model = rapid.SliceOfN(rapid.Custom(anyLayer), 1, 6).Draw(t, "model")
 	j.Loss = rapid.SampledFrom(testRegistry().Losses).Draw(t, "loss")
 	j.Metrics = rapid.SampledFrom([][]string{nil, {"accuracy"}, {"mse", "mae"}}).Draw(t, "metrics")

@@ -35,6 +35,7 @@ package job
 import (
 	"strings"
 
+	"github.com/dlnode/dlnode/dataset/augment"
 	"github.com/dlnode/dlnode/nn"
 )
 
@@ -96,6 +97,9 @@ type Maths struct {
 	Seed uint64 `yaml:"seed"`
 	// Data is the data set to train and test on.
 	Data Section `yaml:"data"`
+	// Augment shows the training samples, which are images, in another way each
+	// epoch; nil shows them as they are.
+	Augment *augment.Spec `yaml:"augment,later"`
 	// Model is the list of layers, input first.
 	Model []Section `yaml:"model"`
 	// Loss is one of Registry.Losses.

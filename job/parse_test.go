@@ -85,15 +85,15 @@ func TestEveryMistakeIsToldWithPlaceValueAndWhatIsAllowed(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{
 			"empty", "",
-			"job.yaml:1: the file is empty (want a map of name, seed, data, model, loss, label_smoothing, class_weight, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, reduce_on_plateau, on_nonfinite, checkpoint or min_nodes)",
+			"job.yaml:1: the file is empty (want a map of name, seed, data, augment, model, loss, label_smoothing, class_weight, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, reduce_on_plateau, on_nonfinite, checkpoint or min_nodes)",
 		},
 		{
 			"only comments", "# nothing\n",
-			"job.yaml:1: the file is empty (want a map of name, seed, data, model, loss, label_smoothing, class_weight, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, reduce_on_plateau, on_nonfinite, checkpoint or min_nodes)",
+			"job.yaml:1: the file is empty (want a map of name, seed, data, augment, model, loss, label_smoothing, class_weight, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, reduce_on_plateau, on_nonfinite, checkpoint or min_nodes)",
 		},
 		{
 			"a list", "- a\n",
-			"job.yaml:1: a list (want a map of name, seed, data, model, loss, label_smoothing, class_weight, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, reduce_on_plateau, on_nonfinite, checkpoint or min_nodes)",
+			"job.yaml:1: a list (want a map of name, seed, data, augment, model, loss, label_smoothing, class_weight, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, reduce_on_plateau, on_nonfinite, checkpoint or min_nodes)",
 		},
 		{
 			"two documents", small + "---\nname: b\n",
@@ -109,7 +109,7 @@ func TestEveryMistakeIsToldWithPlaceValueAndWhatIsAllowed(t *testing.T) {
 		},
 		{
 			"unknown field", with("epoch: 3\n"),
-			"job.yaml:10: epoch: unknown field (want name, seed, data, model, loss, label_smoothing, class_weight, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, reduce_on_plateau, on_nonfinite, checkpoint or min_nodes; did you mean epochs?)",
+			"job.yaml:10: epoch: unknown field (want name, seed, data, augment, model, loss, label_smoothing, class_weight, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, reduce_on_plateau, on_nonfinite, checkpoint or min_nodes; did you mean epochs?)",
 		},
 		{
 			"unknown nested field", with("batch: {size: 3}\n"),
@@ -314,8 +314,16 @@ func TestEveryMistakeIsToldWithPlaceValueAndWhatIsAllowed(t *testing.T) {
 				"job.yaml:11: min_nodes: 0 is not allowed (want at least 1)",
 		},
 		{
+			"augmentation", with("augment: {rotation_range: -1, zoom_range: [1, 2, 3], brightness_range: [a, 1], fill_mode: mirror, hue: 1}\n"),
+			"job.yaml:10: augment.zoom_range: a list (want [lower, upper] such as [0.8, 1.2], or 0.2 for that)\n" +
+				"job.yaml:10: augment.brightness_range: \"a\" is a string (want a number)\n" +
+				"job.yaml:10: augment.hue: unknown field (want rotation_range, width_shift_range, height_shift_range, shear_range, zoom_range, horizontal_flip, vertical_flip, random_crop, fill_mode, cval, brightness_range or cutout)\n" +
+				"job.yaml:10: augment.rotation_range: -1 is not allowed (want 0 to 360 degrees)\n" +
+				"job.yaml:10: augment.fill_mode: \"mirror\" is not allowed (want nearest, reflect, wrap or constant)",
+		},
+		{
 			"several, by line", "epoch: 1\ndata: minst\nmodel: [flaten]\nloss: 3\nbatch: {global: 0}\n",
-			"job.yaml:1: epoch: unknown field (want name, seed, data, model, loss, label_smoothing, class_weight, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, reduce_on_plateau, on_nonfinite, checkpoint or min_nodes; did you mean epochs?)\n" +
+			"job.yaml:1: epoch: unknown field (want name, seed, data, augment, model, loss, label_smoothing, class_weight, metrics, optimizer, clip_norm, batch, epochs, validation, early_stopping, reduce_on_plateau, on_nonfinite, checkpoint or min_nodes; did you mean epochs?)\n" +
 				"job.yaml:2: data: \"minst\" is not a data set (want mnist or files; did you mean mnist?)\n" +
 				"job.yaml:3: model[0]: \"flaten\" is not a layer (want dense, dropout or flatten; did you mean flatten?)\n" +
 				"job.yaml:4: loss: 3 is a whole number (want a string)\n" +

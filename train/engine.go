@@ -2,13 +2,11 @@ package train
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/dlnode/dlnode/allreduce/exact"
-	"github.com/dlnode/dlnode/dataset"
 	"github.com/dlnode/dlnode/nn"
 	"github.com/dlnode/dlnode/shard"
 )
@@ -77,13 +75,16 @@ func (e *Engine) Workers() []*Worker { return e.workers }
 func (e *Engine) Bytes() int64 {
 	n := int64(8 * e.task.Model.NumParams())
 	for _, w := range e.workers {
-		n += int64(w.ws.Bytes()) + int64(4*(len(w.grads)+len(w.x)+len(w.y)))
+		n += int64(w.ws.Bytes()) + int64(4*len(w.grads)) + w.hand.bytes()
+		if w.reader != nil {
+			n += w.reader.ahead.bytes()
+		}
 	}
 	return n
 }
 
-// Clock has the time measured that workers spend reading samples. Without it
-// an engine knows no time.
+// Clock has the time measured that workers wait for samples. Without it an
+// engine knows no time.
 func (e *Engine) Clock(now func() time.Duration) {
 	for _, w := range e.workers {
 		w.now = now
@@ -98,7 +99,8 @@ func (e *Engine) Done() (sum uint64) {
 	return sum
 }
 
-// DataTime returns the time spent reading samples, summed over the workers.
+// DataTime returns the time spent waiting for samples, summed over the workers:
+// reading them, where nobody reads ahead.
 func (e *Engine) DataTime() (sum time.Duration) {
 	for _, w := range e.workers {
 		sum += time.Duration(w.dataTime.Load())
@@ -153,22 +155,19 @@ func (e *Engine) Compute(ctx context.Context, a *Attempt, r shard.Range, params 
 
 // Worker computes one microbatch at a time.
 type Worker struct {
-	task    *Task
-	engine  *Engine
-	index   int // of this worker
-	ws      *nn.Workspace
-	batch   nn.Batch  // of the microbatch in hand: windows of x, y and ids
-	x, y    []float32 // [Plan.Micro, one sample's]
-	weights []float32 // [Plan.Micro]; used where the samples have weights
-	ids     []uint64
-	samples []int
-	grads   []float32
-	added   int // blocks from here on are in the engine's sum
-	train   *exact.Scalars
-	eval    *exact.Scalars
-	count   uint64
-	idSum   uint64
-	ctx     context.Context // of the microbatch in hand, asked between layers
+	task   *Task
+	engine *Engine
+	index  int // of this worker
+	ws     *nn.Workspace
+	hand   *samples // the microbatch in hand
+	reader *reader  // of the next one; nil if nobody reads ahead
+	grads  []float32
+	added  int // blocks from here on are in the engine's sum
+	train  *exact.Scalars
+	eval   *exact.Scalars
+	count  uint64
+	idSum  uint64
+	ctx    context.Context // of the microbatch in hand, asked between layers
 
 	ready     func(lo, hi int) // round, as backward calls it
 	now       func() time.Duration
@@ -179,16 +178,11 @@ type Worker struct {
 
 func newWorker(e *Engine, index int) *Worker {
 	t := e.task
-	info := t.Train.Info()
-	micro := t.Plan.Micro
 	w := &Worker{
-		task: t, engine: e, index: index, ws: t.Model.NewWorkspace(micro),
-		x: make([]float32, micro*info.InputLen()), y: make([]float32, micro*info.Target), ids: make([]uint64, micro),
-		weights: make([]float32, micro),
-		samples: make([]int, 0, micro),
-		grads:   make([]float32, t.Model.NumParams()),
-		train:   t.newScalars(Update, t.Plan.Global),
-		eval:    t.newScalars(Evaluate, max(1, t.EvalPlan.N)),
+		task: t, engine: e, index: index, ws: t.Model.NewWorkspace(t.Plan.Micro), hand: newSamples(t),
+		grads: make([]float32, t.Model.NumParams()),
+		train: t.newScalars(Update, t.Plan.Global),
+		eval:  t.newScalars(Evaluate, max(1, t.EvalPlan.N)),
 	}
 	w.ws.Cancelled = func() bool { return w.ctx.Err() != nil }
 	w.ready = func(lo, _ int) { w.timed(&w.roundTime, func() { w.round(lo) }) }
@@ -215,15 +209,36 @@ func (w *Worker) scalars(a *Attempt) *exact.Scalars {
 // Microbatch adds one microbatch of the attempt to the worker's sums: a
 // sample's way from the record to the integer grid.
 func (w *Worker) Microbatch(ctx context.Context, a *Attempt, mb int, params []float32) error {
-	w.ctx = ctx
-	data := w.choose(a, mb)
-	var err error
-	w.timed(&w.dataTime, func() { err = w.load(data) })
-	if err != nil {
+	if err := w.take(place{a.Kind, a.Step, mb}); err != nil {
 		return err
 	}
+	return w.compute(ctx, a, params)
+}
+
+// take gets the microbatch at a place into hand.
+func (w *Worker) take(at place) (err error) {
+	w.timed(&w.dataTime, func() {
+		switch {
+		case w.reader == nil:
+			err = w.hand.read(at)
+		case w.reader.has(at):
+			w.hand, w.reader.ahead = w.reader.ahead, w.hand
+		default:
+			begun := time.Now()
+			err = w.hand.read(at)
+			w.reader.cost = time.Since(begun)
+		}
+	})
+	return err
+}
+
+// compute adds the microbatch in hand to the sums.
+func (w *Worker) compute(ctx context.Context, a *Attempt, params []float32) error {
+	w.ctx = ctx
+	w.count += uint64(w.hand.batch.N)
+	w.idSum += w.hand.idSum
 	train := a.Kind == Update
-	w.ws.Forward(params, &w.batch, nn.Key{Seed: w.task.Job.Seed, Step: a.Step}, train)
+	w.ws.Forward(params, &w.hand.batch, nn.Key{Seed: w.task.Job.Seed, Step: a.Step}, train)
 	if train {
 		w.added = w.engine.grad.Blocks()
 		w.ws.Backward(params, w.grads, w.ready)
@@ -279,49 +294,4 @@ func (w *Worker) timed(sum *atomic.Int64, f func()) {
 	begun := w.now()
 	f()
 	sum.Add(int64(w.now() - begun))
-}
-
-// choose lists the samples of a microbatch.
-func (w *Worker) choose(a *Attempt, mb int) dataset.Dataset {
-	if a.Kind == Update {
-		w.samples = w.task.Plan.Samples(a.Step, mb, w.samples)
-		return w.task.Train
-	}
-	lo, hi := w.task.EvalPlan.Range(mb)
-	w.samples = w.samples[:0]
-	for i := lo; i < hi; i++ {
-		w.samples = append(w.samples, i)
-	}
-	return w.task.Validation
-}
-
-func (w *Worker) load(data dataset.Dataset) error {
-	info := data.Info()
-	nx, ny := info.InputLen(), info.Target
-	n := len(w.samples)
-	w.batch = nn.Batch{N: n, X: w.x[:n*nx], Y: w.y[:n*ny], IDs: w.ids[:n]}
-	weights := dataset.Weights(data)
-	if weights != nil {
-		w.batch.W = w.weights[:n]
-	}
-	for j, i := range w.samples {
-		if weights != nil {
-			w.batch.W[j] = weights.Weight(i)
-		}
-		y := w.batch.Y[j*ny : (j+1)*ny]
-		id, err := data.Read(i, w.batch.X[j*nx:(j+1)*nx], y)
-		if err != nil {
-			return fmt.Errorf("data set %s: sample %d: %w", info.Name, i, err)
-		}
-		if err := w.task.Model.CheckInput(w.batch.X[j*nx : (j+1)*nx]); err != nil {
-			return fmt.Errorf("data set %s: sample %d: %w", info.Name, i, err)
-		}
-		if err := w.task.Model.CheckTarget(y); err != nil {
-			return fmt.Errorf("data set %s: sample %d: %w", info.Name, i, err)
-		}
-		w.batch.IDs[j] = id
-		w.idSum += shard.Mix(id)
-		w.count++
-	}
-	return nil
 }

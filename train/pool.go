@@ -11,39 +11,54 @@ import (
 // pool runs an engine's workers, one goroutine each, for as long as the node
 // lives. They take microbatches as they come free: integers add up to the same
 // whoever computed what. Between computations they help with work on vectors.
+//
+// Beside each a second goroutine reads the microbatch that comes next, where that
+// takes long enough: of this step, or the one that the worker is likely to begin the
+// next step with, while the sums go around the ring.
 type pool struct {
 	engine *Engine
 	errand []chan *batchJob // by worker; nil is a call for help
+	view   []atomic.Int64   // by worker, the microbatch that it computes next, unless another has none left; or none
 	wg     sync.WaitGroup
 	crew   crew
 }
+
+// none is no microbatch.
+const none = -1
 
 // batchJob is one contribution in the making.
 type batchJob struct {
 	ctx     context.Context
 	attempt *Attempt
 	params  []float32
-	next    atomic.Int64 // microbatch to take
-	hi      int64
+	lo, hi  int64
+	next    atomic.Int64 // microbatch that nobody has in view
 	left    atomic.Int32 // workers at it
 	mu      sync.Mutex
 	err     error
+	broken  atomic.Bool // there is an err
 	done    func(Contribution, error)
 }
 
 func newPool(e *Engine) *pool {
-	p := &pool{engine: e, crew: crew{idle: make(chan struct{}, 1)}}
-	for _, w := range e.Workers() {
+	p := &pool{engine: e, view: make([]atomic.Int64, len(e.Workers())), crew: crew{idle: make(chan struct{}, 1)}}
+	for i, w := range e.Workers() {
 		c := make(chan *batchJob, 1)
 		p.errand = append(p.errand, c)
-		p.wg.Add(1)
+		w.reader = newReader(e.task)
+		p.wg.Add(2)
 		go func() {
 			defer p.wg.Done()
+			w.reader.run()
+		}()
+		go func() {
+			defer p.wg.Done()
+			defer w.reader.close()
 			for j := range c {
 				if j == nil {
 					p.crew.help()
 				} else {
-					p.work(w, j)
+					p.work(i, w, j)
 				}
 			}
 		}()
@@ -70,28 +85,38 @@ func (p *pool) wait(ctx context.Context, a *Attempt, r shard.Range, params []flo
 	for _, c := range p.errand[1:workers] {
 		c <- j
 	}
-	p.work(p.engine.Workers()[0], j)
+	p.work(0, p.engine.Workers()[0], j)
 	<-done
 	return c, err
 }
 
 // begin makes a job of a contribution and says how many workers there is work for.
+// Each begins with a microbatch of its own, so that it is known before.
 func (p *pool) begin(ctx context.Context, a *Attempt, r shard.Range, params []float32, done func(Contribution, error)) (j *batchJob, workers int) {
 	p.engine.Begin(a)
-	j = &batchJob{ctx: ctx, attempt: a, params: params, hi: int64(r.Hi), done: done}
-	j.next.Store(int64(r.Lo))
+	j = &batchJob{ctx: ctx, attempt: a, params: params, lo: int64(r.Lo), hi: int64(r.Hi), done: done}
 	workers = max(1, min(len(p.errand), r.Len()))
+	for i := range p.view {
+		p.view[i].Store(none)
+		if first := j.lo + int64(i); i < workers && first < j.hi {
+			p.view[i].Store(first)
+		}
+	}
+	j.next.Store(j.lo + int64(workers))
 	j.left.Store(int32(workers))
 	return j, workers
 }
 
-func (p *pool) work(w *Worker, j *batchJob) {
-	for {
-		mb := j.next.Add(1) - 1
-		if mb >= j.hi {
-			break
+func (p *pool) work(i int, w *Worker, j *batchJob) {
+	for mb := p.take(i, j); mb != none && !j.broken.Load(); mb = p.take(i, j) {
+		err := w.take(place{j.attempt.Kind, j.attempt.Step, int(mb)})
+		if err == nil && w.reader.pays() {
+			w.reader.order(p.next(i, j))
 		}
-		if err := w.Microbatch(j.ctx, j.attempt, int(mb), j.params); err != nil {
+		if err == nil {
+			err = w.compute(j.ctx, j.attempt, j.params)
+		}
+		if err != nil {
 			j.fail(err)
 			break
 		}
@@ -106,13 +131,53 @@ func (p *pool) work(w *Worker, j *batchJob) {
 	j.done(p.engine.Collect(j.attempt), nil)
 }
 
+// take returns the microbatch that worker i computes now: the one it has in view,
+// else a fresh one, else one that another has in view and has not come to.
+func (p *pool) take(i int, j *batchJob) int64 {
+	if mb := p.view[i].Swap(none); mb != none {
+		return mb
+	}
+	if mb := j.fresh(); mb != none {
+		return mb
+	}
+	for k := range p.view {
+		if mb := p.view[k].Swap(none); mb != none {
+			return mb
+		}
+	}
+	return none
+}
+
+// fresh returns a microbatch that nobody has in view.
+func (j *batchJob) fresh() int64 {
+	if mb := j.next.Add(1) - 1; mb < j.hi {
+		return mb
+	}
+	return none
+}
+
+// next puts a microbatch in worker i's view, and says what to read ahead: that, or
+// the one that the worker begins the next update with if nothing changes.
+func (p *pool) next(i int, j *batchJob) place {
+	a, t := j.attempt, p.engine.task
+	if mb := j.fresh(); mb != none {
+		p.view[i].Store(mb)
+		return place{a.Kind, a.Step, int(mb)}
+	}
+	first := int(j.lo) + i
+	if a.Kind != Update || a.Step+1 >= t.TotalSteps() || first >= t.Plan.Microbatches(a.Step+1) {
+		return place{}
+	}
+	return place{Update, a.Step + 1, first}
+}
+
 func (j *batchJob) fail(err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.err == nil {
 		j.err = err
 	}
-	j.next.Store(j.hi)
+	j.broken.Store(true)
 }
 
 // leastShared is how many pieces are worth calling others for.

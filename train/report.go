@@ -94,7 +94,7 @@ type MemberStatus struct {
 
 // PhaseMillis is where a step's time goes, in milliseconds.
 type PhaseMillis struct {
-	Data    float64 `json:"data"`    // reading samples, within compute
+	Data    float64 `json:"data"`    // waiting for samples, summed over workers, within compute
 	Compute float64 `json:"compute"` // data, forward, backward, rounding
 	Round   float64 `json:"round"`   // rounding to the grids and adding, summed over workers, within compute
 	Reduce  float64 `json:"reduce"`  // the ring, and waiting for the slowest

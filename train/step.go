@@ -180,11 +180,10 @@ func (t *Task) blameSamples(a *Attempt, v *view.View, hs []header) string {
 	ranges := shard.Assign(t.microbatches(a), v.Shares(), a.Rotation)
 	blame := "no single rank differs from its share"
 	for rank, r := range ranges {
-		w := &Worker{task: t}
 		var count, sum uint64
 		for mb := r.Lo; mb < r.Hi; mb++ {
-			data := w.choose(a, mb)
-			for _, i := range w.samples {
+			data, which := t.choose(place{a.Kind, a.Step, mb}, nil)
+			for _, i := range which {
 				count++
 				sum += shard.Mix(data.ID(i))
 			}

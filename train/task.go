@@ -10,6 +10,7 @@ import (
 	"github.com/dlnode/dlnode/allreduce/exact"
 	"github.com/dlnode/dlnode/checkpoint"
 	"github.com/dlnode/dlnode/dataset"
+	"github.com/dlnode/dlnode/dataset/augment"
 	"github.com/dlnode/dlnode/job"
 	"github.com/dlnode/dlnode/nn"
 	"github.com/dlnode/dlnode/optim"
@@ -40,8 +41,9 @@ type Task struct {
 	start       *State   // of transition 0
 	startDigest [32]byte // of start, before it belongs to a trajectory
 	windows     []exact.Window
-	columns     []column // what is summed over samples: loss, then the metrics
-	scalars     []string // names of the first of them, which are numbers
+	augment     *augment.Augmenter // of the training samples; nil if they are shown as they are
+	columns     []column           // what is summed over samples: loss, then the metrics
+	scalars     []string           // names of the first of them, which are numbers
 }
 
 // NewTask builds the model of a job and checks that it fits the data. test may
@@ -108,6 +110,11 @@ func (t *Task) build() error {
 	}
 	if len(j.ClassWeight) > 0 && dataset.Weights(t.Train) != nil {
 		return j.Blame("class_weight", fmt.Errorf("the samples of data set %s have weights of their own (want one or the other, as in Keras)", info.Name))
+	}
+	if j.Augment != nil {
+		if t.augment, err = augment.New(*j.Augment, info.Input); err != nil {
+			return j.Blame("augment", err)
+		}
 	}
 	o, ok := j.Optimizer.(optim.Spec)
 	if !ok {

@@ -48,10 +48,10 @@ var arrows = map[string]string{
 	"checkpoint/memfs":              "checkpoint",
 
 	// What a user writes: the vocabulary comes from the rooms that own it.
-	"job": "nn optim dataset",
+	"job": "nn optim dataset dataset/augment",
 
 	// The loop knows the pillars; the command knows the loop; nobody knows the command.
-	"train": leaves + " allreduce allreduce/exact allreduce/rpc checkpoint cluster cluster/view dataset job nn optim shard",
+	"train": leaves + " allreduce allreduce/exact allreduce/rpc checkpoint cluster cluster/view dataset dataset/augment job nn optim shard",
 	"cmd/dlnode": "internal/kernel allreduce/rpc checkpoint cluster dataset examples job train" +
 		" cmd/dlnode/internal/chart cmd/dlnode/internal/fleet cmd/dlnode/internal/supervise cmd/dlnode/internal/ui",
 	"cmd/dlnode/internal/chart":     "train",

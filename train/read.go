@@ -1,0 +1,184 @@
+package train
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/dlnode/dlnode/dataset"
+	"github.com/dlnode/dlnode/dataset/augment"
+	"github.com/dlnode/dlnode/nn"
+	"github.com/dlnode/dlnode/shard"
+)
+
+// place names a microbatch: of a step's samples, or of the validation samples. The
+// zero place is none.
+type place struct {
+	kind Kind
+	step uint64
+	mb   int
+}
+
+// samples is a microbatch in memory: read, changed as the job says, checked. What
+// is in it is a function of its place alone.
+type samples struct {
+	task    *Task
+	at      place    // what is in it
+	batch   nn.Batch // windows of x, y, weights and ids
+	idSum   uint64   // of shard.Mix(id)
+	which   []int
+	x, y    []float32 // [Plan.Micro, one sample's]
+	weights []float32 // [Plan.Micro]; used where the samples have weights
+	ids     []uint64
+	raw     []float32   // one sample as the data set has it; nil where it stays so
+	stop    atomic.Bool // nobody needs what is being read
+}
+
+func newSamples(t *Task) *samples {
+	info, micro := t.Train.Info(), t.Plan.Micro
+	s := &samples{
+		task: t, which: make([]int, 0, micro), ids: make([]uint64, micro), weights: make([]float32, micro),
+		x: make([]float32, micro*info.InputLen()), y: make([]float32, micro*info.Target),
+	}
+	if t.augment != nil {
+		s.raw = make([]float32, info.InputLen())
+	}
+	return s
+}
+
+// bytes returns the memory that the samples take, for the most part.
+func (s *samples) bytes() int64 { return int64(4 * (len(s.x) + len(s.y) + len(s.raw))) }
+
+// errStopped ends a reading that nobody waits for.
+var errStopped = errors.New("train: the samples are not needed any more")
+
+// read fills s with the microbatch at a place, from the data set.
+func (s *samples) read(at place) error {
+	s.at = place{}
+	var data dataset.Dataset
+	data, s.which = s.task.choose(at, s.which)
+	info, n := data.Info(), len(s.which)
+	nx, ny := info.InputLen(), info.Target
+	s.batch = nn.Batch{N: n, X: s.x[:n*nx], Y: s.y[:n*ny], IDs: s.ids[:n]}
+	s.idSum = 0
+	weights := dataset.Weights(data)
+	if weights != nil {
+		s.batch.W = s.weights[:n]
+	}
+	for j, i := range s.which {
+		if s.stop.Load() {
+			return errStopped
+		}
+		if weights != nil {
+			s.batch.W[j] = weights.Weight(i)
+		}
+		id, err := s.sample(data, i, at, s.batch.X[j*nx:(j+1)*nx], s.batch.Y[j*ny:(j+1)*ny])
+		if err != nil {
+			return fmt.Errorf("data set %s: sample %d: %w", info.Name, i, err)
+		}
+		s.batch.IDs[j] = id
+		s.idSum += shard.Mix(id)
+	}
+	s.at = at
+	return nil
+}
+
+// sample reads sample i into x and y, changed if it is trained on.
+func (s *samples) sample(data dataset.Dataset, i int, at place, x, y []float32) (id uint64, err error) {
+	t, changed := s.task, s.task.augment != nil && at.kind == Update
+	as := x // the data set has it
+	if changed {
+		as = s.raw
+	}
+	if id, err = data.Read(i, as, y); err != nil {
+		return 0, err
+	}
+	if err := t.Model.CheckInput(as); err != nil {
+		return 0, err
+	}
+	if err := t.Model.CheckTarget(y); err != nil {
+		return 0, err
+	}
+	if changed {
+		t.augment.Image(x, as, augment.Key{Seed: t.Job.Seed, Epoch: at.step / t.StepsPerEpoch(), ID: id})
+	}
+	return id, nil
+}
+
+// choose lists the samples of a microbatch in the memory of list, and says of which
+// data set they are.
+func (t *Task) choose(at place, list []int) (dataset.Dataset, []int) {
+	if at.kind == Update {
+		return t.Train, t.Plan.Samples(at.step, at.mb, list)
+	}
+	lo, hi := t.EvalPlan.Range(at.mb)
+	list = list[:0]
+	for i := lo; i < hi; i++ {
+		list = append(list, i)
+	}
+	return t.Validation, list
+}
+
+// reader reads one microbatch ahead of a worker, in a goroutine of its own. Its
+// methods but run are the worker's. It guesses and never decides: what it reads is
+// looked at by its place, and what it could not read is read again by who needs it.
+type reader struct {
+	ahead   *samples // read, or being read
+	reading place    // the zero place while nothing is
+	orders  chan place
+	read    chan struct{} // an order is done
+	cost    time.Duration // of the last reading, ahead or not
+	least   time.Duration // from which cost on reading ahead pays
+}
+
+// worthwhile is the cost of a reading from which on it is left to the reader. To
+// wake it up, and to have the samples in another core's cache, costs some tens of
+// microseconds: more than a few images in memory do.
+const worthwhile = 200 * time.Microsecond
+
+func newReader(t *Task) *reader {
+	return &reader{ahead: newSamples(t), orders: make(chan place, 1), read: make(chan struct{}, 1), least: worthwhile}
+}
+
+// run carries out orders until close.
+func (r *reader) run() {
+	for at := range r.orders {
+		begun := time.Now()
+		_ = r.ahead.read(at) // ahead.at says so; who needs the samples meets the error again
+		r.cost = time.Since(begun)
+		r.read <- struct{}{}
+	}
+}
+
+// order has the microbatch at a place read, unless it is none, or there already.
+func (r *reader) order(at place) {
+	if at == (place{}) || r.has(at) {
+		return
+	}
+	r.reading = at
+	r.orders <- at
+}
+
+// pays tells whether reading ahead is worth its while. Nothing is being read.
+func (r *reader) pays() bool { return r.cost >= r.least }
+
+// has tells whether ahead is the microbatch at a place, when nothing is being read:
+// it waits for a reading of that place, and ends one of another.
+func (r *reader) has(at place) bool {
+	if r.reading != (place{}) {
+		if r.reading != at {
+			r.ahead.stop.Store(true)
+		}
+		<-r.read
+		r.ahead.stop.Store(false)
+		r.reading = place{}
+	}
+	return r.ahead.at == at
+}
+
+// close ends run, as soon as the sample in hand is read.
+func (r *reader) close() {
+	r.ahead.stop.Store(true)
+	close(r.orders)
+}
