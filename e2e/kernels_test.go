@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/dlnode/dlnode/internal/kernel"
@@ -76,5 +77,21 @@ func TestProcessorsOfOtherMakersComeToOneHash(t *testing.T) {
 		}
 		f.finish(want)
 		f.audit(want)
+		for node, why := range map[string]string{"node-1": "this processor has no AVX2, FMA", "node-2": "there is no assembly for this architecture"} {
+			log, err := os.ReadFile(filepath.Join(f.dir, node+".log"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if line := "kernels: generic: " + why; !strings.Contains(string(log), line) {
+				t.Errorf("the log of %s does not say %q:\n%s", node, line, log)
+			}
+		}
+	}
+	// What this processor has not cannot be asked for.
+	asked := exec.Command(old, "-cpu", "Nehalem", program, "version")
+	asked.Env = append(os.Environ(), "DLNODE_CPU=avx2")
+	out, err := asked.CombinedOutput()
+	if want := `DLNODE_CPU: kernel "avx2" is not among those this CPU runs: ["generic"], since this processor has no AVX2, FMA`; err == nil || !strings.Contains(string(out), want) {
+		t.Errorf("asked for AVX2 without it: %v, %s", err, out)
 	}
 }

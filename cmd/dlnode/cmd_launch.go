@@ -18,6 +18,7 @@ import (
 	"github.com/dlnode/dlnode/cmd/dlnode/internal/supervise"
 	"github.com/dlnode/dlnode/cmd/dlnode/internal/ui"
 	"github.com/dlnode/dlnode/dataset"
+	"github.com/dlnode/dlnode/internal/kernel"
 	"github.com/dlnode/dlnode/job"
 )
 
@@ -144,6 +145,9 @@ func greet(d *ui.Display, j *job.Job, f launchFlags) {
 	d.Event(fmt.Sprintf("%s on %s of this machine, in %s", j.Name, nodes(f.nodes), f.dir))
 	if v := j.Batch.Microbatches(); v < f.nodes {
 		d.Event(fmt.Sprintf("a step has %d microbatches, so %d of %d nodes have nothing to compute", v, f.nodes-v, f.nodes))
+	}
+	if kernel.Lacks() != "" {
+		d.Event("kernels: " + kernels())
 	}
 }
 

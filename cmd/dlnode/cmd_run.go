@@ -19,6 +19,7 @@ import (
 	"github.com/dlnode/dlnode/checkpoint"
 	"github.com/dlnode/dlnode/cluster"
 	"github.com/dlnode/dlnode/cmd/dlnode/internal/supervise"
+	"github.com/dlnode/dlnode/internal/kernel"
 	"github.com/dlnode/dlnode/job"
 	"github.com/dlnode/dlnode/train"
 )
@@ -92,7 +93,12 @@ func (m *Main) run(ctx context.Context, path string, f runFlags) error {
 		return err
 	}
 	out := m.lineWriter(f)
-	cfg.Line = out.line
+	cfg.Line = func(l train.Line) {
+		if l.Ready != nil {
+			tellKernels(log)
+		}
+		out.line(l)
+	}
 	result, err := train.Run(ctx, cfg)
 	if err == nil {
 		err = out.err
@@ -105,6 +111,15 @@ func (m *Main) run(ctx context.Context, path string, f runFlags) error {
 	}
 	log.Info(result.Reason, "step", result.Step, "model_sha256", result.ModelSHA256)
 	return nil
+}
+
+// tellKernels says at the start what will do the computing; aloud if it is slow.
+func tellKernels(log *slog.Logger) {
+	level := slog.LevelInfo
+	if kernel.Lacks() != "" {
+		level = slog.LevelWarn
+	}
+	log.Log(context.Background(), level, "kernels: "+kernels())
 }
 
 // validate tells which number can't be. 0 stands for the default.

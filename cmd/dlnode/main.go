@@ -9,6 +9,7 @@
 //	dlnode data list | get mnist         data sets
 //	dlnode checkpoint ls | verify DIR    what was saved, and whether it is whole
 //	dlnode eval, dlnode predict          a checkpoint at work
+//	dlnode version                       which program this is, and its kernels here
 //	dlnode plot RUN...                   learning curves as a picture
 //
 // This package is flags, wiring and words for people. It is the only one that

@@ -33,6 +33,7 @@ func (m *Main) newRootCommand() *cobra.Command {
 		m.newDemoCommand(),
 		m.newLaunchCommand(),
 		m.newStatusCommand(),
+		m.newVersionCommand(),
 		m.newPlotCommand(),
 	)
 	return root

@@ -133,7 +133,11 @@ func Use(name string) error {
 		}
 		names = append(names, variants[i].name)
 	}
-	return fmt.Errorf("kernel %q is not among those this CPU runs: %q", name, names)
+	err := fmt.Errorf("kernel %q is not among those this CPU runs: %q", name, names)
+	if why := Lacks(); why != "" {
+		err = fmt.Errorf("%w, since %s", err, why)
+	}
+	return err
 }
 
 // Name returns the name of the variant in use.
@@ -147,6 +151,10 @@ func Variants() []string {
 	}
 	return names
 }
+
+// Lacks says why none of the kernels in assembly runs on this CPU, so that what
+// is left is portable Go: "this processor has no AVX2, FMA". It is "" where one runs.
+func Lacks() string { return lacks() }
 
 // CheckMode returns an error unless the calling thread keeps subnormal numbers
 // and rounds to nearest. Go programs start so; code linked through cgo can break

@@ -1,6 +1,10 @@
 package kernel
 
-import "golang.org/x/sys/cpu"
+import (
+	"strings"
+
+	"golang.org/x/sys/cpu"
+)
 
 //go:generate sh -c "cd gen && go run . -out ../kernel_amd64.s"
 
@@ -15,6 +19,24 @@ func native() []variant {
 		vs = append(vs, variantAVX2)
 	}
 	return vs
+}
+
+// lacks names what the least of native's variants needs and this CPU has not, or
+// its system does not keep.
+func lacks() string {
+	var missing []string
+	for _, f := range []struct {
+		name string
+		has  bool
+	}{{"AVX2", cpu.X86.HasAVX2}, {"FMA", cpu.X86.HasFMA}, {"BMI2", cpu.X86.HasBMI2}} {
+		if !f.has {
+			missing = append(missing, f.name)
+		}
+	}
+	if len(missing) == 0 {
+		return ""
+	}
+	return "this processor has no " + strings.Join(missing, ", ")
 }
 
 var variantAVX512 = variant{

@@ -4,3 +4,5 @@ package kernel
 
 // native returns the variants in assembly: none on this architecture.
 func native() []variant { return nil }
+
+func lacks() string { return "there is no assembly for this architecture" }

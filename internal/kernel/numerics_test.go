@@ -219,6 +219,9 @@ func TestUseNamesWhatIsThere(t *testing.T) {
 	if Name() != Variants()[0] || Variants()[len(Variants())-1] != "generic" {
 		t.Errorf("variants are %v, in use is %s", Variants(), Name())
 	}
+	if (Lacks() == "") == (len(Variants()) == 1) {
+		t.Errorf("variants are %v, and what the CPU lacks is %q", Variants(), Lacks())
+	}
 	if err := CheckMode(); err != nil {
 		t.Error(err)
 	}
