@@ -66,7 +66,7 @@ func List() []Entry {
 // cache, the Go module (where a go command is on the PATH) and the mirrors. Any
 // number of processes may Get the same data set at once. If no source can give a
 // file, the error tells each source tried and why it failed, and whatever was
-// half downloaded is gone.
+// half downloaded is gone, or kept to be gone on with.
 func Get(ctx context.Context, name string, env Env) (dir string, err error) {
 	e, err := lookup(name)
 	if err != nil {

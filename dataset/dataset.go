@@ -4,14 +4,17 @@
 //
 //	cache ─┐
 //	go module ─► Get ─► verified files ─► DecodeIDX ─► images ─┐
-//	mirrors ─┘                                                 ├─► Dataset ─► Slice ─► Read
+//	mirrors ─┘                                                 │
+//	folders, archives, tables ─► decoded once ─► pack ─► packed├─► Dataset ─► Slice ─► Read
 //	                          Synthetic ─► NewMemory ─► Memory ┘
 //
 // A Dataset is immutable once it is open: all that the world can get wrong
 // (damage, missing files, labels out of range) is told by Open, with file,
-// record and value, and before the first step. That is why Read can be called
-// from any number of goroutines without a lock, in any order, and allocates
-// nothing in the data sets of this package.
+// record and value, and before the first step. Only a packed data set, which is
+// read where it lies and may be larger than memory, tells of a damaged block when
+// one of its samples is first read. Read can be called from any number of
+// goroutines without a lock, in any order, and allocates nothing in the data sets
+// of this package.
 //
 // Every sample has an id that belongs to its record and not to its place in a
 // slice or a batch. Ids key dropout and augmentation and are summed to check

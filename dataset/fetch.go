@@ -20,11 +20,14 @@ import (
 // A file appears there by rename, under its name only once its digest is right,
 // so readers never see half of it and processes that fetch at once replace a
 // file by an equal one. There is no lock and no fsync: a file that a power cut
-// tore is found out by its digest at the next use, and fetched again.
+// tore is found out by its digest at the next use, and fetched again. Of a download
+// that breaks off, what has come is kept under a name of its own, and the next one,
+// which takes it by another rename, asks for the rest.
 type fetcher struct {
 	dir      string
 	sources  []source // in the order to ask
 	offline  bool     // there are no sources because the user wants none
+	keep     int64    // how many bytes of a broken download are worth to go on from
 	progress func(Progress)
 	log      *slog.Logger
 }
@@ -33,9 +36,10 @@ type fetcher struct {
 type source interface {
 	// String names the source in errors and progress.
 	String() string
-	// open returns the bytes of a file, which nobody has checked yet. Reading ends
-	// with an error soon after ctx is cancelled.
-	open(ctx context.Context, f File) (io.ReadCloser, error)
+	// open returns the bytes of a file from an offset on, which nobody has checked
+	// yet: from the one asked for, or from 0 where the source can't do that. Reading
+	// ends with an error soon after ctx is cancelled.
+	open(ctx context.Context, f File, from int64) (body io.ReadCloser, at int64, err error)
 	// close lets go of what open kept for the next file.
 	close()
 }
@@ -51,7 +55,7 @@ func (e Entry) get(ctx context.Context, env Env) (dir string, err error) {
 }
 
 func newFetcher(dir string, sources []source, env Env) *fetcher {
-	f := &fetcher{dir: dir, sources: sources, offline: env.Offline, progress: env.Progress, log: env.log()}
+	f := &fetcher{dir: dir, sources: sources, offline: env.Offline, keep: 1 << 20, progress: env.Progress, log: env.log()}
 	if f.progress == nil {
 		f.progress = func(Progress) {}
 	}
@@ -129,68 +133,137 @@ func (f *fetcher) fetch(ctx context.Context, file File, cached error) error {
 }
 
 // store copies a file from s into a temporary name, checks it on the way, and
-// gives it its name. Whatever fails, the temporary file is gone.
-func (f *fetcher) store(ctx context.Context, s source, file File) (err error) {
-	f.progress(Progress{Doing: "fetching", Source: s.String(), File: file.Name, Total: file.Size})
-	in, err := s.open(ctx, file)
+// gives it its name. It goes on from what is left of a broken download; if what
+// comes of that is wrong, it starts anew.
+func (f *fetcher) store(ctx context.Context, s source, file File) error {
+	from := f.left(file)
+	err := f.storeFrom(ctx, s, file, from)
+	if from > 0 && errors.As(err, new(wrongContent)) {
+		f.log.Warn("a download that was gone on with is wrong, and starts anew", "file", file.Name, "error", err)
+		err = f.storeFrom(ctx, s, file, 0)
+	}
+	return err
+}
+
+// partial is the path of what is left of a broken download.
+func (f *fetcher) partial(file File) string { return filepath.Join(f.dir, "."+file.Name+".partial") }
+
+// left returns how many bytes are left of a broken download.
+func (f *fetcher) left(file File) int64 {
+	info, err := os.Stat(f.partial(file))
+	if err != nil || info.Size() >= file.Size {
+		return 0
+	}
+	return info.Size()
+}
+
+// storeFrom is one attempt at store. When it fails, the temporary file is gone, or
+// kept as what is left.
+func (f *fetcher) storeFrom(ctx context.Context, s source, file File, from int64) (err error) {
+	f.progress(Progress{Doing: "fetching", Source: s.String(), File: file.Name, Done: from, Total: file.Size})
+	in, from, err := s.open(ctx, file, from)
 	if err != nil {
 		return err
 	}
 	defer in.Close() // only read from
-	if err := os.MkdirAll(f.dir, 0o755); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(f.dir, tempPattern(file.Name))
+	tmp, err := f.temporary(file, from)
 	if err != nil {
 		return err
 	}
+	have := from
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, ignoreMissing(os.Remove(tmp.Name())))
+			err = errors.Join(err, f.drop(tmp.Name(), file, have, err))
 		}
 	}()
-	if err := errors.Join(f.copy(ctx, tmp, in, s.String(), file), tmp.Chmod(0o644), tmp.Close()); err != nil {
+	have, err = f.copy(ctx, tmp, in, s.String(), file, from)
+	if err := errors.Join(err, tmp.Chmod(0o644), tmp.Close()); err != nil {
 		return err
 	}
-	return os.Rename(tmp.Name(), filepath.Join(f.dir, file.Name))
+	return errors.Join(os.Rename(tmp.Name(), filepath.Join(f.dir, file.Name)), ignoreMissing(os.Remove(f.partial(file))))
 }
 
-// copy writes what in holds to tmp and checks its length and digest. It takes at
-// most one byte more than the file should have.
-func (f *fetcher) copy(ctx context.Context, tmp io.Writer, in io.Reader, from string, file File) error {
+// temporary makes a file to download into. Where from is above 0, it is what is
+// left of a broken download, which only one process gets.
+func (f *fetcher) temporary(file File, from int64) (*os.File, error) {
+	if err := os.MkdirAll(f.dir, 0o755); err != nil {
+		return nil, err
+	}
+	tmp, err := os.CreateTemp(f.dir, tempPattern(file.Name))
+	if err != nil || from == 0 {
+		return tmp, err
+	}
+	taken := os.Rename(f.partial(file), tmp.Name())
+	left, err := os.OpenFile(tmp.Name(), os.O_RDWR, 0)
+	if err = errors.Join(err, tmp.Close()); err == nil {
+		var info fs.FileInfo
+		if info, err = left.Stat(); err == nil && info.Size() != from {
+			err = wrongContent{fmt.Errorf("%s: somebody else goes on with it", f.partial(file))}
+		}
+	}
+	if taken != nil {
+		err = errors.Join(err, wrongContent{taken})
+	}
+	if err != nil {
+		if left != nil {
+			err = errors.Join(err, left.Close())
+		}
+		return nil, errors.Join(err, os.Remove(tmp.Name()))
+	}
+	return left, nil
+}
+
+// drop removes a temporary file, or keeps what may be gone on from.
+func (f *fetcher) drop(tmp string, file File, have int64, why error) error {
+	if have >= f.keep && !errors.As(why, new(wrongContent)) {
+		return os.Rename(tmp, f.partial(file))
+	}
+	return ignoreMissing(os.Remove(tmp))
+}
+
+// copy writes what in holds to tmp, after the bytes that lie there already, and
+// checks length and digest. It takes at most one byte more than the file should
+// have. have is how many bytes lie in tmp then.
+func (f *fetcher) copy(ctx context.Context, tmp io.ReadWriter, in io.Reader, source string, file File, from int64) (have int64, err error) {
 	h := sha256.New()
-	report := Progress{Doing: "fetching", Source: from, File: file.Name, Total: file.Size}
-	in = io.LimitReader(in, file.Size+1)
+	if _, err := io.CopyN(h, tmp, from); err != nil {
+		return 0, err
+	}
+	report := Progress{Doing: "fetching", Source: source, File: file.Name, Done: from, Total: file.Size}
+	in = io.LimitReader(in, file.Size+1-from)
 	buf := make([]byte, 256<<10)
 	for {
 		if err := ctx.Err(); err != nil {
-			return err
+			return report.Done, err
 		}
 		n, err := in.Read(buf)
 		h.Write(buf[:n])
 		if _, err := tmp.Write(buf[:n]); err != nil {
-			return err
+			return report.Done, err
 		}
 		report.Done += int64(n)
 		f.progress(report)
 		if err == io.EOF {
-			return file.check(report.Done, h.Sum(nil))
+			return report.Done, file.check(report.Done, h.Sum(nil))
 		}
 		if err != nil {
-			return fmt.Errorf("after %d of %d bytes: %w", report.Done, file.Size, err)
+			return report.Done, fmt.Errorf("after %d of %d bytes: %w", report.Done, file.Size, err)
 		}
 	}
 }
+
+// wrongContent says that all has come, and that it is not what it should be.
+type wrongContent struct{ error }
 
 // check compares what came with what the file should be.
 func (f File) check(size int64, sum []byte) error {
 	switch got := hex.EncodeToString(sum); {
 	case size > f.Size:
-		return fmt.Errorf("more than %d bytes", f.Size)
+		return wrongContent{fmt.Errorf("more than %d bytes", f.Size)}
 	case size < f.Size:
-		return fmt.Errorf("%d bytes, want %d", size, f.Size)
+		return wrongContent{fmt.Errorf("%d bytes, want %d", size, f.Size)}
 	case got != f.SHA256:
-		return fmt.Errorf("SHA-256 is %s, want %s", got, f.SHA256)
+		return wrongContent{fmt.Errorf("SHA-256 is %s, want %s", got, f.SHA256)}
 	}
 	return nil
 }

@@ -57,7 +57,7 @@ func mirror(t *testing.T, spoil http.HandlerFunc) (url string, requests *atomic.
 
 // fetchToy is get with a time-out of our own for the first mirror.
 func fetchToy(ctx context.Context, dir string, stall time.Duration, mirrors ...string) error {
-	f := &fetcher{dir: filepath.Join(dir, "toy"), progress: func(Progress) {}, log: discard()}
+	f := &fetcher{dir: filepath.Join(dir, "toy"), keep: 1 << 20, progress: func(Progress) {}, log: discard()}
 	for _, m := range mirrors {
 		f.sources = append(f.sources, newMirrorSource(m, stall))
 		stall = time.Minute
@@ -403,9 +403,9 @@ func TestWhatTheGoCommandFailsWithIsTold(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			fakeGo(t, c.script)
-			_, err := toyModule(200*time.Millisecond).open(t.Context(), entry().Files[0])
+			_, _, err := toyModule(200*time.Millisecond).open(t.Context(), entry().Files[0], 0)
 			if c.name != "hangs" {
-				_, err = toyModule(time.Minute).open(t.Context(), entry().Files[0])
+				_, _, err = toyModule(time.Minute).open(t.Context(), entry().Files[0], 0)
 			}
 			if err == nil || !strings.HasSuffix(err.Error(), c.want) {
 				t.Errorf(" got %v\nwant %s", err, c.want)
@@ -416,7 +416,7 @@ func TestWhatTheGoCommandFailsWithIsTold(t *testing.T) {
 
 func TestWithoutAGoCommandTheModuleIsPassedOver(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	_, err := toyModule(time.Minute).open(t.Context(), entry().Files[0])
+	_, _, err := toyModule(time.Minute).open(t.Context(), entry().Files[0], 0)
 	if err == nil || err.Error() != "no go command on the PATH" {
 		t.Errorf("got %v", err)
 	}
@@ -427,7 +427,7 @@ func TestCancellingEndsTheGoCommand(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	start := time.Now()
-	_, err := toyModule(time.Minute).open(ctx, entry().Files[0])
+	_, _, err := toyModule(time.Minute).open(ctx, entry().Files[0], 0)
 	if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 10*time.Second {
 		t.Errorf("got %v after %v", err, time.Since(start))
 	}
@@ -448,3 +448,58 @@ func TestNoFileIsCalledLikeATemporaryOne(t *testing.T) {
 }
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// A download of 640,000 bytes breaks off after 400,000 of them, again and again.
+func TestABrokenDownloadIsGoneOnWith(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil  func(have []byte) // what lies there between the two
+		ranges bool              // the server knows them
+		want   []string          // what was asked for, of big.gz
+	}{
+		"from where it broke off":       {func([]byte) {}, true, []string{"", "bytes=400000-"}},
+		"anew, without ranges":          {func([]byte) {}, false, []string{"", "bytes=400000-"}},
+		"anew, as what lies there rots": {func(have []byte) { have[7] ^= 1 }, true, []string{"", "bytes=400000-", ""}},
+	} {
+		dir := t.TempDir()
+		var asked []string
+		url, _ := mirror(t, func(w http.ResponseWriter, r *http.Request) {
+			body := content[filepath.Base(r.URL.Path)]
+			if filepath.Base(r.URL.Path) == "big.gz" {
+				asked = append(asked, r.Header.Get("Range"))
+				if len(asked) == 1 {
+					w.Header().Set("Content-Length", "640000")
+					w.Write(body[:400_000])
+					return
+				}
+			}
+			if !c.ranges {
+				r.Header.Del("Range")
+			}
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+		})
+		get := func() error {
+			f := newFetcher(filepath.Join(dir, "toy"), []source{newMirrorSource(url, time.Minute)}, Env{})
+			f.keep = 100_000
+			return f.run(t.Context(), entry().Files)
+		}
+		if err := get(); err == nil || !strings.Contains(err.Error(), "after 400000 of 640000 bytes") {
+			t.Fatalf("%s: the first attempt: %v", name, err)
+		}
+		left := filepath.Join(dir, "toy", ".big.gz.partial")
+		have, err := os.ReadFile(left)
+		if err != nil || len(have) != 400_000 {
+			t.Fatalf("%s: %d bytes are left, %v", name, len(have), err)
+		}
+		c.spoil(have)
+		if err := os.WriteFile(left, have, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := get(); err != nil {
+			t.Errorf("%s: the second attempt: %v", name, err)
+		}
+		wantCache(t, dir, "big.gz", "small.gz")
+		if diff := cmp.Diff(c.want, asked); diff != "" {
+			t.Errorf("%s: asked for %s", name, diff)
+		}
+	}
+}

@@ -181,11 +181,13 @@ func (l *localSource) String() string {
 	return l.dir
 }
 
-func (l *localSource) open(_ context.Context, f File) (io.ReadCloser, error) {
-	if l.file != "" {
-		return os.Open(l.file)
+func (l *localSource) open(_ context.Context, f File, _ int64) (io.ReadCloser, int64, error) {
+	path := l.file
+	if path == "" {
+		path = filepath.Join(l.dir, f.Name)
 	}
-	return os.Open(filepath.Join(l.dir, f.Name))
+	in, err := os.Open(path)
+	return in, 0, err
 }
 
 func (l *localSource) close() {}

@@ -35,15 +35,16 @@ func (m *moduleSource) String() string {
 	return "go module " + m.module.Path + "@" + m.module.Version
 }
 
-func (m *moduleSource) open(ctx context.Context, f File) (io.ReadCloser, error) {
+func (m *moduleSource) open(ctx context.Context, f File, _ int64) (io.ReadCloser, int64, error) {
 	if !m.asked {
 		m.dir, m.err = m.download(ctx)
 		m.asked = true
 	}
 	if m.err != nil {
-		return nil, m.err
+		return nil, 0, m.err
 	}
-	return os.Open(filepath.Join(m.dir, filepath.FromSlash(m.module.Dir), f.Name))
+	in, err := os.Open(filepath.Join(m.dir, filepath.FromSlash(m.module.Dir), f.Name))
+	return in, 0, err
 }
 
 func (m *moduleSource) close() {}
@@ -146,34 +147,43 @@ func (m *mirrorSource) String() string { return m.base }
 
 func (m *mirrorSource) close() { m.client.CloseIdleConnections() }
 
-func (m *mirrorSource) open(ctx context.Context, f File) (io.ReadCloser, error) {
+func (m *mirrorSource) open(ctx context.Context, f File, from int64) (io.ReadCloser, int64, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	body := &stallingBody{ctx: ctx, cancel: cancel, stall: m.stall}
 	body.timer = time.AfterFunc(m.stall, func() {
 		cancel(fmt.Errorf("no byte came for %v", m.stall))
 	})
-	if err := m.request(ctx, body, m.base+f.Name); err != nil {
+	at, err := m.request(ctx, body, m.base+f.Name, from)
+	if err != nil {
 		err = body.cause(err)
-		return nil, errors.Join(err, body.Close())
+		return nil, 0, errors.Join(err, body.Close())
 	}
-	return body, nil
+	return body, at, nil
 }
 
-// request puts the body of the answer into body, also if it is refused.
-func (m *mirrorSource) request(ctx context.Context, body *stallingBody, url string) error {
+// request puts the body of the answer into body, also if it is refused. It begins
+// at offset at: from, or 0.
+func (m *mirrorSource) request(ctx context.Context, body *stallingBody, url string, from int64) (at int64, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return 0, err
+	}
+	if from > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
 	}
 	resp, err := m.client.Do(req)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	body.body = resp.Body
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the server answered %s", resp.Status)
+	begins := fmt.Sprintf("bytes %d-", from)
+	switch {
+	case resp.StatusCode == http.StatusOK:
+		return 0, nil
+	case resp.StatusCode == http.StatusPartialContent && from > 0 && strings.HasPrefix(resp.Header.Get("Content-Range"), begins):
+		return from, nil
 	}
-	return nil
+	return 0, fmt.Errorf("the server answered %s", resp.Status)
 }
 
 // stallingBody is the body of a download that is cancelled when nothing comes
