@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"io"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -40,7 +40,9 @@ func (m *Main) summarize(ctx context.Context, j *job.Job) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(m.Stdout, t.Model.Table())
+	need := t.Memory()
+	_, err = fmt.Fprintf(m.Stdout, "%smemory: %s with one thread, %s for each further one, beside data and program\n",
+		t.Model.Table(), byteCount(need.Total(1)), byteCount(need.Worker))
 	return err
 }
 

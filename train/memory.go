@@ -1,0 +1,32 @@
+package train
+
+// Memory is what a node takes in training, in bytes, without its data set and what
+// the program itself needs. For P parameters and an optimizer with k slots:
+//
+//	State   4·P·(1+k)   parameters and slots, and 4·P for the best weights, if they are kept
+//	Start   4·P         the parameters of the start; its slots are zeros that nobody has touched, but for a fork's
+//	Copy    as State    for the writer of checkpoints, from the first one on
+//	Sum     8·P         the integers of all microbatches of the node, on their way through the ring
+//	Worker  4·P         a gradient, and the microbatch on its way through the layers
+//
+// There is a Worker for each thread. The mean gradient lies where the first one's
+// gradient was.
+type Memory struct{ State, Start, Copy, Sum, Worker int64 }
+
+// Memory tells what a node takes.
+func (t *Task) Memory() Memory {
+	p, info := int64(t.Model.NumParams()), t.Train.Info()
+	m := Memory{State: 4 * p * int64(1+len(t.Optimizer.Slots())), Start: 4 * p, Sum: 8 * p}
+	if es := t.Job.EarlyStopping; es != nil && es.RestoreBest {
+		m.State += 4 * p
+	}
+	m.Copy = m.State
+	samples := int64(t.Plan.Micro) * int64(4*(info.InputLen()+info.Target))
+	m.Worker = 4*p + samples + int64(t.Model.NewWorkspace(t.Plan.Micro).Bytes())
+	return m
+}
+
+// Total is all of it, with so many threads.
+func (m Memory) Total(threads int) int64 {
+	return m.State + m.Start + m.Copy + m.Sum + int64(threads)*m.Worker
+}
