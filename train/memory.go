@@ -7,7 +7,7 @@ package train
 //	Start   4·P         the parameters of the start; its slots are zeros that nobody has touched, but for a fork's
 //	Copy    as State    for the writer of checkpoints, from the first one on
 //	Sum     8·P         the integers of all microbatches of the node, on their way through the ring
-//	Worker  4·P         a gradient, and the microbatch on its way through the layers
+//	Worker  4·P         a gradient, the microbatch on its way through the layers, and the next one's samples
 //
 // There is a Worker for each thread. The mean gradient lies where the first one's
 // gradient was.
@@ -15,14 +15,13 @@ type Memory struct{ State, Start, Copy, Sum, Worker int64 }
 
 // Memory tells what a node takes.
 func (t *Task) Memory() Memory {
-	p, info := int64(t.Model.NumParams()), t.Train.Info()
+	p := int64(t.Model.NumParams())
 	m := Memory{State: 4 * p * int64(1+len(t.Optimizer.Slots())), Start: 4 * p, Sum: 8 * p}
 	if es := t.Job.EarlyStopping; es != nil && es.RestoreBest {
 		m.State += 4 * p
 	}
 	m.Copy = m.State
-	samples := int64(t.Plan.Micro) * int64(4*(info.InputLen()+info.Target))
-	m.Worker = 4*p + samples + int64(t.Model.NewWorkspace(t.Plan.Micro).Bytes())
+	m.Worker = 4*p + 2*newSamples(t).bytes() + int64(t.Model.NewWorkspace(t.Plan.Micro).Bytes())
 	return m
 }
 
