@@ -37,11 +37,12 @@ func TestLaunchScripts(t *testing.T) {
 	})
 }
 
-// until DIR STEP waits until the launch in a run directory has done that many
-// steps.
+// until DIR STEP [saved] waits until the launch in a run directory has done that
+// many steps and, where asked for, one of its nodes has written a checkpoint.
 func until(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: until DIR STEP")
+	saved := len(args) == 3 && args[2] == "saved"
+	if neg || len(args) != 2 && !saved {
+		ts.Fatalf("usage: until DIR STEP [saved]")
 	}
 	dir, step := fleet.Layout(ts.MkAbs(args[0])), uint64(number(ts, args[1]))
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
@@ -51,7 +52,7 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		ts.Check(err)
 		for _, n := range r.Nodes {
-			if s, err := ask(context.Background(), n.GRPC); err == nil && s.Progress.Step >= step {
+			if s, err := ask(context.Background(), n.GRPC); err == nil && s.Progress.Step >= step && (!saved || s.Checkpoint != "") {
 				return
 			}
 		}
