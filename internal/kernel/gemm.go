@@ -80,6 +80,9 @@ const nBlock = 2048
 // be preempted, stays far below 100 µs.
 const callSteps = 8192
 
+// tileSteps is how many steps a tile takes at least, with all that is done once for it.
+const tileSteps = 16
+
 // streamSteps is the same for calls all of whose b may come from memory.
 const streamSteps = 2048
 
@@ -332,6 +335,10 @@ func (s *Scratch) growB(v *variant, cols int) {
 // maxCols is the widest tile of any variant.
 const maxCols = 32
 
+// callBlocks bounds a call of transpose, each row of whose blocks may lie in a page of
+// its own.
+const callBlocks = 128
+
 // pack sets dst[k,cols] to the transpose of src[cols,k], whose rows lie stride
 // apart: blocks of 8 by 8 the fast way, if there is one, the edges one by one.
 func (v *variant) pack(dst, src []float32, k, cols, stride int) {
@@ -339,8 +346,10 @@ func (v *variant) pack(dst, src []float32, k, cols, stride int) {
 	if v.transpose != nil {
 		kFast, colsFast = k&^7, cols&^7
 	}
-	for j := 0; j < colsFast && kFast > 0; j += 8 {
-		v.transpose(&dst[j], &src[j*stride], kFast/8, cols, stride)
+	for j := 0; j < colsFast; j += 8 {
+		for p := 0; p < kFast; p += 8 * callBlocks {
+			v.transpose(&dst[p*cols+j], &src[j*stride+p], min(callBlocks, (kFast-p)/8), cols, stride)
+		}
 	}
 	for j := range cols {
 		first := 0
@@ -483,7 +492,7 @@ func (s *Scratch) stack(c []float32, i, rows, tiles int) {
 	if s.tiled {
 		w.ars, w.acs, w.ats = 1, rows, rows*w.k
 	}
-	most := max(1, callSteps/(w.k*w.runs))
+	most := max(1, callSteps/max(w.k*w.runs, tileSteps))
 	for tiles > 0 {
 		w.tile = min(tiles, most)
 		if s.tiled {

@@ -84,7 +84,7 @@ func grid(what string, elements, n int, do func(lo, hi, from, to, rows int)) {
 	if n == 0 {
 		return
 	}
-	some := max(1, 8192/n) * n
+	some := max(1, 8192/max(n, 8)) * n // a row takes a register at least
 	for i := 0; i < elements; i += some {
 		for from, to := piece(0, n); from < to; from, to = piece(to, n) {
 			hi := i + to

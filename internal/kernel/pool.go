@@ -85,8 +85,12 @@ func (g Pool) strip(oy, ox int) pooling {
 	return w
 }
 
-// callTaps bounds the elements of x that one call looks at.
+// callTaps bounds the elements of x that one call looks at, and those that would fill
+// up its registers.
 const callTaps = 1 << 15
+
+// wide is how many channels the registers that hold them have room for.
+func (w *pooling) wide() int { return (w.c + 15) &^ 15 }
 
 // cut calls do for a strip of so many channels in pieces of bounded length. A single
 // window that is too large is cut into rows; if its sum or maximum is what is
@@ -100,7 +104,7 @@ func (w pooling) cut(do func(pooling), channels int, splits bool) {
 		if p.arg != nil {
 			p.arg = p.arg[j:]
 		}
-		if all := p.kh * p.kw * p.c; all > callTaps {
+		if all := p.kh * p.kw * p.wide(); all > callTaps {
 			p.cutRows(do, splits)
 		} else {
 			p.cutPixels(do, callTaps/all)
@@ -127,25 +131,27 @@ func (w *pooling) next(pixels int) {
 	}
 }
 
-// cutRows calls do for some rows of one window at a time.
+// cutRows calls do for some rows of one window at a time, or for a part of one row.
 func (w pooling) cutRows(do func(pooling), splits bool) {
-	some := max(1, callTaps/(w.kw*w.c))
+	rows, cols := max(1, callTaps/(w.kw*w.wide())), min(w.kw, callTaps/w.wide())
 	for pixels := w.pixels; pixels > 0; pixels-- {
 		p := w
 		p.pixels = 1
-		for ky := 0; ky < w.kh; ky += some {
-			p.x = w.x[ky*(w.kw*w.pixel+w.jump):]
-			p.kh = min(some, w.kh-ky)
-			p.first = w.first + float32(float32(ky)*(float32(w.kw)+w.skip))
-			if splits && ky > 0 {
-				p.load = 1
+		for ky := 0; ky < w.kh; ky += rows {
+			for kx := 0; kx < w.kw; kx += cols {
+				p.x = w.x[ky*(w.kw*w.pixel+w.jump)+kx*w.pixel:]
+				p.kh, p.kw = min(rows, w.kh-ky), min(cols, w.kw-kx)
+				p.first = w.first + float32(float32(ky)*(float32(w.kw)+w.skip)) + float32(kx)
+				if splits && ky+kx > 0 {
+					p.load = 1
+				}
+				if splits && (ky+rows < w.kh || kx+cols < w.kw) {
+					p.n = 1
+				} else {
+					p.n = w.n
+				}
+				do(p)
 			}
-			if splits && ky+some < w.kh {
-				p.n = 1
-			} else {
-				p.n = w.n
-			}
-			do(p)
 		}
 		if pixels > 1 {
 			w.next(1)

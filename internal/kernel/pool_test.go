@@ -91,6 +91,7 @@ func poolShapes(src *source) []Pool {
 		{H: 40, W: 43, C: 33, KH: 40, KW: 43, SH: 1, SW: 1, OH: 1, OW: 1},
 		{H: 3, W: 5, C: 3000, KH: 3, KW: 5, SH: 1, SW: 1, Top: 1, Left: 2, OH: 3, OW: 5},
 		{H: 70, W: 20, C: 70, KH: 50, KW: 12, SH: 20, SW: 8, OH: 2, OW: 2},
+		{H: 2, W: 5001, C: 1, KH: 2, KW: 5000, SH: 1, SW: 1, OH: 1, OW: 2},
 		{H: 9, W: 7, C: 20, KH: 2, KW: 2, SH: 2, SW: 2, OH: 4, OW: 3},
 		{H: 5, W: 5, C: 17, KH: 3, KW: 2, SH: 3, SW: 2, Top: 1, Left: 1, OH: 2, OW: 3},
 	}
