@@ -40,6 +40,9 @@ func RowApply(y, x []float32, scale, shift []float64, mean, inv float64) {
 //		along[i] = along[i] + g*d
 //		lane i%16 of sum, of dot: + g*scale[i], + (g*scale[i])*d
 //	}
+//
+// A NaN in plain or along may be any, since more rows follow: who rounds them to
+// float32 makes it the one NaN.
 func RowGradSums(plain, along []float64, dy, x []float32, scale []float64, mean, inv float64) (sum, dot float64) {
 	same("RowGradSums: dy", len(dy), len(x))
 	sameColumns("RowGradSums", len(x), plain, along)
