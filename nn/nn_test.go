@@ -279,6 +279,26 @@ func TestCancelledWorkIsGivenUpBetweenOperations(t *testing.T) {
 	}
 }
 
+// A second way back would meet gradients where it looks for gates and statistics.
+func TestASecondBackwardIsRefused(t *testing.T) {
+	m, params, b := tutorialBatch(t, 2)
+	w, grads := m.NewWorkspace(2), make([]float32, m.NumParams())
+	refused := func() (what any) {
+		defer func() { what = recover() }()
+		w.Backward(params, grads, nil)
+		return nil
+	}
+	for range 2 {
+		w.Forward(params, b, Key{}, true)
+		if what := refused(); what != nil {
+			t.Fatalf("the first Backward behind a Forward is refused: %v", what)
+		}
+		if refused() == nil {
+			t.Error("a second Backward is not refused")
+		}
+	}
+}
+
 func TestPredictionsNeedNoLabels(t *testing.T) {
 	m, params, b := tutorialBatch(t, 5)
 	w := m.NewWorkspace(5)

@@ -54,6 +54,7 @@ type Workspace struct {
 	out, y        []float32
 	weights       []float32 // of the samples; nil: none
 	scored        bool      // losses and metrics are those of this batch
+	spent         bool      // Backward was here: operations have overwritten what they had kept
 	aborted       bool
 }
 
@@ -165,7 +166,7 @@ func (w *Workspace) begin(params []float32, b *Batch, key Key, train bool) {
 		panic("nn: Forward in training without the ids of the samples")
 	}
 	w.n, w.params, w.key, w.train, w.ids, w.y, w.weights = b.N, params, key, train, b.IDs, b.Y, b.W
-	w.scored, w.aborted = false, false
+	w.scored, w.spent, w.aborted = false, false, false
 }
 
 // score computes losses and metrics of every sample.
@@ -252,8 +253,9 @@ func (w *Workspace) Marks(i int) []Mark {
 }
 
 // Backward writes the gradient of the sum of the losses of the batch that
-// Forward has just seen; params must be the same still. It overwrites all of
-// grads, [NumParams]. As soon as a window [lo, hi) of it is final it calls
+// Forward has just seen; params must be the same still. It is called once for a
+// Forward: layers put gradients in the place of what they had kept. It overwrites all
+// of grads, [NumParams]. As soon as a window [lo, hi) of it is final it calls
 // ready, if there is one: layer by layer from the last to the first, all of
 // them together covering grads once. The place of a frozen tensor is zero, that
 // of a statistic holds what [Statistic] says. After a cancelled call, what was not
@@ -265,6 +267,10 @@ func (w *Workspace) Backward(params, grads []float32, ready func(lo, hi int)) {
 	if !w.scored || len(params) != w.m.params || len(grads) != w.m.params {
 		panic("nn: Backward without a labelled Forward, or with vectors of another model")
 	}
+	if w.spent {
+		panic("nn: Backward a second time behind one Forward")
+	}
+	w.spent = true
 	w.params, w.grads, w.ready, w.low = params, grads, ready, len(grads)
 	for _, t := range w.m.tensors {
 		if t.Use == Frozen {
