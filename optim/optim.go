@@ -192,7 +192,7 @@ func (w *Window) prepare(p, g []float32) {
 func average(p, g []float32, momentum, rest float32) {
 	g = g[:len(p)]
 	for i := range p {
-		p[i] = float32(momentum*p[i]) + float32(rest*g[i])
+		p[i] = quiet(float32(momentum*p[i]) + float32(rest*g[i]))
 	}
 }
 
@@ -295,15 +295,24 @@ func (s span) of(x []float32) []float32 { return x[s.lo:s.hi:s.hi] }
 func accumulate(v, g []float32, momentum float32) {
 	g = g[:len(v)]
 	for i := range v {
-		v[i] = float32(momentum*v[i]) + g[i]
+		v[i] = quiet(float32(momentum*v[i]) + g[i])
 	}
 }
 
 func descend(p, d []float32, lr float32) {
 	d = d[:len(p)]
 	for i := range p {
-		p[i] -= float32(lr * d[i])
+		p[i] = quiet(p[i] - float32(lr*d[i]))
 	}
+}
+
+// quiet replaces any NaN by the one that package kernel writes: of several that
+// processors make, where a step overflows.
+func quiet(x float32) float32 {
+	if x != x {
+		return math.Float32frombits(0x7fc00000)
+	}
+	return x
 }
 
 // adam is Adam with decoupled weight decay (Kingma and Ba, ICLR 2015, algorithm

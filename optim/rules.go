@@ -28,7 +28,7 @@ func (r *rmsprop) slots() []string { return r.names }
 func (r *rmsprop) update(s span, params, grads []float32, slots [][]float32, rate float64, _ uint64) {
 	lr, p, g, v := float32(rate), s.of(params), s.of(grads), s.of(slots[0])
 	for i, x := range g {
-		v[i] = float32(r.rho*v[i]) + float32(r.rest*float32(x*x))
+		v[i] = quiet(float32(r.rho*v[i]) + float32(r.rest*float32(x*x)))
 		g[i] = x / (sqrt(v[i]) + r.epsilon)
 	}
 	if r.momentum == 0 {
@@ -56,8 +56,8 @@ func (r *adagrad) slots() []string { return adagradSlots }
 func (r *adagrad) update(s span, params, grads []float32, slots [][]float32, rate float64, _ uint64) {
 	lr, p, g, a := float32(rate), s.of(params), s.of(grads), s.of(slots[0])
 	for i, x := range g {
-		a[i] += float32(x * x)
-		p[i] -= float32(lr * (x / (sqrt(a[i]+r.initial) + r.epsilon)))
+		a[i] = quiet(a[i] + float32(x*x))
+		p[i] = quiet(p[i] - float32(lr*(x/(sqrt(a[i]+r.initial)+r.epsilon))))
 	}
 }
 
@@ -92,8 +92,8 @@ func (r *lamb) whole() {}
 func (r *lamb) tensor(p, g, m, v []float32, rate float64, c1, c2 float32) {
 	rest1, rest2 := 1-r.beta1, 1-r.beta2
 	for i, x := range g {
-		m[i] = float32(r.beta1*m[i]) + float32(rest1*x)
-		v[i] = float32(r.beta2*v[i]) + float32(rest2*float32(x*x))
+		m[i] = quiet(float32(r.beta1*m[i]) + float32(rest1*x))
+		v[i] = quiet(float32(r.beta2*v[i]) + float32(rest2*float32(x*x)))
 		g[i] = float32(c1*m[i])/(sqrt(float32(c2*v[i]))+r.epsilon) + float32(r.decay*p[i])
 	}
 	long, short := GlobalNorm(p), GlobalNorm(g)

@@ -129,3 +129,47 @@ func TestPiecesMayBeDoneInAnyOrder(t *testing.T) {
 		}
 	}
 }
+
+// Processors disagree on the sign of a NaN that they make, and states are compared by
+// their bits: whatever a step overflows to, only the one NaN is kept.
+func TestAStepLeavesOneKindOfNaN(t *testing.T) {
+	inf := float32(math.Inf(1))
+	odd := []float32{inf, -inf, 3e38, -3e38, 1e30, 0, 1, math.Float32frombits(0xffc00001)}
+	decay := []Window{{Hi: 32, L2: 3}, {Lo: 32, Hi: 64, Use: Averaged, Momentum: 0.5}}
+	found := 0
+	for _, spec := range []Spec{
+		&SGD{LearningRate: Constant(4)},
+		&SGD{LearningRate: Constant(4), Momentum: 0.9},
+		&Adam{LearningRate: Constant(4), Beta1: 0.9, Beta2: 0.9, Epsilon: 1e-7},
+		&RMSprop{LearningRate: Constant(4), Rho: 0.9, Epsilon: 1e-7},
+		&RMSprop{LearningRate: Constant(4), Rho: 0.9, Momentum: 0.9, Epsilon: 1e-7},
+		&Adagrad{LearningRate: Constant(4), Epsilon: 1e-7},
+		&Lamb{LearningRate: Constant(4), Beta1: 0.9, Beta2: 0.9, Epsilon: 1e-7},
+	} {
+		o := Over(spec, decay, 0)
+		vectors := [][]float32{make([]float32, 64), make([]float32, 64)}
+		for range o.Slots() {
+			vectors = append(vectors, make([]float32, 64))
+		}
+		for i := range 64 {
+			vectors[0][i], vectors[1][i] = odd[i%8], odd[i/8]
+		}
+		for step := range uint64(3) {
+			o.Step(vectors[0], slices.Clone(vectors[1]), vectors[2:], step, 1)
+		}
+		for v, x := range vectors {
+			for i, e := range x {
+				if v == 1 || e == e {
+					continue
+				}
+				found++
+				if u := math.Float32bits(e); u != 0x7fc00000 {
+					t.Errorf("%T: element %d of vector %d is %08x", spec, i, v, u)
+				}
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("nothing has become NaN")
+	}
+}
