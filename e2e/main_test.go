@@ -23,6 +23,9 @@ var (
 var program string
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == measureWord {
+		os.Exit(measure(os.Args[2:]))
+	}
 	flag.Parse()
 	os.Exit(buildAndRun(m))
 }

@@ -3,6 +3,7 @@ package nn
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/dlnode/dlnode/internal/rng"
@@ -466,6 +467,12 @@ func drawnLayers(t *rapid.T) (layers []LayerSpec, input []int, vocabulary int) {
 	channels := rapid.IntRange(2, 3).Draw(t, "channels")
 	first := conv(channels)
 	first.Strides = size("strides")
+	if first.KernelSize[0] <= input[0] && first.KernelSize[1] <= input[1] && yes.Draw(t, "valid") {
+		first.Padding = "valid"
+	}
+	if yes.Draw(t, "flat") {
+		layers, input = append(layers, NewReshape(input...)), []int{input[0] * input[1] * input[2]}
+	}
 	layers = append(layers, first)
 	for range rapid.IntRange(1, 3).Draw(t, "depth") {
 		switch rapid.IntRange(0, 6).Draw(t, "layer") {
@@ -624,4 +631,25 @@ func TestASampleOfAxesGivesTheSameBitsInEveryBatch(t *testing.T) {
 		}
 		checkAlone(t, m, params, b, Key{1, 2}, train)
 	})
+}
+
+// What the twin is asked about is drawn; over some hundred draws everything comes up.
+func TestTheTwinIsAskedAboutEveryLayerLossAndActivation(t *testing.T) {
+	seen := map[string]bool{}
+	dense := rapid.Custom(drawCase)
+	axes := rapid.Custom(func(t *rapid.T) []LayerSpec {
+		layers, _, _ := drawnLayers(t)
+		return layers
+	})
+	for i := range 300 {
+		c := dense.Example(i)
+		seen[c.spec.Loss] = true
+		see(seen, c.spec.Layers)
+		see(seen, axes.Example(i))
+	}
+	for _, name := range slices.Concat(Losses(), Activations(), LayerKinds()) {
+		if !seen[name] {
+			t.Errorf("the twin is never asked about %s", name)
+		}
+	}
 }

@@ -114,6 +114,23 @@ func TestTenStepsAreThoseOfPyTorch(t *testing.T) {
 	}
 }
 
+func TestEveryOptimizerAndScheduleIsOnRecord(t *testing.T) {
+	g, seen := readGolden(t), map[string]bool{"constant": true} // it has nothing to compare
+	for _, run := range g.Steps {
+		seen[run.Kind] = true
+	}
+	for _, s := range g.Schedules {
+		for _, word := range strings.Fields(s.Name) {
+			seen[strings.Trim(word, ",")] = true
+		}
+	}
+	for _, name := range slices.Concat(Kinds(), Schedules()) {
+		if !seen[name] {
+			t.Errorf("no framework's record of %s", name)
+		}
+	}
+}
+
 func TestSchedulesAreThoseOfPyTorch(t *testing.T) {
 	cosine := Schedule{Name: "cosine", Initial: 0.1, DecaySteps: 20, Alpha: 0.1}
 	step := Schedule{Name: "step", Initial: 0.1, DecaySteps: 4, DecayRate: 0.3}
