@@ -2,6 +2,7 @@ package nn
 
 import (
 	"github.com/dlnode/dlnode/internal/kernel"
+	"github.com/dlnode/dlnode/internal/pages"
 	"github.com/dlnode/dlnode/internal/rng"
 )
 
@@ -108,7 +109,7 @@ func (m *Model) NewWorkspace(maxBatch int) *Workspace {
 	w := &Workspace{m: m, maxBatch: maxBatch, losses: make([]float64, maxBatch), masks: make([][]float32, m.masks)}
 	var mem arena
 	w.bind(&mem)
-	mem = arena{buf: make([]float32, mem.used)}
+	mem = arena{buf: pages.Float32s(mem.used)}
 	w.bind(&mem)
 	w.loss = m.bindLoss(w.chain.ops[len(w.chain.ops)-1])
 	w.values = make([]float64, maxBatch*len(m.metrics))

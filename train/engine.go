@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dlnode/dlnode/allreduce/exact"
+	"github.com/dlnode/dlnode/internal/pages"
 	"github.com/dlnode/dlnode/nn"
 	"github.com/dlnode/dlnode/shard"
 )
@@ -180,7 +181,7 @@ func newWorker(e *Engine, index int) *Worker {
 	t := e.task
 	w := &Worker{
 		task: t, engine: e, index: index, ws: t.Model.NewWorkspace(t.Plan.Micro), hand: newSamples(t),
-		grads: make([]float32, t.Model.NumParams()),
+		grads: pages.Float32s(t.Model.NumParams()),
 		train: t.newScalars(Update, t.Plan.Global),
 		eval:  t.newScalars(Evaluate, max(1, t.EvalPlan.N)),
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dlnode/dlnode/allreduce/exact"
 	"github.com/dlnode/dlnode/checkpoint"
+	"github.com/dlnode/dlnode/internal/pages"
 	"github.com/dlnode/dlnode/nn"
 )
 
@@ -138,9 +139,9 @@ func clear2(vs [][]float32) {
 
 func (t *Task) blank() *State {
 	n := t.Model.NumParams()
-	s := &State{params: make([]float32, n)}
+	s := &State{params: pages.Float32s(n)}
 	for range t.Optimizer.Slots() {
-		s.slots = append(s.slots, make([]float32, n))
+		s.slots = append(s.slots, pages.Float32s(n))
 	}
 	s.meta = meta{
 		Next:     Update,
@@ -232,7 +233,7 @@ func (t *Task) restore(snap *checkpoint.Snapshot) (*State, error) {
 		return nil, fmt.Errorf("meta.json: %w", err)
 	}
 	if s.HasBest {
-		s.best = make([]float32, len(s.params))
+		s.best = pages.Float32s(len(s.params))
 	}
 	if err := copyTensors(t.modelTensors(s), snap.Model); err != nil {
 		return nil, err

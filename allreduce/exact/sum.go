@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/dlnode/dlnode/internal/kernel"
+	"github.com/dlnode/dlnode/internal/pages"
 )
 
 // Sum adds microbatch gradients of one flat parameter vector, each tensor on
@@ -48,7 +49,7 @@ func NewSum(windows []Window, terms int) *Sum {
 		terms:   terms,
 		bits:    Bits(terms),
 		scale:   make([]float64, len(windows)),
-		acc:     make([]float64, length(windows)),
+		acc:     pages.Float64s(length(windows)),
 		seen:    make([]int16, len(windows)),
 	}
 	for i, w := range windows {

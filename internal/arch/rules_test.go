@@ -8,7 +8,7 @@ import (
 )
 
 // The leaves that any room may use.
-const leaves = "internal/rng internal/fmath internal/kernel"
+const leaves = "internal/rng internal/fmath internal/kernel internal/pages"
 
 // arrows says which packages of this module a package's code may import. Every
 // package has its line; a new one is a decision, made here.
@@ -17,6 +17,7 @@ var arrows = map[string]string{
 	"internal/fmath":  "",
 	"internal/kernel": "internal/fmath internal/rng",
 	"internal/arch":   "",
+	"internal/pages":  "", // memory is asked for here, so that pure rooms need not know the system
 
 	// A spoiled floating-point unit, for tests.
 	"internal/fpmode": "",
