@@ -170,3 +170,41 @@ func TestStatisticsOfABatchAreExactFarFromZero(t *testing.T) {
 		}
 	}
 }
+
+// Bands of windows that begin above the image.
+func TestBandsOfPaddedWindowsHaveTheBitsOfTheWhole(t *testing.T) {
+	pool := NewMaxPooling2D(Pair{3, 3})
+	pool.Padding = "same" // 10 rows: one of zeros on either side
+	m := mustBuild(t, Spec{Loss: meanSquared, Layers: []LayerSpec{
+		NewConv2D(3, Pair{2, 2}, "relu"), pool, NewFlatten(), NewDense(1, "linear"),
+	}}, []int{11, 11, 2}, Target{Len: 1})
+	params, b := someFloats(1, m.NumParams()), &Batch{N: 2, X: someFloats(2, 2*m.InputLen()), Y: []float32{1, 2}}
+	var want, wantGrads []float32
+	for rows := 4; rows > 0; rows-- {
+		w := m.NewWorkspace(2)
+		w.chain.ops[0].(*pooledConv).rows = rows
+		out, grads := evaluated(w, params, b)
+		if want == nil {
+			want, wantGrads = out, grads
+		}
+		if !sameBits(out, want) || !sameBits(grads, wantGrads) {
+			t.Errorf("bands of %d rows give other bits than the whole", rows)
+		}
+	}
+}
+
+// A pooled convolution looks at the signs of what it has made: no activation behind
+// it may be in the place of that.
+func TestWhatAPooledConvolutionMadeStays(t *testing.T) {
+	build := func(between ...LayerSpec) *Model {
+		layers := slices.Concat([]LayerSpec{NewConv2D(3, Pair{2, 2}, "relu"), NewMaxPooling2D(Pair{2, 2})}, between,
+			[]LayerSpec{NewActivation("sigmoid"), NewFlatten(), NewDense(1, "linear")})
+		return mustBuild(t, Spec{Loss: meanSquared, Layers: layers}, []int{9, 9, 2}, Target{Len: 1})
+	}
+	m, direct := build(NewDropout(0.5)), build()
+	params, b := someFloats(1, m.NumParams()), &Batch{N: 2, X: someFloats(2, 2*m.InputLen()), Y: []float32{1, 2}}
+	_, want := evaluated(m.NewWorkspace(2), params, b) // dropout passes on in evaluation, and nothing is in place
+	if _, got := evaluated(direct.NewWorkspace(2), params, b); !sameBits(got, want) {
+		t.Errorf("the gradient is %v, want %v", got, want)
+	}
+}

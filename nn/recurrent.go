@@ -66,7 +66,6 @@ func (r *recurrent) bindTo(mem *arena, maxBatch int) {
 
 // begin draws what is dropped, and sets h[0].
 func (r *recurrent) begin(w *Workspace) {
-	r.mask = nil
 	if r.slot >= 0 {
 		r.mask = w.masks[r.slot]
 	}

@@ -31,7 +31,8 @@ type Embedding struct {
 // units] and NAME/bias [4 units]. Its output is the last h, or all of them with
 // ReturnSequences. Where a step is padding, h and c stay as they are. Dropout
 // drops values of x, RecurrentDropout values of h on its way into the product:
-// the same ones at each step of a sample.
+// the same ones at each step of a sample. On the way back in time, gradients that
+// are smaller in size than 2^-100 become 0; Keras lets them sink to 2^-149.
 type LSTM struct {
 	Units                int     `yaml:"units" json:"units"`
 	UseBias              bool    `yaml:"use_bias" json:"use_bias"`

@@ -173,3 +173,12 @@ func TestAStepLeavesOneKindOfNaN(t *testing.T) {
 		t.Error("nothing has become NaN")
 	}
 }
+
+func TestANormThatIsNoNumberClipsNothing(t *testing.T) {
+	o := New(&SGD{LearningRate: Constant(1)}, 3, 0.5)
+	p := make([]float32, 3)
+	o.Step(p, []float32{1, float32(math.NaN()), 2}, nil, 0, 1)
+	if p[0] != -1 || p[1] == p[1] || p[2] != -2 {
+		t.Errorf("the step leads to %v, want -1, NaN, -2", p)
+	}
+}

@@ -34,6 +34,7 @@ func TestNoCallDoesMuch(t *testing.T) {
 		g.AverageGrad(y[:out], x[:in])
 	}
 	for _, n := range []int{1, 8, 1 << 14} {
+		SumRows(make([]float32, n), x, false)
 		c := make([]float64, n)
 		NormSums(c, c, x[:1<<14], c)
 	}
@@ -42,7 +43,7 @@ func TestNoCallDoesMuch(t *testing.T) {
 			t.Errorf("a call of %s works on %d registers, want at most %d", what, registers, most)
 		}
 	}
-	if active.transpose != nil && len(seen) != 7 {
+	if active.transpose != nil && len(seen) != 8 {
 		t.Errorf("%d functions were seen: %v", len(seen), seen)
 	}
 }
@@ -56,7 +57,11 @@ func (v *variant) watch(saw func(what string, registers int)) {
 			transpose(dst, src, blocks, dstStride, srcStride)
 		}
 	}
-	product, sums := v.product, v.normSums
+	product, sums, rowSum := v.product, v.normSums, v.sumRows
+	v.sumRows = func(dst, x []float32, rows, stride int) {
+		saw("sumRows", rows*registers(len(dst))/16) // which stay where they are
+		rowSum(dst, x, rows, stride)
+	}
 	v.product = func(w *panel) {
 		saw("product", w.tile*registers(w.cols))
 		product(w)
