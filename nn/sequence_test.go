@@ -134,6 +134,9 @@ func TestABatchOfSequencesIsItsSamples(t *testing.T) {
 }
 
 func TestStepsOverSequencesAllocateNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("an emulator takes half a minute")
+	}
 	for name, m := range sequenceModels(t) {
 		checkAllocations(t, name, m, someFloats(7, m.NumParams()), paddedBatch(11))
 	}

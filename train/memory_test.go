@@ -84,6 +84,9 @@ batch: {global: 16, microbatch: 16}
 // What is told before training is what the process then takes from the system's
 // memory, packing buffers of kernels and all, to a tenth.
 func TestWhatIsAllocatedWasToldBefore(t *testing.T) {
+	if testing.Short() {
+		t.Skip("an emulator takes a minute")
+	}
 	for name, text := range map[string]string{"mlp": bigMLP, "cnn": bigCNN, "lstm": bigLSTM} {
 		task := testTask(t, testjobs.File{Name: name, Text: []byte(text + "loss: sparse_categorical_crossentropy\n")})
 		s := task.Start()
