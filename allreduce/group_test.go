@@ -57,7 +57,7 @@ func joined(t *testing.T) (*Group, *journal) {
 func groupOp(seq uint64) Op {
 	return Op{
 		Seq: seq, Vec: []float64{1}, Out: make([]float32, 1),
-		Finish: func(_, _ int, total []float64, _ [][]byte, out []float32) { out[0] = float32(total[0]) },
+		Finish: plain,
 	}
 }
 

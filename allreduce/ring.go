@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-
-	"github.com/dlnode/dlnode/internal/kernel"
 )
 
 // Defaults of Config.
@@ -74,9 +72,10 @@ type Op struct {
 	Out    []float32 // len(Vec); the result, once the op is done; the ring owns it until then
 
 	// Finish turns the total of elements [lo, hi) into out, on the rank that owns them; total and out
-	// have hi-lo elements, headers one entry per rank. It is called once per owned segment, by whom Each
-	// chooses, and must keep none of its arguments. May be nil when Vec is empty.
-	Finish func(lo, hi int, total []float64, headers [][]byte, out []float32)
+	// have hi-lo elements, headers one entry per rank. It returns the sum mod 2^64 of the total's integers,
+	// as they are when it turns them into out; of what are no integers, some number. It is called once per
+	// owned segment, by whom Each chooses, and must keep none of its arguments. May be nil when Vec is empty.
+	Finish func(lo, hi int, total []float64, headers [][]byte, out []float32) (sum uint64)
 
 	// Each does n pieces of work, do(0) to do(n-1), in any order, some at the same time if it likes, and
 	// returns when all are done. Segments whose totals are there are finished through it. nil does one
@@ -147,9 +146,8 @@ func (r *Ring) Done() (headers [][]byte, ok bool) {
 	return r.headers, true
 }
 
-// Total returns the sum mod 2^64 of all elements' totals, valid as long as Done's headers. They must be
-// integers, or it is some number. Each segment's part is computed by the rank that finishes it, from
-// what it gives to Finish, and comes around with it.
+// Total returns the sum mod 2^64 of all elements' totals, valid as long as Done's headers. Each
+// segment's part is what Finish returned on the rank that owns it, and comes around with its result.
 func (r *Ring) Total() uint64 { return r.total }
 
 // Start begins the next op and takes in what came early for it. An error means that a peer broke the
@@ -374,8 +372,7 @@ func (r *Ring) finishReady(emit func(Frame)) {
 // finishSegment finishes the i-th of the segments that are next.
 func (r *Ring) finishSegment(i int) {
 	lo, hi := r.layout.slice(r.own, r.finished+i)
-	r.sums[i] = kernel.SumInts(r.op.Vec[lo:hi])
-	r.op.Finish(lo, hi, r.op.Vec[lo:hi:hi], r.headers, r.op.Out[lo:hi:hi])
+	r.sums[i] = r.op.Finish(lo, hi, r.op.Vec[lo:hi:hi], r.headers, r.op.Out[lo:hi:hi])
 }
 
 // settle ends the op once nothing is missing, and forgets the caller's memory.

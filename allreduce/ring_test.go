@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/dlnode/dlnode/internal/kernel"
 )
 
 // The tests play a whole ring in one goroutine: every link is a first-in first-out queue, and the
@@ -79,7 +81,7 @@ func (w *world) start(rank int) error {
 }
 
 // finish doubles the total, so that an element nobody or two finished shows.
-func (n *node) finish(lo, hi int, total []float64, headers [][]byte, out []float32) {
+func (n *node) finish(lo, hi int, total []float64, headers [][]byte, out []float32) uint64 {
 	if len(total) != hi-lo || len(out) != hi-lo || &out[0] != &n.out[lo] {
 		panic("finish: wrong windows")
 	}
@@ -87,10 +89,21 @@ func (n *node) finish(lo, hi int, total []float64, headers [][]byte, out []float
 	for _, h := range headers {
 		n.seen = append(n.seen, string(h))
 	}
-	for i, x := range total {
-		out[i] += float32(2 * x)
+	doubled := make([]float32, len(total))
+	sum := kernel.Narrow(doubled, total, 2)
+	for i, x := range doubled {
+		out[i] += x
 	}
+	return sum
 }
+
+// plain is a Finish that gives each total as it is.
+func plain(_, _ int, total []float64, _ [][]byte, out []float32) uint64 {
+	return kernel.Narrow(out, total, 1)
+}
+
+// idle is a Finish that does nothing.
+func idle(int, int, []float64, [][]byte, []float32) uint64 { return 0 }
 
 func (n *node) emit(f Frame) { n.link = append(n.link, f.Append(nil)) }
 
@@ -327,7 +340,7 @@ func startThree(t *testing.T, r *Ring) {
 	t.Helper()
 	err := r.Start(Op{
 		Seq: r.Seq() + 1, Header: []byte("h1"), Vec: make([]float64, 12), Out: make([]float32, 12),
-		Finish: func(int, int, []float64, [][]byte, []float32) {},
+		Finish: idle,
 	}, func(Frame) {})
 	if err != nil {
 		t.Fatal(err)
@@ -425,7 +438,7 @@ func TestHeldFramesAreCheckedByStart(t *testing.T) {
 	if err := r.Receive(frameOf(Reduce, 2, 1, 1, 16), func(Frame) {}); err != nil {
 		t.Fatal(err)
 	}
-	err := r.Start(Op{Seq: 1, Vec: make([]float64, 12), Out: make([]float32, 12), Finish: func(int, int, []float64, [][]byte, []float32) {}}, func(Frame) {})
+	err := r.Start(Op{Seq: 1, Vec: make([]float64, 12), Out: make([]float32, 12), Finish: idle}, func(Frame) {})
 	if err == nil || !strings.Contains(err.Error(), "segment 0 is next") {
 		t.Fatalf("got %v", err)
 	}
@@ -436,7 +449,10 @@ func TestNothingIsFinishedBeforeAllHeadersAreThere(t *testing.T) {
 	r := New(Config{Rank: 1, World: 2, Fence: testFence, SegmentBytes: 8, MaxElements: 8})
 	op := Op{
 		Seq: 1, Vec: make([]float64, 4), Out: make([]float32, 4),
-		Finish: func(int, int, []float64, [][]byte, []float32) { finished++ },
+		Finish: func(int, int, []float64, [][]byte, []float32) uint64 {
+			finished++
+			return 0
+		},
 	}
 	emit := func(Frame) {}
 	if err := r.Start(op, emit); err != nil {
@@ -459,13 +475,12 @@ func TestNothingIsFinishedBeforeAllHeadersAreThere(t *testing.T) {
 }
 
 func TestBrokenPromisesOfTheCallerPanic(t *testing.T) {
-	finish := func(int, int, []float64, [][]byte, []float32) {}
 	for name, start := range map[string]func(r *Ring){
 		"in progress": func(r *Ring) { startThree(t, r); startThree(t, r) },
 		"seq":         func(r *Ring) { _ = r.Start(Op{Seq: 2}, nil) },
-		"lengths":     func(r *Ring) { _ = r.Start(Op{Seq: 1, Vec: make([]float64, 1), Finish: finish}, nil) },
+		"lengths":     func(r *Ring) { _ = r.Start(Op{Seq: 1, Vec: make([]float64, 1), Finish: idle}, nil) },
 		"too long": func(r *Ring) {
-			_ = r.Start(Op{Seq: 1, Vec: make([]float64, 13), Out: make([]float32, 13), Finish: finish}, nil)
+			_ = r.Start(Op{Seq: 1, Vec: make([]float64, 13), Out: make([]float32, 13), Finish: idle}, nil)
 		},
 		"header":       func(r *Ring) { _ = r.Start(Op{Seq: 1, Header: make([]byte, 5)}, nil) },
 		"no finish":    func(r *Ring) { _ = r.Start(Op{Seq: 1, Vec: make([]float64, 1), Out: make([]float32, 1)}, nil) },
@@ -503,11 +518,6 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 		e.emit = func(f Frame) { e.queue = f.Append(e.queue) }
 		ends[rank] = e
 	}
-	finish := func(lo, hi int, total []float64, _ [][]byte, out []float32) {
-		for i := range total {
-			out[i] = float32(total[i])
-		}
-	}
 	flush := func(from, to *end) {
 		wire := from.queue
 		from.queue = from.queue[:0]
@@ -526,7 +536,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	head := []byte("header")
 	step := func() {
 		for rank, e := range ends {
-			if err := e.ring.Start(Op{Seq: e.ring.Seq() + 1, Header: head, Vec: e.vec, Out: e.out, Finish: finish}, e.emit); err != nil {
+			if err := e.ring.Start(Op{Seq: e.ring.Seq() + 1, Header: head, Vec: e.vec, Out: e.out, Finish: plain}, e.emit); err != nil {
 				panic(err)
 			}
 			flush(e, ends[1-rank])
@@ -682,14 +692,9 @@ type benchRank struct {
 type benchRing []*benchRank
 
 func newBench(size, length int) (w benchRing) {
-	finish := func(_, _ int, total []float64, _ [][]byte, out []float32) {
-		for i, x := range total {
-			out[i] = float32(x)
-		}
-	}
 	for rank := range size {
 		n := &benchRank{ring: New(Config{Rank: rank, World: size, Fence: testFence})}
-		n.op = Op{Header: []byte("header"), Vec: make([]float64, length), Out: make([]float32, length), Finish: finish}
+		n.op = Op{Header: []byte("header"), Vec: make([]float64, length), Out: make([]float32, length), Finish: plain}
 		n.emit = func(f Frame) { n.queue = f.Append(n.queue) }
 		w = append(w, n)
 	}

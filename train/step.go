@@ -66,13 +66,13 @@ func (t *Task) reduce(seq uint64, a *Attempt, c Contribution, head []byte, each 
 	}
 	bits := c.Grad.Bits()
 	op.Vec, op.Out = c.Grad.Acc(), c.Mean
-	op.Finish = func(lo, hi int, total []float64, headers [][]byte, out []float32) {
+	op.Finish = func(lo, hi int, total []float64, headers [][]byte, out []float32) uint64 {
 		var count uint64
 		for _, h := range headers {
 			count += headerCount(h)
 		}
 		count = max(count, 1) // of garbage, which the judge refuses after
-		exact.Finish(out, total, lo, t.windows, a.Grad, bits, float64(count))
+		return exact.Finish(out, total, lo, t.windows, a.Grad, bits, float64(count))
 	}
 	return op
 }

@@ -151,10 +151,13 @@ func (s *Sum) Bits() int { return s.bits }
 //
 //	dst[i] = float32((total[i]+0)·2^(e−B) / denom)
 //
+// It returns the sum mod 2^64 of the totals that it has read, to be compared with
+// all ranks' Ints.
+//
 // dst and total hold elements lo, lo+1, … of the vector, a chunk that need not
 // keep to tensor boundaries; windows and exps are those of the whole vector. A
 // denominator (samples, tokens, weights) is a positive number, summed exactly.
-func Finish(dst []float32, total []float64, lo int, windows []Window, exps []int16, bits int, denom float64) {
+func Finish(dst []float32, total []float64, lo int, windows []Window, exps []int16, bits int, denom float64) (sum uint64) {
 	if len(dst) != len(total) || len(windows) != len(exps) {
 		panic(fmt.Sprintf("exact: %d results of %d totals, %d windows on %d grids",
 			len(dst), len(total), len(windows), len(exps)))
@@ -166,23 +169,23 @@ func Finish(dst []float32, total []float64, lo int, windows []Window, exps []int
 	for i, w := range windows {
 		a, b := max(w.Lo-lo, 0), min(w.Hi-lo, len(dst))
 		if a < b {
-			finish(dst[a:b], total[a:b], pow2(checked(exps[i])-bits), denom)
+			sum += finish(dst[a:b], total[a:b], pow2(checked(exps[i])-bits), denom)
 			done += b - a
 		}
 	}
 	if done != len(dst) {
 		panic(fmt.Sprintf("exact: chunk [%d, %d) is not covered by tensors", lo, lo+len(dst)))
 	}
+	return sum
 }
 
 // finish multiplies where that gives the same bits: a float64 divided by a power
 // of two is exact, and that much smaller it is far from being subnormal.
-func finish(dst []float32, total []float64, unit, denom float64) {
+func finish(dst []float32, total []float64, unit, denom float64) (sum uint64) {
 	if fraction, _ := math.Frexp(denom); fraction == 0.5 && denom < 1<<64 {
-		kernel.Narrow(dst, total, unit/denom)
-		return
+		return kernel.Narrow(dst, total, unit/denom)
 	}
-	kernel.NarrowDiv(dst, total, unit, denom)
+	return kernel.NarrowDiv(dst, total, unit, denom)
 }
 
 // exponent maps a maximum exponent field of raw float32 bits to what is seen.

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dlnode/dlnode/allreduce"
+	"github.com/dlnode/dlnode/internal/kernel"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -175,10 +176,8 @@ func newRing(t testing.TB, world int, change func(*GroupConfig)) []*node {
 func (n *node) op(seq uint64, length int) allreduce.Op {
 	op := allreduce.Op{
 		Seq: seq, Header: []byte(n.id), Vec: make([]float64, length), Out: make([]float32, length),
-		Finish: func(_, _ int, total []float64, _ [][]byte, out []float32) {
-			for i := range total {
-				out[i] = float32(total[i])
-			}
+		Finish: func(_, _ int, total []float64, _ [][]byte, out []float32) uint64 {
+			return kernel.Narrow(out, total, 1)
 		},
 	}
 	for i := range op.Vec {

@@ -31,7 +31,7 @@ var arrows = map[string]string{
 	// The pillars. No arrow leads from one to another.
 	"cluster":                       "cluster/view",
 	"cluster/view":                  "",
-	"allreduce":                     "internal/kernel",
+	"allreduce":                     "",
 	"allreduce/exact":               leaves,
 	"allreduce/rpc":                 "allreduce allreduce/rpc/internal/nodepb",
 	"allreduce/rpc/internal/nodepb": "",

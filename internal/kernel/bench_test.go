@@ -80,7 +80,8 @@ func BenchmarkVector(b *testing.B) {
 		}{
 			{"RoundAdd", func() { RoundAdd(acc, x, 1) }},
 			{"AddF64", func() { AddF64(acc, sum) }},
-			{"SumInts", func() { SumInts(acc) }},
+			{"Narrow", func() { Narrow(v, acc, 1) }},
+			{"NarrowDiv", func() { NarrowDiv(v, acc, 1, 3) }},
 			{"MaxExponent", func() { MaxExponent(x) }},
 			{"Adam", func() { Adam(y, x, m, v, 1e-3, 0.9, 0.999, 1e-7, 2, 2, 0) }},
 			{"Exp", func() { Exp(v, x) }},

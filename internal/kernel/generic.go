@@ -14,7 +14,6 @@ var generic = variant{
 	product:   productGeneric,
 	add:       addGeneric,
 	addF64:    addF64Generic,
-	sumInts:   sumIntsGeneric,
 	roundAdd:  roundAddGeneric,
 	roundNew:  roundNewGeneric,
 	narrow:    narrowGeneric,
@@ -252,14 +251,6 @@ func addF64Generic(dst, src []float64) {
 	}
 }
 
-func sumIntsGeneric(x []float64) (sum uint64) {
-	for _, e := range x {
-		n := int64(e)
-		sum += uint64(n) + math.Float64bits(e-float64(n))
-	}
-	return sum
-}
-
 func roundAddGeneric(acc []float64, g []float32, scale float64) (ints uint64, top uint32) {
 	for i, x := range g {
 		n := math.RoundToEven(float64(float64(x)*scale)) + 0
@@ -280,16 +271,26 @@ func roundNewGeneric(acc []float64, g []float32, scale float64) (ints uint64, to
 	return ints, top
 }
 
-func narrowGeneric(dst []float32, x []float64, scale float64) {
+func narrowGeneric(dst []float32, x []float64, scale float64) (sum uint64) {
 	for i, e := range x {
 		dst[i] = quiet32(float32(float64((e + 0) * scale)))
+		sum += whole(e)
 	}
+	return sum
 }
 
-func narrowDivGeneric(dst []float32, x []float64, scale, denom float64) {
+func narrowDivGeneric(dst []float32, x []float64, scale, denom float64) (sum uint64) {
 	for i, e := range x {
 		dst[i] = quiet32(float32(float64((e+0)*scale) / denom))
+		sum += whole(e)
 	}
+	return sum
+}
+
+// whole is what a total adds to Narrow's sum.
+func whole(x float64) uint64 {
+	n := int64(x)
+	return uint64(n) + math.Float64bits(x-float64(n))
 }
 
 func maxBitsGeneric(x []float32) uint32 {

@@ -57,11 +57,10 @@ type variant struct {
 	transpose func(dst, src *float32, blocks, dstStride, srcStride int)
 	add       func(dst, src []float32)
 	addF64    func(dst, src []float64)
-	sumInts   func(x []float64) uint64
 	roundAdd  func(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
 	roundNew  func(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
-	narrow    func(dst []float32, x []float64, scale float64)
-	narrowDiv func(dst []float32, x []float64, scale, denom float64)
+	narrow    func(dst []float32, x []float64, scale float64) (sum uint64)
+	narrowDiv func(dst []float32, x []float64, scale, denom float64) (sum uint64)
 	maxBits   func(x []float32) uint32        // maximum of the bits without sign
 	unit      func(dst []float32, src []byte) // lengths are multiples of 16
 	relu      func(dst, x []float32)

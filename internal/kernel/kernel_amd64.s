@@ -5581,74 +5581,6 @@ done:
 DATA c7ff8000000000000<>+0(SB)/8, $0x7ff8000000000000
 GLOBL c7ff8000000000000<>(SB), RODATA|NOPTR, $8
 
-// func sumIntsAVX2(x []float64) uint64
-// Requires: AVX, AVX2
-TEXT ·sumIntsAVX2(SB), $0-32
-	MOVQ         x_base+0(FP), AX
-	VXORPD       Y0, Y0, Y0
-	VBROADCASTSD c44d8000000000000<>+0(SB), Y1
-	VBROADCASTSD c4338000000000000<>+0(SB), Y2
-	VXORPD       Y3, Y3, Y3
-	MOVQ         x_len+8(FP), CX
-
-loop:
-	CMPQ     CX, $0x00000004
-	JL       underloop
-	VMOVUPD  (AX), Y4
-	VROUNDPD $0x0b, Y4, Y5
-	VADDPD   Y3, Y5, Y5
-	VSUBPD   Y5, Y4, Y4
-	VADDPD   Y1, Y5, Y6
-	VSUBPD   Y1, Y6, Y7
-	VSUBPD   Y7, Y5, Y5
-	VPSUBQ   Y1, Y6, Y6
-	VPSLLQ   $0x1a, Y6, Y6
-	VADDPD   Y2, Y5, Y5
-	VPSUBQ   Y2, Y5, Y5
-	VPADDQ   Y5, Y6, Y6
-	VPADDQ   Y6, Y4, Y4
-	VPADDQ   Y4, Y0, Y0
-	ADDQ     $0x00000020, AX
-	SUBQ     $0x00000004, CX
-	JMP      loop
-
-underloop:
-	TESTQ      CX, CX
-	JZ         done
-	LEAQ       masks<>+0(SB), DX
-	NEGQ       CX
-	VMOVDQU    32(DX)(CX*8), Y4
-	VMASKMOVPD (AX), Y4, Y4
-	VROUNDPD   $0x0b, Y4, Y5
-	VADDPD     Y3, Y5, Y5
-	VSUBPD     Y5, Y4, Y4
-	VADDPD     Y1, Y5, Y3
-	VSUBPD     Y1, Y3, Y6
-	VSUBPD     Y6, Y5, Y5
-	VPSUBQ     Y1, Y3, Y3
-	VPSLLQ     $0x1a, Y3, Y3
-	VADDPD     Y2, Y5, Y5
-	VPSUBQ     Y2, Y5, Y5
-	VPADDQ     Y5, Y3, Y3
-	VPADDQ     Y3, Y4, Y4
-	VPADDQ     Y4, Y0, Y0
-
-done:
-	VEXTRACTI128 $0x01, Y0, X1
-	VPADDQ       X1, X0, X0
-	VPSHUFD      $0x4e, X0, X1
-	VPADDQ       X1, X0, X0
-	VMOVQ        X0, AX
-	MOVQ         AX, ret+24(FP)
-	VZEROUPPER
-	RET
-
-DATA c44d8000000000000<>+0(SB)/8, $0x44d8000000000000
-GLOBL c44d8000000000000<>(SB), RODATA|NOPTR, $8
-
-DATA c4338000000000000<>+0(SB)/8, $0x4338000000000000
-GLOBL c4338000000000000<>(SB), RODATA|NOPTR, $8
-
 // func roundAddAVX2(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
 // Requires: AVX, AVX2
 TEXT ·roundAddAVX2(SB), $0-68
@@ -5744,6 +5676,12 @@ done:
 DATA c7fffffff7fffffff<>+0(SB)/8, $0x7fffffff7fffffff
 GLOBL c7fffffff7fffffff<>(SB), RODATA|NOPTR, $8
 
+DATA c44d8000000000000<>+0(SB)/8, $0x44d8000000000000
+GLOBL c44d8000000000000<>(SB), RODATA|NOPTR, $8
+
+DATA c4338000000000000<>+0(SB)/8, $0x4338000000000000
+GLOBL c4338000000000000<>(SB), RODATA|NOPTR, $8
+
 // func roundNewAVX2(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
 // Requires: AVX, AVX2
 TEXT ·roundNewAVX2(SB), $0-68
@@ -5832,26 +5770,42 @@ done:
 	VZEROUPPER
 	RET
 
-// func narrowAVX2(dst []float32, x []float64, scale float64)
-// Requires: AVX
-TEXT ·narrowAVX2(SB), $0-56
+// func narrowAVX2(dst []float32, x []float64, scale float64) (sum uint64)
+// Requires: AVX, AVX2
+TEXT ·narrowAVX2(SB), $0-64
 	MOVQ         dst_base+0(FP), AX
 	MOVQ         x_base+24(FP), CX
 	VBROADCASTSD scale+48(FP), Y0
 	VXORPD       Y1, Y1, Y1
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), X2
+	VXORPD       Y2, Y2, Y2
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), X3
+	VBROADCASTSD c44d8000000000000<>+0(SB), Y5
+	VBROADCASTSD c4338000000000000<>+0(SB), Y6
 	MOVQ         x_len+32(FP), DX
 
 loop:
 	CMPQ       DX, $0x00000004
 	JL         underloop
-	VMOVUPD    (CX), Y3
-	VADDPD     Y1, Y3, Y3
-	VMULPD     Y0, Y3, Y3
-	VCVTPD2PSY Y3, X4
-	VCMPPS     $0x03, X4, X4, X3
-	VBLENDVPS  X3, X2, X4, X4
-	VMOVUPS    X4, (AX)
+	VMOVUPD    (CX), Y7
+	VADDPD     Y1, Y7, Y4
+	VMULPD     Y0, Y4, Y4
+	VCVTPD2PSY Y4, X8
+	VCMPPS     $0x03, X8, X8, X4
+	VBLENDVPS  X4, X3, X8, X8
+	VMOVUPS    X8, (AX)
+	VROUNDPD   $0x0b, Y7, Y4
+	VADDPD     Y1, Y4, Y4
+	VSUBPD     Y4, Y7, Y7
+	VADDPD     Y5, Y4, Y8
+	VSUBPD     Y5, Y8, Y9
+	VSUBPD     Y9, Y4, Y4
+	VPSUBQ     Y5, Y8, Y8
+	VPSLLQ     $0x1a, Y8, Y8
+	VADDPD     Y6, Y4, Y4
+	VPSUBQ     Y6, Y4, Y4
+	VPADDQ     Y4, Y8, Y8
+	VPADDQ     Y8, Y7, Y7
+	VPADDQ     Y7, Y2, Y2
 	ADDQ       $0x00000010, AX
 	ADDQ       $0x00000020, CX
 	SUBQ       $0x00000004, DX
@@ -5863,44 +5817,79 @@ underloop:
 	LEAQ       masks<>+0(SB), BX
 	MOVQ       DX, SI
 	NEGQ       SI
-	VMOVDQU    32(BX)(SI*4), X4
+	VMOVDQU    32(BX)(SI*4), X7
 	LEAQ       masks<>+0(SB), BX
 	NEGQ       DX
-	VMOVDQU    32(BX)(DX*8), Y3
-	VMASKMOVPD (CX), Y3, Y3
-	VADDPD     Y1, Y3, Y3
-	VMULPD     Y0, Y3, Y3
-	VCVTPD2PSY Y3, X0
-	VCMPPS     $0x03, X0, X0, X3
-	VBLENDVPS  X3, X2, X0, X0
-	VMASKMOVPS X0, X4, (AX)
+	VMOVDQU    32(BX)(DX*8), Y4
+	VMASKMOVPD (CX), Y4, Y8
+	VADDPD     Y1, Y8, Y4
+	VMULPD     Y0, Y4, Y4
+	VCVTPD2PSY Y4, X0
+	VCMPPS     $0x03, X0, X0, X4
+	VBLENDVPS  X4, X3, X0, X0
+	VMASKMOVPS X0, X7, (AX)
+	VROUNDPD   $0x0b, Y8, Y0
+	VADDPD     Y1, Y0, Y0
+	VSUBPD     Y0, Y8, Y8
+	VADDPD     Y5, Y0, Y1
+	VSUBPD     Y5, Y1, Y3
+	VSUBPD     Y3, Y0, Y0
+	VPSUBQ     Y5, Y1, Y1
+	VPSLLQ     $0x1a, Y1, Y1
+	VADDPD     Y6, Y0, Y0
+	VPSUBQ     Y6, Y0, Y0
+	VPADDQ     Y0, Y1, Y1
+	VPADDQ     Y1, Y8, Y8
+	VPADDQ     Y8, Y2, Y2
 
 done:
+	VEXTRACTI128 $0x01, Y2, X0
+	VPADDQ       X0, X2, X2
+	VPSHUFD      $0x4e, X2, X0
+	VPADDQ       X0, X2, X2
+	VMOVQ        X2, AX
+	MOVQ         AX, sum+56(FP)
 	VZEROUPPER
 	RET
 
-// func narrowDivAVX2(dst []float32, x []float64, scale float64, denom float64)
-// Requires: AVX
-TEXT ·narrowDivAVX2(SB), $0-64
+// func narrowDivAVX2(dst []float32, x []float64, scale float64, denom float64) (sum uint64)
+// Requires: AVX, AVX2
+TEXT ·narrowDivAVX2(SB), $0-72
 	MOVQ         dst_base+0(FP), AX
 	MOVQ         x_base+24(FP), CX
 	VBROADCASTSD scale+48(FP), Y0
 	VBROADCASTSD denom+56(FP), Y1
 	VXORPD       Y2, Y2, Y2
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), X3
+	VXORPD       Y3, Y3, Y3
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), X4
+	VBROADCASTSD c44d8000000000000<>+0(SB), Y6
+	VBROADCASTSD c4338000000000000<>+0(SB), Y7
 	MOVQ         x_len+32(FP), DX
 
 loop:
 	CMPQ       DX, $0x00000004
 	JL         underloop
-	VMOVUPD    (CX), Y4
-	VADDPD     Y2, Y4, Y4
-	VMULPD     Y0, Y4, Y4
-	VDIVPD     Y1, Y4, Y4
-	VCVTPD2PSY Y4, X5
-	VCMPPS     $0x03, X5, X5, X4
-	VBLENDVPS  X4, X3, X5, X5
-	VMOVUPS    X5, (AX)
+	VMOVUPD    (CX), Y8
+	VADDPD     Y2, Y8, Y5
+	VMULPD     Y0, Y5, Y5
+	VDIVPD     Y1, Y5, Y5
+	VCVTPD2PSY Y5, X9
+	VCMPPS     $0x03, X9, X9, X5
+	VBLENDVPS  X5, X4, X9, X9
+	VMOVUPS    X9, (AX)
+	VROUNDPD   $0x0b, Y8, Y5
+	VADDPD     Y2, Y5, Y5
+	VSUBPD     Y5, Y8, Y8
+	VADDPD     Y6, Y5, Y9
+	VSUBPD     Y6, Y9, Y10
+	VSUBPD     Y10, Y5, Y5
+	VPSUBQ     Y6, Y9, Y9
+	VPSLLQ     $0x1a, Y9, Y9
+	VADDPD     Y7, Y5, Y5
+	VPSUBQ     Y7, Y5, Y5
+	VPADDQ     Y5, Y9, Y9
+	VPADDQ     Y9, Y8, Y8
+	VPADDQ     Y8, Y3, Y3
 	ADDQ       $0x00000010, AX
 	ADDQ       $0x00000020, CX
 	SUBQ       $0x00000004, DX
@@ -5912,20 +5901,39 @@ underloop:
 	LEAQ       masks<>+0(SB), BX
 	MOVQ       DX, SI
 	NEGQ       SI
-	VMOVDQU    32(BX)(SI*4), X5
+	VMOVDQU    32(BX)(SI*4), X8
 	LEAQ       masks<>+0(SB), BX
 	NEGQ       DX
-	VMOVDQU    32(BX)(DX*8), Y4
-	VMASKMOVPD (CX), Y4, Y4
-	VADDPD     Y2, Y4, Y4
-	VMULPD     Y0, Y4, Y4
-	VDIVPD     Y1, Y4, Y4
-	VCVTPD2PSY Y4, X0
-	VCMPPS     $0x03, X0, X0, X4
-	VBLENDVPS  X4, X3, X0, X0
-	VMASKMOVPS X0, X5, (AX)
+	VMOVDQU    32(BX)(DX*8), Y5
+	VMASKMOVPD (CX), Y5, Y9
+	VADDPD     Y2, Y9, Y5
+	VMULPD     Y0, Y5, Y5
+	VDIVPD     Y1, Y5, Y5
+	VCVTPD2PSY Y5, X0
+	VCMPPS     $0x03, X0, X0, X5
+	VBLENDVPS  X5, X4, X0, X0
+	VMASKMOVPS X0, X8, (AX)
+	VROUNDPD   $0x0b, Y9, Y0
+	VADDPD     Y2, Y0, Y0
+	VSUBPD     Y0, Y9, Y9
+	VADDPD     Y6, Y0, Y1
+	VSUBPD     Y6, Y1, Y2
+	VSUBPD     Y2, Y0, Y0
+	VPSUBQ     Y6, Y1, Y1
+	VPSLLQ     $0x1a, Y1, Y1
+	VADDPD     Y7, Y0, Y0
+	VPSUBQ     Y7, Y0, Y0
+	VPADDQ     Y0, Y1, Y1
+	VPADDQ     Y1, Y9, Y9
+	VPADDQ     Y9, Y3, Y3
 
 done:
+	VEXTRACTI128 $0x01, Y3, X0
+	VPADDQ       X0, X3, X3
+	VPSHUFD      $0x4e, X3, X0
+	VPADDQ       X0, X3, X3
+	VMOVQ        X3, AX
+	MOVQ         AX, sum+64(FP)
 	VZEROUPPER
 	RET
 
@@ -23525,51 +23533,6 @@ done:
 	VZEROUPPER
 	RET
 
-// func sumIntsAVX512(x []float64) uint64
-// Requires: AVX, AVX2, AVX512DQ, AVX512F, BMI2
-TEXT ·sumIntsAVX512(SB), $0-32
-	MOVQ   x_base+0(FP), AX
-	VXORPD Z0, Z0, Z0
-	MOVQ   x_len+8(FP), CX
-
-loop:
-	CMPQ       CX, $0x00000008
-	JL         underloop
-	VMOVUPD    (AX), Z1
-	VCVTTPD2QQ Z1, Z2
-	VCVTQQ2PD  Z2, Z3
-	VSUBPD     Z3, Z1, Z1
-	VPADDQ     Z2, Z1, Z1
-	VPADDQ     Z1, Z0, Z0
-	ADDQ       $0x00000040, AX
-	SUBQ       $0x00000008, CX
-	JMP        loop
-
-underloop:
-	TESTQ      CX, CX
-	JZ         done
-	MOVL       $-1, DX
-	BZHIL      CX, DX, DX
-	KMOVW      DX, K1
-	VMOVUPD.Z  (AX), K1, Z1
-	VCVTTPD2QQ Z1, Z2
-	VCVTQQ2PD  Z2, Z3
-	VSUBPD     Z3, Z1, Z1
-	VPADDQ     Z2, Z1, Z1
-	VPADDQ     Z1, Z0, Z0
-
-done:
-	VEXTRACTI64X4 $0x01, Z0, Y1
-	VPADDQ        Y1, Y0, Y0
-	VEXTRACTI128  $0x01, Y0, X1
-	VPADDQ        X1, X0, X0
-	VPSHUFD       $0x4e, X0, X1
-	VPADDQ        X1, X0, X0
-	VMOVQ         X0, AX
-	MOVQ          AX, ret+24(FP)
-	VZEROUPPER
-	RET
-
 // func roundAddAVX512(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
 // Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, BMI2
 TEXT ·roundAddAVX512(SB), $0-68
@@ -23718,92 +23681,130 @@ done:
 	VZEROUPPER
 	RET
 
-// func narrowAVX512(dst []float32, x []float64, scale float64)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, BMI2
-TEXT ·narrowAVX512(SB), $0-56
+// func narrowAVX512(dst []float32, x []float64, scale float64) (sum uint64)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, BMI2
+TEXT ·narrowAVX512(SB), $0-64
 	MOVQ         dst_base+0(FP), AX
 	MOVQ         x_base+24(FP), CX
 	VBROADCASTSD scale+48(FP), Z0
 	VXORPD       Z1, Z1, Z1
-	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y2
-	MOVQ         x_len+32(FP), DX
-
-loop:
-	CMPQ      DX, $0x00000008
-	JL        underloop
-	VMOVUPD   (CX), Z3
-	VADDPD    Z1, Z3, Z3
-	VMULPD    Z0, Z3, Z3
-	VCVTPD2PS Z3, Y3
-	VCMPPS    $0x03, Y3, Y3, K1
-	VMOVAPS   Y2, K1, Y3
-	VMOVUPS   Y3, (AX)
-	ADDQ      $0x00000020, AX
-	ADDQ      $0x00000040, CX
-	SUBQ      $0x00000008, DX
-	JMP       loop
-
-underloop:
-	TESTQ     DX, DX
-	JZ        done
-	MOVL      $-1, BX
-	BZHIL     DX, BX, BX
-	KMOVW     BX, K1
-	VMOVUPD.Z (CX), K1, Z3
-	VADDPD    Z1, Z3, Z3
-	VMULPD    Z0, Z3, Z3
-	VCVTPD2PS Z3, Y0
-	VCMPPS    $0x03, Y0, Y0, K2
-	VMOVAPS   Y2, K2, Y0
-	VMOVUPS   Y0, K1, (AX)
-
-done:
-	VZEROUPPER
-	RET
-
-// func narrowDivAVX512(dst []float32, x []float64, scale float64, denom float64)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, BMI2
-TEXT ·narrowDivAVX512(SB), $0-64
-	MOVQ         dst_base+0(FP), AX
-	MOVQ         x_base+24(FP), CX
-	VBROADCASTSD scale+48(FP), Z0
-	VBROADCASTSD denom+56(FP), Z1
 	VXORPD       Z2, Z2, Z2
 	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y3
 	MOVQ         x_len+32(FP), DX
 
 loop:
-	CMPQ      DX, $0x00000008
-	JL        underloop
-	VMOVUPD   (CX), Z4
-	VADDPD    Z2, Z4, Z4
-	VMULPD    Z0, Z4, Z4
-	VDIVPD    Z1, Z4, Z4
-	VCVTPD2PS Z4, Y4
-	VCMPPS    $0x03, Y4, Y4, K1
-	VMOVAPS   Y3, K1, Y4
-	VMOVUPS   Y4, (AX)
-	ADDQ      $0x00000020, AX
-	ADDQ      $0x00000040, CX
-	SUBQ      $0x00000008, DX
-	JMP       loop
+	CMPQ       DX, $0x00000008
+	JL         underloop
+	VMOVUPD    (CX), Z4
+	VADDPD     Z1, Z4, Z5
+	VMULPD     Z0, Z5, Z5
+	VCVTPD2PS  Z5, Y5
+	VCMPPS     $0x03, Y5, Y5, K1
+	VMOVAPS    Y3, K1, Y5
+	VMOVUPS    Y5, (AX)
+	VCVTTPD2QQ Z4, Z5
+	VCVTQQ2PD  Z5, Z6
+	VSUBPD     Z6, Z4, Z4
+	VPADDQ     Z5, Z4, Z4
+	VPADDQ     Z4, Z2, Z2
+	ADDQ       $0x00000020, AX
+	ADDQ       $0x00000040, CX
+	SUBQ       $0x00000008, DX
+	JMP        loop
 
 underloop:
-	TESTQ     DX, DX
-	JZ        done
-	MOVL      $-1, BX
-	BZHIL     DX, BX, BX
-	KMOVW     BX, K1
-	VMOVUPD.Z (CX), K1, Z4
-	VADDPD    Z2, Z4, Z4
-	VMULPD    Z0, Z4, Z4
-	VDIVPD    Z1, Z4, Z4
-	VCVTPD2PS Z4, Y0
-	VCMPPS    $0x03, Y0, Y0, K2
-	VMOVAPS   Y3, K2, Y0
-	VMOVUPS   Y0, K1, (AX)
+	TESTQ      DX, DX
+	JZ         done
+	MOVL       $-1, BX
+	BZHIL      DX, BX, BX
+	KMOVW      BX, K1
+	VMOVUPD.Z  (CX), K1, Z4
+	VADDPD     Z1, Z4, Z1
+	VMULPD     Z0, Z1, Z1
+	VCVTPD2PS  Z1, Y0
+	VCMPPS     $0x03, Y0, Y0, K2
+	VMOVAPS    Y3, K2, Y0
+	VMOVUPS    Y0, K1, (AX)
+	VCVTTPD2QQ Z4, Z0
+	VCVTQQ2PD  Z0, Z1
+	VSUBPD     Z1, Z4, Z4
+	VPADDQ     Z0, Z4, Z4
+	VPADDQ     Z4, Z2, Z2
 
 done:
+	VEXTRACTI64X4 $0x01, Z2, Y0
+	VPADDQ        Y0, Y2, Y2
+	VEXTRACTI128  $0x01, Y2, X0
+	VPADDQ        X0, X2, X2
+	VPSHUFD       $0x4e, X2, X0
+	VPADDQ        X0, X2, X2
+	VMOVQ         X2, AX
+	MOVQ          AX, sum+56(FP)
+	VZEROUPPER
+	RET
+
+// func narrowDivAVX512(dst []float32, x []float64, scale float64, denom float64) (sum uint64)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, BMI2
+TEXT ·narrowDivAVX512(SB), $0-72
+	MOVQ         dst_base+0(FP), AX
+	MOVQ         x_base+24(FP), CX
+	VBROADCASTSD scale+48(FP), Z0
+	VBROADCASTSD denom+56(FP), Z1
+	VXORPD       Z2, Z2, Z2
+	VXORPD       Z3, Z3, Z3
+	VBROADCASTSS c7fc000007fc00000<>+0(SB), Y4
+	MOVQ         x_len+32(FP), DX
+
+loop:
+	CMPQ       DX, $0x00000008
+	JL         underloop
+	VMOVUPD    (CX), Z5
+	VADDPD     Z2, Z5, Z6
+	VMULPD     Z0, Z6, Z6
+	VDIVPD     Z1, Z6, Z6
+	VCVTPD2PS  Z6, Y6
+	VCMPPS     $0x03, Y6, Y6, K1
+	VMOVAPS    Y4, K1, Y6
+	VMOVUPS    Y6, (AX)
+	VCVTTPD2QQ Z5, Z6
+	VCVTQQ2PD  Z6, Z7
+	VSUBPD     Z7, Z5, Z5
+	VPADDQ     Z6, Z5, Z5
+	VPADDQ     Z5, Z3, Z3
+	ADDQ       $0x00000020, AX
+	ADDQ       $0x00000040, CX
+	SUBQ       $0x00000008, DX
+	JMP        loop
+
+underloop:
+	TESTQ      DX, DX
+	JZ         done
+	MOVL       $-1, BX
+	BZHIL      DX, BX, BX
+	KMOVW      BX, K1
+	VMOVUPD.Z  (CX), K1, Z5
+	VADDPD     Z2, Z5, Z2
+	VMULPD     Z0, Z2, Z2
+	VDIVPD     Z1, Z2, Z2
+	VCVTPD2PS  Z2, Y0
+	VCMPPS     $0x03, Y0, Y0, K2
+	VMOVAPS    Y4, K2, Y0
+	VMOVUPS    Y0, K1, (AX)
+	VCVTTPD2QQ Z5, Z0
+	VCVTQQ2PD  Z0, Z1
+	VSUBPD     Z1, Z5, Z5
+	VPADDQ     Z0, Z5, Z5
+	VPADDQ     Z5, Z3, Z3
+
+done:
+	VEXTRACTI64X4 $0x01, Z3, Y0
+	VPADDQ        Y0, Y3, Y3
+	VEXTRACTI128  $0x01, Y3, X0
+	VPADDQ        X0, X3, X3
+	VPSHUFD       $0x4e, X3, X0
+	VPADDQ        X0, X3, X3
+	VMOVQ         X3, AX
+	MOVQ          AX, sum+64(FP)
 	VZEROUPPER
 	RET
 

@@ -46,7 +46,6 @@ var variantAVX512 = variant{
 	product:   productAVX512,
 	add:       addAVX512,
 	addF64:    addF64AVX512,
-	sumInts:   sumIntsAVX512,
 	roundAdd:  roundAddAVX512,
 	roundNew:  roundNewAVX512,
 	narrow:    narrowAVX512,
@@ -108,7 +107,6 @@ var variantAVX2 = variant{
 	product:   productAVX2,
 	add:       addAVX2,
 	addF64:    addF64AVX2,
-	sumInts:   sumIntsAVX2,
 	roundAdd:  roundAddAVX2,
 	roundNew:  roundNewAVX2,
 	narrow:    narrowAVX2,
@@ -176,19 +174,16 @@ func addAVX512(dst, src []float32)
 func addF64AVX512(dst, src []float64)
 
 //go:noescape
-func sumIntsAVX512(x []float64) uint64
-
-//go:noescape
 func roundAddAVX512(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
 
 //go:noescape
 func roundNewAVX512(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
 
 //go:noescape
-func narrowAVX512(dst []float32, x []float64, scale float64)
+func narrowAVX512(dst []float32, x []float64, scale float64) (sum uint64)
 
 //go:noescape
-func narrowDivAVX512(dst []float32, x []float64, scale, denom float64)
+func narrowDivAVX512(dst []float32, x []float64, scale, denom float64) (sum uint64)
 
 //go:noescape
 func maxBitsAVX512(x []float32) uint32
@@ -263,19 +258,16 @@ func addAVX2(dst, src []float32)
 func addF64AVX2(dst, src []float64)
 
 //go:noescape
-func sumIntsAVX2(x []float64) uint64
-
-//go:noescape
 func roundAddAVX2(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
 
 //go:noescape
 func roundNewAVX2(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
 
 //go:noescape
-func narrowAVX2(dst []float32, x []float64, scale float64)
+func narrowAVX2(dst []float32, x []float64, scale float64) (sum uint64)
 
 //go:noescape
-func narrowDivAVX2(dst []float32, x []float64, scale, denom float64)
+func narrowDivAVX2(dst []float32, x []float64, scale, denom float64) (sum uint64)
 
 //go:noescape
 func maxBitsAVX2(x []float32) uint32

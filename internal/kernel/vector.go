@@ -165,7 +165,7 @@ func MaxExponent(x []float32) uint8 {
 //
 // With scale a power of two this is the sum of package exact: whole
 // numbers below 2^53 add exactly. No -0 ever arises where acc has none. ints is
-// what SumInts of acc grows by, if all |n| ≤ 2^53; else it is some number. field
+// what Narrow's sum of acc grows by, if all |n| ≤ 2^53; else it is some number. field
 // is MaxExponent(g).
 func RoundAdd(acc []float64, g []float32, scale float64) (ints uint64, field uint8) {
 	return round(active.roundAdd, acc, g, scale)
@@ -186,24 +186,35 @@ func round(part func(acc []float64, g []float32, scale float64) (uint64, uint32)
 	return ints, uint8(top >> 23)
 }
 
-// Narrow turns totals into what they stand for:
+// Narrow turns totals into what they stand for, and adds up mod 2^64 what it has
+// read of them, whole numbers with |x[i]| ≤ 2^53:
 //
-//	dst[i] = float32((x[i]+0) * scale)
-func Narrow(dst []float32, x []float64, scale float64) {
+//	for i := range x {
+//		dst[i] = float32((x[i]+0) * scale)
+//		n := int64(x[i])
+//		sum += uint64(n) + bits(x[i]-float64(n))
+//	}
+//
+// The sum's second term is 0 for them. It is there for what is no whole number, or
+// a -0: a bit that flipped in x changes the sum, whichever bit it was. The sum of
+// anything that is not below 2^63 is some number.
+func Narrow(dst []float32, x []float64, scale float64) (sum uint64) {
 	same("Narrow", len(x), len(dst))
 	for lo, hi := piece(0, len(x)); lo < hi; lo, hi = piece(hi, len(x)) {
-		active.narrow(dst[lo:hi], x[lo:hi], scale)
+		sum += active.narrow(dst[lo:hi], x[lo:hi], scale)
 	}
+	return sum
 }
 
 // NarrowDiv is Narrow with a division before the last rounding:
 //
 //	dst[i] = float32((x[i]+0) * scale / denom)
-func NarrowDiv(dst []float32, x []float64, scale, denom float64) {
+func NarrowDiv(dst []float32, x []float64, scale, denom float64) (sum uint64) {
 	same("NarrowDiv", len(x), len(dst))
 	for lo, hi := piece(0, len(x)); lo < hi; lo, hi = piece(hi, len(x)) {
-		active.narrowDiv(dst[lo:hi], x[lo:hi], scale, denom)
+		sum += active.narrowDiv(dst[lo:hi], x[lo:hi], scale, denom)
 	}
+	return sum
 }
 
 // Unit turns bytes into numbers from 0 to 1: dst[i] = float32(src[i]) / 255.
@@ -222,23 +233,6 @@ func AddF64(dst, src []float64) {
 	for lo, hi := piece(0, len(src)); lo < hi; lo, hi = piece(hi, len(src)) {
 		active.addF64(dst[lo:hi], src[lo:hi])
 	}
-}
-
-// SumInts returns the sum of whole numbers, |x[i]| ≤ 2^53, mod 2^64:
-//
-//	for i := range x {
-//		n := int64(x[i])
-//		sum += uint64(n) + bits(x[i]-float64(n))
-//	}
-//
-// The second term is 0 for them. It is there for what is no whole number, or a
-// -0: a bit that flipped in x changes the sum, whichever bit it was. The sum of
-// anything that is not below 2^63 is some number.
-func SumInts(x []float64) (sum uint64) {
-	for lo, hi := piece(0, len(x)); lo < hi; lo, hi = piece(hi, len(x)) {
-		sum += active.sumInts(x[lo:hi])
-	}
-	return sum
 }
 
 // adamConst holds what Adam's loop derives from its arguments once.

@@ -18,7 +18,6 @@ func main() {
 		product(s)
 		add(s)
 		addF64(s)
-		sumInts(s)
 		round(s, "roundAdd", false)
 		round(s, "roundNew", true)
 		narrow(s, "narrow", false)

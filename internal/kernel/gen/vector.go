@@ -130,28 +130,10 @@ func addF64(s isa) {
 	finish()
 }
 
-func sumInts(s isa) {
-	s.function("sumInts")
-	x := open("x", 8)
-	sum := s.vec()
-	VXORPD(sum, sum, sum)
-	split := s.wholePart()
-	walk("x", s.lanes(8), []stream{x}, s.double, func(k []*mask) {
-		v := s.vec()
-		s.load(x.mem(), v, pick(k, 0), 8)
-		n := split(v)
-		VPADDQ(n, v, v)
-		VPADDQ(v, sum, sum)
-	})
-	r := GP64()
-	VMOVQ(s.fold(sum, 8, func(from, into VecVirtual) { VPADDQ(from, into, into) }), r)
-	Store(r, ReturnIndex(0))
-	finish()
-}
-
 // wholePart returns what writes the instructions that take the whole part from
-// the float64 in v, below 2^63, as an int64. What is left in v is the fraction.
-func (s isa) wholePart() func(v VecVirtual) VecVirtual {
+// the float64 in v, below 2^63, as an int64. What is left in v is the fraction. The
+// lanes of zero are +0.
+func (s isa) wholePart(zero VecVirtual) func(v VecVirtual) VecVirtual {
 	if s.wide {
 		return func(v VecVirtual) VecVirtual {
 			n, t := s.vec(), s.vec()
@@ -161,8 +143,7 @@ func (s isa) wholePart() func(v VecVirtual) VecVirtual {
 			return n
 		}
 	}
-	ints, zero := s.toInts(), s.vec()
-	VXORPD(zero, zero, zero)
+	ints := s.toInts()
 	return func(v VecVirtual) VecVirtual {
 		t := s.vec()
 		VROUNDPD(U8(11), v, t)
@@ -244,28 +225,38 @@ func round(s isa, name string, fresh bool) {
 }
 
 // narrow writes both forms: with divide the product is divided before it is rounded.
+// What is added up comes from the register that is narrowed, not from a second look
+// at memory.
 func narrow(s isa, name string, divide bool) {
 	s.function(name)
 	dst, x := open("dst", 4), open("x", 8)
-	scale, denom, zero := s.vec(), s.vec(), s.vec()
+	scale, denom, zero, sum := s.vec(), s.vec(), s.vec(), s.vec()
 	VBROADCASTSD(address(Param("scale")), scale)
 	if divide {
 		VBROADCASTSD(address(Param("denom")), denom)
 	}
 	VXORPD(zero, zero, zero)
+	VXORPD(sum, sum, sum)
 	nan, t := all32bits(s.half(), nan32), s.half()
+	split := s.wholePart(zero)
 	walk("x", s.lanes(8), []stream{dst, x}, s.mixed, func(k []*mask) {
-		v, r := s.vec(), s.half()
+		v, w, r := s.vec(), s.vec(), s.half()
 		s.load(x.mem(), v, pick(k, 1), 8)
-		VADDPD(zero, v, v)
-		VMULPD(scale, v, v)
+		VADDPD(zero, v, w)
+		VMULPD(scale, w, w)
 		if divide {
-			VDIVPD(denom, v, v)
+			VDIVPD(denom, w, w)
 		}
-		s.toFloat32(v, r)
+		s.toFloat32(w, r)
 		s.quiet32(r, nan, t)
 		s.store(r, dst.mem(), pick(k, 0), 4)
+		n := split(v)
+		VPADDQ(n, v, v)
+		VPADDQ(v, sum, sum)
 	})
+	r := GP64()
+	VMOVQ(s.fold(sum, 8, func(from, into VecVirtual) { VPADDQ(from, into, into) }), r)
+	Store(r, ReturnIndex(0))
 	finish()
 }
 
