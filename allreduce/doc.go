@@ -34,8 +34,8 @@
 //
 // Bits flip in memory and on the way, and a wrong total goes to all ranks alike. So the owner of a
 // segment adds up its integers mod 2^64 while it turns them into float32 (Op.Finish), and these sums go
-// around with the results: every rank knows the sum of all totals (Ring.Total). Who tells the others in its header
-// what its own vector's sum was before it came here lets all of them compare.
+// around with the results: every rank knows the sum of all totals (Ring.Total). Who tells the others in
+// its header what its own vector's sum was before it came here lets all of them compare.
 //
 // # Cost
 //

@@ -5582,7 +5582,7 @@ DATA c7ff8000000000000<>+0(SB)/8, $0x7ff8000000000000
 GLOBL c7ff8000000000000<>(SB), RODATA|NOPTR, $8
 
 // func roundAddAVX2(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·roundAddAVX2(SB), $0-68
 	MOVQ         acc_base+0(FP), AX
 	MOVQ         g_base+24(FP), CX
@@ -5597,33 +5597,35 @@ TEXT ·roundAddAVX2(SB), $0-68
 	MOVQ         g_len+32(FP), DX
 
 loop:
-	CMPQ      DX, $0x00000004
-	JL        underloop
-	VMOVUPS   (CX), X2
-	VCVTPS2PD X2, Y9
-	VANDPS    X4, X2, X2
-	VPMAXUD   X2, X5, X5
-	VMULPD    Y0, Y9, Y9
-	VROUNDPD  $0x08, Y9, Y9
-	VADDPD    Y3, Y9, Y9
-	VMOVUPD   (AX), Y10
-	VADDPD    Y9, Y10, Y10
-	VCMPPD    $0x03, Y10, Y10, Y2
-	VBLENDVPD Y2, Y1, Y10, Y10
-	VMOVUPD   Y10, (AX)
-	VADDPD    Y7, Y9, Y2
-	VSUBPD    Y7, Y2, Y10
-	VSUBPD    Y10, Y9, Y9
-	VPSUBQ    Y7, Y2, Y2
-	VPSLLQ    $0x1a, Y2, Y2
-	VADDPD    Y8, Y9, Y9
-	VPSUBQ    Y8, Y9, Y9
-	VPADDQ    Y9, Y2, Y2
-	VPADDQ    Y2, Y6, Y6
-	ADDQ      $0x00000020, AX
-	ADDQ      $0x00000010, CX
-	SUBQ      $0x00000004, DX
-	JMP       loop
+	CMPQ       DX, $0x00000004
+	JL         underloop
+	PREFETCHT0 2048(AX)
+	PREFETCHT0 2048(CX)
+	VMOVUPS    (CX), X2
+	VCVTPS2PD  X2, Y9
+	VANDPS     X4, X2, X2
+	VPMAXUD    X2, X5, X5
+	VMULPD     Y0, Y9, Y9
+	VROUNDPD   $0x08, Y9, Y9
+	VADDPD     Y3, Y9, Y9
+	VMOVUPD    (AX), Y10
+	VADDPD     Y9, Y10, Y10
+	VCMPPD     $0x03, Y10, Y10, Y2
+	VBLENDVPD  Y2, Y1, Y10, Y10
+	VMOVUPD    Y10, (AX)
+	VADDPD     Y7, Y9, Y2
+	VSUBPD     Y7, Y2, Y10
+	VSUBPD     Y10, Y9, Y9
+	VPSUBQ     Y7, Y2, Y2
+	VPSLLQ     $0x1a, Y2, Y2
+	VADDPD     Y8, Y9, Y9
+	VPSUBQ     Y8, Y9, Y9
+	VPADDQ     Y9, Y2, Y2
+	VPADDQ     Y2, Y6, Y6
+	ADDQ       $0x00000020, AX
+	ADDQ       $0x00000010, CX
+	SUBQ       $0x00000004, DX
+	JMP        loop
 
 underloop:
 	TESTQ      DX, DX
@@ -5683,7 +5685,7 @@ DATA c4338000000000000<>+0(SB)/8, $0x4338000000000000
 GLOBL c4338000000000000<>(SB), RODATA|NOPTR, $8
 
 // func roundNewAVX2(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·roundNewAVX2(SB), $0-68
 	MOVQ         acc_base+0(FP), AX
 	MOVQ         g_base+24(FP), CX
@@ -5698,31 +5700,33 @@ TEXT ·roundNewAVX2(SB), $0-68
 	MOVQ         g_len+32(FP), DX
 
 loop:
-	CMPQ      DX, $0x00000004
-	JL        underloop
-	VMOVUPS   (CX), X2
-	VCVTPS2PD X2, Y9
-	VANDPS    X4, X2, X2
-	VPMAXUD   X2, X5, X5
-	VMULPD    Y0, Y9, Y9
-	VROUNDPD  $0x08, Y9, Y9
-	VADDPD    Y3, Y9, Y9
-	VCMPPD    $0x03, Y9, Y9, Y2
-	VBLENDVPD Y2, Y1, Y9, Y9
-	VMOVUPD   Y9, (AX)
-	VADDPD    Y7, Y9, Y2
-	VSUBPD    Y7, Y2, Y10
-	VSUBPD    Y10, Y9, Y9
-	VPSUBQ    Y7, Y2, Y2
-	VPSLLQ    $0x1a, Y2, Y2
-	VADDPD    Y8, Y9, Y9
-	VPSUBQ    Y8, Y9, Y9
-	VPADDQ    Y9, Y2, Y2
-	VPADDQ    Y2, Y6, Y6
-	ADDQ      $0x00000020, AX
-	ADDQ      $0x00000010, CX
-	SUBQ      $0x00000004, DX
-	JMP       loop
+	CMPQ       DX, $0x00000004
+	JL         underloop
+	PREFETCHT0 2048(AX)
+	PREFETCHT0 2048(CX)
+	VMOVUPS    (CX), X2
+	VCVTPS2PD  X2, Y9
+	VANDPS     X4, X2, X2
+	VPMAXUD    X2, X5, X5
+	VMULPD     Y0, Y9, Y9
+	VROUNDPD   $0x08, Y9, Y9
+	VADDPD     Y3, Y9, Y9
+	VCMPPD     $0x03, Y9, Y9, Y2
+	VBLENDVPD  Y2, Y1, Y9, Y9
+	VMOVUPD    Y9, (AX)
+	VADDPD     Y7, Y9, Y2
+	VSUBPD     Y7, Y2, Y10
+	VSUBPD     Y10, Y9, Y9
+	VPSUBQ     Y7, Y2, Y2
+	VPSLLQ     $0x1a, Y2, Y2
+	VADDPD     Y8, Y9, Y9
+	VPSUBQ     Y8, Y9, Y9
+	VPADDQ     Y9, Y2, Y2
+	VPADDQ     Y2, Y6, Y6
+	ADDQ       $0x00000020, AX
+	ADDQ       $0x00000010, CX
+	SUBQ       $0x00000004, DX
+	JMP        loop
 
 underloop:
 	TESTQ      DX, DX
@@ -5771,7 +5775,7 @@ done:
 	RET
 
 // func narrowAVX2(dst []float32, x []float64, scale float64) (sum uint64)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·narrowAVX2(SB), $0-64
 	MOVQ         dst_base+0(FP), AX
 	MOVQ         x_base+24(FP), CX
@@ -5786,6 +5790,8 @@ TEXT ·narrowAVX2(SB), $0-64
 loop:
 	CMPQ       DX, $0x00000004
 	JL         underloop
+	PREFETCHT0 2048(AX)
+	PREFETCHT0 2048(CX)
 	VMOVUPD    (CX), Y7
 	VADDPD     Y1, Y7, Y4
 	VMULPD     Y0, Y4, Y4
@@ -5853,7 +5859,7 @@ done:
 	RET
 
 // func narrowDivAVX2(dst []float32, x []float64, scale float64, denom float64) (sum uint64)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·narrowDivAVX2(SB), $0-72
 	MOVQ         dst_base+0(FP), AX
 	MOVQ         x_base+24(FP), CX
@@ -5869,6 +5875,8 @@ TEXT ·narrowDivAVX2(SB), $0-72
 loop:
 	CMPQ       DX, $0x00000004
 	JL         underloop
+	PREFETCHT0 2048(AX)
+	PREFETCHT0 2048(CX)
 	VMOVUPD    (CX), Y8
 	VADDPD     Y2, Y8, Y5
 	VMULPD     Y0, Y5, Y5
@@ -9492,7 +9500,7 @@ DATA c8000000080000000<>+0(SB)/8, $0x8000000080000000
 GLOBL c8000000080000000<>(SB), RODATA|NOPTR, $8
 
 // func adamAVX2(p []float32, g []float32, m []float32, v []float32, c adamConst)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·adamAVX2(SB), $0-132
 	MOVQ         p_base+0(FP), AX
 	MOVQ         g_base+24(FP), CX
@@ -9509,6 +9517,10 @@ TEXT ·adamAVX2(SB), $0-132
 loop:
 	CMPQ         SI, $0x00000008
 	JL           underloop
+	PREFETCHT0   2048(AX)
+	PREFETCHT0   2048(CX)
+	PREFETCHT0   2048(DX)
+	PREFETCHT0   2048(BX)
 	VMOVUPS      (CX), Y1
 	VMOVUPS      (DX), Y7
 	VMOVUPS      (BX), Y8
@@ -23534,7 +23546,7 @@ done:
 	RET
 
 // func roundAddAVX512(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
-// Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, BMI2
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+
 TEXT ·roundAddAVX512(SB), $0-68
 	MOVQ         acc_base+0(FP), AX
 	MOVQ         g_base+24(FP), CX
@@ -23549,6 +23561,8 @@ TEXT ·roundAddAVX512(SB), $0-68
 loop:
 	CMPQ        DX, $0x00000008
 	JL          underloop
+	PREFETCHT0  2048(AX)
+	PREFETCHT0  2048(CX)
 	VMOVUPS     (CX), Y6
 	VCVTPS2PD   Y6, Z7
 	VANDPS      Y3, Y6, Y6
@@ -23610,7 +23624,7 @@ done:
 	RET
 
 // func roundNewAVX512(acc []float64, g []float32, scale float64) (ints uint64, top uint32)
-// Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, BMI2
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+
 TEXT ·roundNewAVX512(SB), $0-68
 	MOVQ         acc_base+0(FP), AX
 	MOVQ         g_base+24(FP), CX
@@ -23625,6 +23639,8 @@ TEXT ·roundNewAVX512(SB), $0-68
 loop:
 	CMPQ        DX, $0x00000008
 	JL          underloop
+	PREFETCHT0  2048(AX)
+	PREFETCHT0  2048(CX)
 	VMOVUPS     (CX), Y6
 	VCVTPS2PD   Y6, Z7
 	VANDPS      Y3, Y6, Y6
@@ -23682,7 +23698,7 @@ done:
 	RET
 
 // func narrowAVX512(dst []float32, x []float64, scale float64) (sum uint64)
-// Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, BMI2
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+
 TEXT ·narrowAVX512(SB), $0-64
 	MOVQ         dst_base+0(FP), AX
 	MOVQ         x_base+24(FP), CX
@@ -23695,6 +23711,8 @@ TEXT ·narrowAVX512(SB), $0-64
 loop:
 	CMPQ       DX, $0x00000008
 	JL         underloop
+	PREFETCHT0 2048(AX)
+	PREFETCHT0 2048(CX)
 	VMOVUPD    (CX), Z4
 	VADDPD     Z1, Z4, Z5
 	VMULPD     Z0, Z5, Z5
@@ -23744,7 +23762,7 @@ done:
 	RET
 
 // func narrowDivAVX512(dst []float32, x []float64, scale float64, denom float64) (sum uint64)
-// Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, BMI2
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+
 TEXT ·narrowDivAVX512(SB), $0-72
 	MOVQ         dst_base+0(FP), AX
 	MOVQ         x_base+24(FP), CX
@@ -23758,6 +23776,8 @@ TEXT ·narrowDivAVX512(SB), $0-72
 loop:
 	CMPQ       DX, $0x00000008
 	JL         underloop
+	PREFETCHT0 2048(AX)
+	PREFETCHT0 2048(CX)
 	VMOVUPD    (CX), Z5
 	VADDPD     Z2, Z5, Z6
 	VMULPD     Z0, Z6, Z6
@@ -28331,7 +28351,7 @@ underloop:
 	RET
 
 // func adamAVX512(p []float32, g []float32, m []float32, v []float32, c adamConst)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·adamAVX512(SB), $0-132
 	MOVQ         p_base+0(FP), AX
 	MOVQ         g_base+24(FP), CX
@@ -28348,6 +28368,10 @@ TEXT ·adamAVX512(SB), $0-132
 loop:
 	CMPQ         SI, $0x00000010
 	JL           underloop
+	PREFETCHT0   2048(AX)
+	PREFETCHT0   2048(CX)
+	PREFETCHT0   2048(DX)
+	PREFETCHT0   2048(BX)
 	VMOVUPS      (CX), Z6
 	VMOVUPS      (DX), Z7
 	VMOVUPS      (BX), Z8

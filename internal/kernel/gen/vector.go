@@ -38,6 +38,19 @@ func walk(count string, unit int, streams []stream, masks func(n GPVirtual) []*m
 	rest(n, masks, turn)
 }
 
+// far is how many bytes ahead a loop over more than the caches hold asks for memory.
+const far = 2048
+
+// ahead asks for what streams read or write far on, in turns without a mask: the
+// processor foresees no stream beyond its page of 4 KB, and waits at each one's start.
+func ahead(k []*mask, streams ...stream) {
+	for _, x := range streams {
+		if k == nil {
+			PREFETCHT0(Mem{Base: x.ptr, Disp: far})
+		}
+	}
+}
+
 // repeat writes a loop that takes unit elements in each turn, while n has as many.
 func repeat(label string, n GPVirtual, unit int, streams []stream, turn func(k []*mask)) {
 	Label(label)
@@ -193,6 +206,7 @@ func round(s isa, name string, fresh bool) {
 	VXORPD(sum, sum, sum)
 	ints := s.toInts()
 	walk("g", s.lanes(8), []stream{acc, g}, s.mixed, func(k []*mask) {
+		ahead(k, acc, g)
 		x, y := s.half(), s.vec()
 		s.load(g.mem(), x, pick(k, 0), 4)
 		VCVTPS2PD(x, y)
@@ -240,6 +254,7 @@ func narrow(s isa, name string, divide bool) {
 	nan, t := all32bits(s.half(), nan32), s.half()
 	split := s.wholePart(zero)
 	walk("x", s.lanes(8), []stream{dst, x}, s.mixed, func(k []*mask) {
+		ahead(k, dst, x)
 		v, w, r := s.vec(), s.vec(), s.half()
 		s.load(x.mem(), v, pick(k, 1), 8)
 		VADDPD(zero, v, w)
@@ -406,6 +421,7 @@ func adam(s isa) {
 	nan, t := all32bits(s.vec(), nan32), s.vec()
 	squares, moments, turns := s.tiny(0x1p-58, 0x1p-100), s.tiny(0x1p-100), 0
 	walk("g", s.lanes(4), []stream{p, g, m, v}, s.narrow, func(k []*mask) {
+		ahead(k, p, g, m, v)
 		turns++
 		tiny, dying, end := fmt.Sprintf("tiny%d", turns), fmt.Sprintf("dying%d", turns), fmt.Sprintf("end%d", turns)
 		gi, mi, vi, w := s.vec(), s.vec(), s.vec(), s.vec()
