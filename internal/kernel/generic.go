@@ -41,10 +41,9 @@ var generic = variant{
 	sumLanes:    sumLanesGeneric,
 	maxKey:      maxKeyGeneric,
 
-	lstmGates:    lstmGatesGeneric,
-	lstmOutput:   lstmOutputGeneric,
+	lstmForward:  lstmForwardGeneric,
 	lstmBackward: lstmBackwardGeneric,
-	gruOutput:    gruOutputGeneric,
+	gruForward:   gruForwardGeneric,
 	gruBackward:  gruBackwardGeneric,
 	momentum:     momentumGeneric,
 	nesterov:     nesterovGeneric,

@@ -6,19 +6,19 @@ package kernel
 // from x; b, [n, units], is what comes from h for the candidate. They are replaced by
 // the gates and the candidate; b stays. next receives the new h. next may be h.
 //
-//	z, r := Sigmoid(a[0]), Sigmoid(a[1])
-//	g := Tanh(a[2] + r*b)
+//	z, r := sigmoid(a[0]), sigmoid(a[1])
+//	g := tanh(a[2] + r*b)
 //	next = z*h + (1-z)*g
 //
-// Every operation is rounded to float32, none is fused.
+// Every operation here is rounded to float32, none is fused. The two functions, within
+// 2 ulp, are those of gate.go.
 func GRUForward(units int, a, b, h, next []float32) {
 	checkGRU("GRUForward", units, a, b, h, next)
 	for s := 0; s < len(h); s += units {
-		Sigmoid(a[3*s:3*s+2*units], a[3*s:3*s+2*units])
 		for lo := 0; lo < units; lo += lstmPiece {
 			hi := min(lo+lstmPiece, units)
 			z, r, g := thirds(a[3*s:], units, lo, hi)
-			active.gruOutput(z, r, g, b[s+lo:s+hi], h[s+lo:s+hi], next[s+lo:s+hi])
+			active.gruForward(z, r, g, b[s+lo:s+hi], h[s+lo:s+hi], next[s+lo:s+hi])
 		}
 	}
 }
@@ -59,13 +59,12 @@ func checkGRU(what string, units int, a []float32, others ...[]float32) {
 	}
 }
 
-func gruOutputGeneric(z, r, g, b, h, next []float32) {
-	for j, x := range b {
-		g[j] += float32(r[j] * x)
-	}
-	tanhGeneric(g, g)
+func gruForwardGeneric(z, r, g, b, h, next []float32) {
 	for j, old := range h {
-		next[j] = quiet32(float32(z[j]*old) + float32((1-z[j])*g[j]))
+		keep, reset := sigmoidGate(z[j]), sigmoidGate(r[j])
+		cand := tanhGate(g[j] + float32(reset*b[j]))
+		z[j], r[j], g[j] = keep, reset, cand
+		next[j] = quiet32(float32(keep*old) + float32((1-keep)*cand))
 	}
 }
 

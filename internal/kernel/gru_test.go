@@ -42,18 +42,13 @@ func TestGRUStepsMatchTheirLoops(t *testing.T) {
 
 // slowGRU is the doc comments of both directions, one element at a time.
 func slowGRU(units int, x [5][]float32) {
-	one := func(f func(dst, x []float32), x float32) float32 {
-		v := []float32{x}
-		f(v, v)
-		return v[0]
-	}
 	for j, h := range x[2] {
 		at := j/units*3*units + j%units
 		a := func(g int) *float32 { return &x[0][at+g*units] }
 		b := x[1][j]
-		z, r := one(sigmoidGeneric, *a(0)), one(sigmoidGeneric, *a(1))
+		z, r := sigmoidGate(*a(0)), sigmoidGate(*a(1))
 		reset := float32(r * b)
-		g := one(tanhGeneric, *a(2)+reset)
+		g := tanhGate(*a(2) + reset)
 		rest := 1 - z
 		kept, grown := float32(z*h), float32(rest*g)
 		x[3][j] = quiet32(kept + grown)

@@ -84,10 +84,9 @@ type variant struct {
 	maxKey      func(x []float32) int32                            // of whole sixteens, see key
 	adam        func(p, g, m, v []float32, c adamConst)
 
-	lstmGates    func(i, f, g, o, c, next []float32)
-	lstmOutput   func(o, c, squashed, h []float32)
+	lstmForward  func(i, f, g, o, c, next, squashed, h []float32)
 	lstmBackward func(i, f, g, o, c, squashed, dh, dc []float32)
-	gruOutput    func(z, r, g, b, h, next []float32)
+	gruForward   func(z, r, g, b, h, next []float32)
 	gruBackward  func(z, r, g, b, h, dh []float32)
 	momentum     func(p, g, v []float32, lr, momentum float32)
 	nesterov     func(p, g, v []float32, lr, momentum float32)

@@ -7,20 +7,20 @@ package kernel
 // the new cell state, squashed its tanh, h the output, [n, units] each. next may
 // be c.
 //
-//	i, f, g, o := Sigmoid(z[0]), Sigmoid(z[1]), Tanh(z[2]), Sigmoid(z[3])
+//	i, f, g, o := sigmoid(z[0]), sigmoid(z[1]), tanh(z[2]), sigmoid(z[3])
 //	next = f*c + i*g
-//	squashed = Tanh(next)
+//	squashed = tanh(next)
 //	h = o*squashed
 //
-// Every operation is rounded to float32, none is fused.
+// Every operation here is rounded to float32, none is fused. The two functions, within
+// 2 ulp, are those of gate.go.
 func LSTMForward(units int, z, c, next, squashed, h []float32) {
 	checkLSTM("LSTMForward", units, z, c, next, squashed, h)
 	for s := 0; s < len(c); s += units {
 		for lo := 0; lo < units; lo += lstmPiece {
 			hi := min(lo+lstmPiece, units)
 			i, f, g, o := gates(z[4*s:], units, lo, hi)
-			active.lstmGates(i, f, g, o, c[s+lo:s+hi], next[s+lo:s+hi])
-			active.lstmOutput(o, next[s+lo:s+hi], squashed[s+lo:s+hi], h[s+lo:s+hi])
+			active.lstmForward(i, f, g, o, c[s+lo:s+hi], next[s+lo:s+hi], squashed[s+lo:s+hi], h[s+lo:s+hi])
 		}
 	}
 }
@@ -67,20 +67,13 @@ func checkLSTM(what string, units int, z, c []float32, others ...[]float32) {
 	}
 }
 
-func lstmGatesGeneric(i, f, g, o, c, next []float32) {
-	sigmoidGeneric(i, i)
-	sigmoidGeneric(f, f)
-	tanhGeneric(g, g)
-	sigmoidGeneric(o, o)
+func lstmForwardGeneric(i, f, g, o, c, next, squashed, h []float32) {
 	for j, old := range c {
-		next[j] = quiet32(float32(f[j]*old) + float32(i[j]*g[j]))
-	}
-}
-
-func lstmOutputGeneric(o, c, squashed, h []float32) {
-	tanhGeneric(squashed, c)
-	for j, t := range squashed {
-		h[j] = quiet32(o[j] * t)
+		in, forget, cand, out := sigmoidGate(i[j]), sigmoidGate(f[j]), tanhGate(g[j]), sigmoidGate(o[j])
+		now := quiet32(float32(forget*old) + float32(in*cand))
+		t := tanhGate(now)
+		i[j], f[j], g[j], o[j] = in, forget, cand, out
+		next[j], squashed[j], h[j] = now, t, quiet32(out*t)
 	}
 }
 

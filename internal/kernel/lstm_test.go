@@ -43,18 +43,13 @@ func TestLSTMStepsMatchTheirLoops(t *testing.T) {
 
 // slowLSTM is the doc comments of both directions, one element at a time.
 func slowLSTM(units int, b [7][]float32) {
-	one := func(f func(dst, x []float32), x float32) float32 {
-		v := []float32{x}
-		f(v, v)
-		return v[0]
-	}
 	for j := range b[1] {
 		at := j/units*4*units + j%units
 		z := func(g int) *float32 { return &b[0][at+g*units] }
-		i, f, g, o := one(sigmoidGeneric, *z(0)), one(sigmoidGeneric, *z(1)), one(tanhGeneric, *z(2)), one(sigmoidGeneric, *z(3))
+		i, f, g, o := sigmoidGate(*z(0)), sigmoidGate(*z(1)), tanhGate(*z(2)), sigmoidGate(*z(3))
 		kept, new := float32(f*b[1][j]), float32(i*g)
 		b[2][j] = quiet32(float32(kept + new))
-		s := one(tanhGeneric, b[2][j])
+		s := tanhGate(b[2][j])
 		b[3][j], b[4][j] = s, quiet32(float32(o*s))
 
 		do, square := float32(b[5][j]*s), float32(s*s)

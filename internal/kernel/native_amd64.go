@@ -73,10 +73,9 @@ var variantAVX512 = variant{
 	sumLanes:    sumLanesAVX512,
 	maxKey:      maxKeyAVX512,
 
-	lstmGates:    lstmGatesAVX512,
-	lstmOutput:   lstmOutputAVX512,
+	lstmForward:  lstmForwardAVX512,
 	lstmBackward: lstmBackwardAVX512,
-	gruOutput:    gruOutputAVX512,
+	gruForward:   gruForwardAVX512,
 	gruBackward:  gruBackwardAVX512,
 	momentum:     momentumAVX512,
 	nesterov:     nesterovAVX512,
@@ -134,10 +133,9 @@ var variantAVX2 = variant{
 	sumLanes:    sumLanesAVX2,
 	maxKey:      maxKeyAVX2,
 
-	lstmGates:    lstmGatesAVX2,
-	lstmOutput:   lstmOutputAVX2,
+	lstmForward:  lstmForwardAVX2,
 	lstmBackward: lstmBackwardAVX2,
-	gruOutput:    gruOutputAVX2,
+	gruForward:   gruForwardAVX2,
 	gruBackward:  gruBackwardAVX2,
 	momentum:     momentumAVX2,
 	nesterov:     nesterovAVX2,
@@ -336,13 +334,10 @@ func adamAVX2(p, g, m, v []float32, c adamConst)
 func transposeAVX2(dst, src *float32, blocks, dstStride, srcStride int)
 
 //go:noescape
-func lstmGatesAVX512(i, f, g, o, c, next []float32)
+func lstmForwardAVX512(i, f, g, o, c, next, squashed, h []float32)
 
 //go:noescape
-func lstmOutputAVX512(o, c, squashed, h []float32)
-
-//go:noescape
-func gruOutputAVX512(z, r, g, b, h, next []float32)
+func gruForwardAVX512(z, r, g, b, h, next []float32)
 
 //go:noescape
 func gruBackwardAVX512(z, r, g, b, h, dh []float32)
@@ -351,13 +346,10 @@ func gruBackwardAVX512(z, r, g, b, h, dh []float32)
 func lstmBackwardAVX512(i, f, g, o, c, squashed, dh, dc []float32)
 
 //go:noescape
-func lstmGatesAVX2(i, f, g, o, c, next []float32)
+func lstmForwardAVX2(i, f, g, o, c, next, squashed, h []float32)
 
 //go:noescape
-func lstmOutputAVX2(o, c, squashed, h []float32)
-
-//go:noescape
-func gruOutputAVX2(z, r, g, b, h, next []float32)
+func gruForwardAVX2(z, r, g, b, h, next []float32)
 
 //go:noescape
 func gruBackwardAVX2(z, r, g, b, h, dh []float32)

@@ -55,6 +55,21 @@ func (s isa) put(wide []VecVirtual, to stream, k *mask) {
 	}
 }
 
+// widened returns x as float64.
+func (s isa) widened(x VecVirtual) VecVirtual {
+	wide := s.vec()
+	VCVTPS2PD(x, wide)
+	return wide
+}
+
+// narrowed returns x as float32 without NaN but the one.
+func (s isa) narrowed(x VecVirtual) VecVirtual {
+	y := s.half()
+	s.toFloat32(x, y)
+	s.quiet32(y, all32bits(s.half(), nan32), s.half())
+	return y
+}
+
 // chained is walk for functions that compute in float64 from x: several vectors in
 // a turn, then one by one.
 func (s isa) chained(x stream, streams []stream, count string, f func(wide []VecVirtual, k *mask)) {

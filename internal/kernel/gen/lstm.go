@@ -11,75 +11,43 @@ func (s isa) get(x stream, v VecVirtual, k *mask) VecVirtual {
 	return v
 }
 
-// widened returns x as float64.
-func (s isa) widened(x VecVirtual) VecVirtual {
-	wide := s.vec()
-	VCVTPS2PD(x, wide)
-	return wide
-}
-
-// narrowed returns x as float32 without NaN but the one.
-func (s isa) narrowed(x VecVirtual) VecVirtual {
-	y := s.half()
-	s.toFloat32(x, y)
-	s.quiet32(y, all32bits(s.half(), nan32), s.half())
-	return y
-}
-
-// lstmGates takes the four functions in turns, or two and two where registers are
+// lstmForward takes the four functions in turns, or two and two where registers are
 // few.
-func lstmGates(s isa) {
-	s.function("lstmGates")
-	i, f, g, o, c, next := open("i", 4), open("f", 4), open("g", 4), open("o", 4), open("c", 4), open("next", 4)
-	walk("c", s.lanes(8), []stream{i, f, g, o, c, next}, s.halfMask, func(k []*mask) {
-		load := func(at stream) VecVirtual { return s.widened(s.get(at, s.half(), pick(k, 0))) }
-		put := func(x VecVirtual, at stream) VecVirtual {
-			y := s.narrowed(x)
-			s.store(y, at.mem(), pick(k, 0), 4)
-			return y
-		}
-		var in, forget VecVirtual
-		cand := load(g)
+func lstmForward(s isa) {
+	s.function("lstmForward")
+	i, f, g, o := open("i", 4), open("f", 4), open("g", 4), open("o", 4)
+	c, next, squashed, h := open("c", 4), open("next", 4), open("squashed", 4), open("h", 4)
+	walk("c", s.lanes(4), []stream{i, f, g, o, c, next, squashed, h}, s.narrow, func(k []*mask) {
+		get := func(at stream) VecVirtual { return s.get(at, s.vec(), pick(k, 0)) }
+		put := func(x VecVirtual, at stream) { s.store(x, at.mem(), pick(k, 0), 4) }
+		in, cand := get(i), get(g)
+		var forget, out VecVirtual
 		if s.wide {
-			gates := []VecVirtual{load(i), load(f), load(o)}
-			s.activate(gates, []VecVirtual{cand})
-			in, forget = put(gates[0], i), put(gates[1], f)
-			put(gates[2], o)
+			forget, out = get(f), get(o)
+			s.gates([]VecVirtual{in, forget, out}, []VecVirtual{cand})
 		} else {
-			x := []VecVirtual{load(i)}
-			s.activate(x, []VecVirtual{cand})
-			in = put(x[0], i)
+			s.gates([]VecVirtual{in}, []VecVirtual{cand})
 		}
-		VMULPS(put(cand, g), in, in)
+		put(in, i)
+		put(cand, g)
+		VMULPS(cand, in, in)
 		if !s.wide {
-			x := []VecVirtual{load(f), load(o)}
-			sigmoid64(s, x)
-			forget = put(x[0], f)
-			put(x[1], o)
+			forget, out = get(f), get(o)
+			s.gates([]VecVirtual{forget, out}, nil)
 		}
-		VMULPS(s.get(c, s.half(), pick(k, 0)), forget, forget)
+		put(forget, f)
+		put(out, o)
+		VMULPS(get(c), forget, forget)
 		VADDPS(in, forget, forget)
-		s.quiet32(forget, all32bits(s.half(), nan32), s.half())
-		s.store(forget, next.mem(), pick(k, 0), 4)
+		s.quiet32(forget, all32bits(s.vec(), nan32), s.vec())
+		put(forget, next)
+		s.gates(nil, []VecVirtual{forget})
+		put(forget, squashed)
+		VMULPS(forget, out, out)
+		s.quiet32(out, all32bits(s.vec(), nan32), s.vec())
+		put(out, h)
 	})
 	finish()
-}
-
-// lstmOutput is squashed = tanh(c) and h = o*squashed.
-func lstmOutput(s isa) {
-	s.function("lstmOutput")
-	o, c, squashed, h := open("o", 4), open("c", 4), open("squashed", 4), open("h", 4)
-	s.chained(c, []stream{o, c, squashed, h}, "c", func(wide []VecVirtual, k *mask) {
-		tanh64(s, wide)
-		for j, v := range wide {
-			at, t := j*s.lanes(8), s.narrowed(v)
-			s.store(t, squashed.at(at), k, 4)
-			out := s.get(o.from(at), s.half(), k)
-			VMULPS(t, out, out)
-			s.quiet32(out, all32bits(s.half(), nan32), s.half())
-			s.store(out, h.at(at), k, 4)
-		}
-	})
 }
 
 // cell writes instructions on the way back through a step, on vectors of float32.
@@ -160,31 +128,30 @@ func lstmBackward(s isa) {
 	finish()
 }
 
-// gruOutput is g = tanh(g + r*b) and next = z*h + (1-z)*g.
-func gruOutput(s isa) {
-	s.function("gruOutput")
-	z, r, g, b, h, next := open("z", 4), open("r", 4), open("g", 4), open("b", 4), open("h", 4), open("next", 4)
-	s.chained(g, []stream{z, r, g, b, h, next}, "h", func(wide []VecVirtual, k *mask) {
-		load := func(x stream, j int) VecVirtual { return s.get(x.from(j*s.lanes(8)), s.half(), k) }
-		for j, v := range wide {
-			sum := load(r, j)
-			VMULPS(load(b, j), sum, sum)
-			VADDPS(load(g, j), sum, sum)
-			VCVTPS2PD(sum, v)
-		}
-		tanh64(s, wide)
-		for j, v := range wide {
-			at, keep := j*s.lanes(8), load(z, j)
-			cand, rest := s.narrowed(v), all32bits(s.half(), one32)
-			s.store(cand, g.at(at), k, 4)
-			VSUBPS(keep, rest, rest)
-			VMULPS(cand, rest, rest)
-			VMULPS(load(h, j), keep, keep)
-			VADDPS(rest, keep, keep)
-			s.quiet32(keep, all32bits(s.half(), nan32), s.half())
-			s.store(keep, next.at(at), k, 4)
-		}
+func gruForward(s isa) {
+	s.function("gruForward")
+	z, r, g := open("z", 4), open("r", 4), open("g", 4)
+	b, h, next := open("b", 4), open("h", 4), open("next", 4)
+	walk("h", s.lanes(4), []stream{z, r, g, b, h, next}, s.narrow, func(k []*mask) {
+		get := func(at stream) VecVirtual { return s.get(at, s.vec(), pick(k, 0)) }
+		put := func(x VecVirtual, at stream) { s.store(x, at.mem(), pick(k, 0), 4) }
+		keep, reset := get(z), get(r)
+		s.gates([]VecVirtual{keep, reset}, nil)
+		put(keep, z)
+		put(reset, r)
+		VMULPS(get(b), reset, reset)
+		VADDPS(get(g), reset, reset)
+		s.gates(nil, []VecVirtual{reset})
+		put(reset, g)
+		grown := s.ones()
+		VSUBPS(keep, grown, grown)
+		VMULPS(reset, grown, grown)
+		VMULPS(get(h), keep, keep)
+		VADDPS(grown, keep, keep)
+		s.quiet32(keep, all32bits(s.vec(), nan32), s.vec())
+		put(keep, next)
 	})
+	finish()
 }
 
 func gruBackward(s isa) {
