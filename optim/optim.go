@@ -292,13 +292,6 @@ func (r *sgd) update(s span, params, grads []float32, slots [][]float32, rate fl
 // of cuts a span out of a vector.
 func (s span) of(x []float32) []float32 { return x[s.lo:s.hi:s.hi] }
 
-func accumulate(v, g []float32, momentum float32) {
-	g = g[:len(v)]
-	for i := range v {
-		v[i] = quiet(float32(momentum*v[i]) + g[i])
-	}
-}
-
 func descend(p, d []float32, lr float32) {
 	d = d[:len(p)]
 	for i := range p {

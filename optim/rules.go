@@ -1,6 +1,10 @@
 package optim
 
-import "math"
+import (
+	"math"
+
+	"github.com/dlnode/dlnode/internal/kernel"
+)
 
 // rmsprop divides by a running root mean square (Tieleman and Hinton, Coursera
 // lecture 6.5, 2012; PyTorch's form):
@@ -27,17 +31,15 @@ func (r *rmsprop) slots() []string { return r.names }
 
 func (r *rmsprop) update(s span, params, grads []float32, slots [][]float32, rate float64, _ uint64) {
 	lr, p, g, v := float32(rate), s.of(params), s.of(grads), s.of(slots[0])
+	if r.momentum == 0 {
+		kernel.RMSprop(p, g, v, lr, r.rho, r.epsilon)
+		return
+	}
 	for i, x := range g {
 		v[i] = quiet(float32(r.rho*v[i]) + float32(r.rest*float32(x*x)))
 		g[i] = x / (sqrt(v[i]) + r.epsilon)
 	}
-	if r.momentum == 0 {
-		descend(p, g, lr)
-		return
-	}
-	b := s.of(slots[1])
-	accumulate(b, g, r.momentum)
-	descend(p, b, lr)
+	kernel.Momentum(p, g, s.of(slots[1]), lr, r.momentum, false)
 }
 
 func sqrt(x float32) float32 { return float32(math.Sqrt(float64(x))) }

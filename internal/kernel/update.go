@@ -24,13 +24,13 @@ func Momentum(p, g, v []float32, lr, momentum float32, nesterov bool) {
 	}
 }
 
-// RMSprop makes one step of RMSprop (Hinton, lecture 6e, 2012, in Keras' form,
-// epsilon within the root) on the parameters p, with the mean square v:
+// RMSprop makes one step of RMSprop (Hinton, lecture 6e, 2012, in PyTorch's form,
+// epsilon beside the root) on the parameters p, with the mean square v:
 //
 //	rest := 1-rho
 //	for i := range p {
 //		v[i] = rho*v[i] + rest*(g[i]*g[i])
-//		p[i] = p[i] - (lr*g[i])/sqrt(v[i]+eps)
+//		p[i] = p[i] - lr*(g[i]/(sqrt(v[i])+eps))
 //	}
 //
 // Every operation is rounded to float32, none is fused.
@@ -59,8 +59,8 @@ func nesterovGeneric(p, g, v []float32, lr, momentum float32) {
 func rmspropGeneric(p, g, v []float32, lr, rho, rest, eps float32) {
 	for i, gi := range g {
 		vi := float32(rho*v[i]) + float32(rest*float32(gi*gi))
-		root := float32(math.Sqrt(float64(vi + eps)))
-		p[i] = quiet32(p[i] - float32(float32(lr*gi)/root))
+		root := float32(math.Sqrt(float64(vi))) + eps
+		p[i] = quiet32(p[i] - float32(lr*(gi/root)))
 		v[i] = quiet32(vi)
 	}
 }

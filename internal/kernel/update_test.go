@@ -30,7 +30,8 @@ func TestUpdatesAreTheirLoops(t *testing.T) {
 			square, kept := float32(*g**g), float32(rho**v)
 			grown := float32((1 - rho) * square)
 			*v = kept + grown
-			step := float32(float32(lr**g) / float32(math.Sqrt(float64(float32(*v+eps)))))
+			root := float32(math.Sqrt(float64(*v)))
+			step := float32(lr * (*g / (root + eps)))
 			*p -= step
 		}},
 	} {
