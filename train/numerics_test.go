@@ -18,10 +18,10 @@ var golden = struct {
 	model      string
 	state      string
 }{
-	1,
-	"12e469b25274c8c548f89525f6881267e927e8fe1931340f2e339ba6c6e166fc",
+	2,
+	"422507d1be330dd13fa9aaf2c00e6f76512a63f9c065f40756e00e35e3eca3e2",
 	"9aad378e075b7cf001b54296e5303105290fc872aa1b96badcec5c9977ee5158",
-	"68ad4479ee9eeb6f6a2d574155015855703f7aa608f199ccb108779a84faa3ec",
+	"9b6ec7f1b5c95242906bb3909ef7a0e3ca805d88bdac5d9695b618b5d3295152",
 }
 
 func TestTheNumericsVersionNamesTheseBits(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 // some job ends in other bits (a kernel's order, a polynomial, the meaning of a
 // field) raises it, so that two variants never meet in one run. The golden
 // hashes of this package's tests change together with it, or not at all.
-const Numerics = 1
+const Numerics = 2
 
 // Task is what a trajectory is a function of, apart from the state that moves:
 // job, data, model and plan. It is immutable and shared by everything on a node.
