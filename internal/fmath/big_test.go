@@ -56,22 +56,6 @@ func bigTanh(x float64) *big.Float {
 	return quoBig(subBig(e, newBig(1)), addBig(e, newBig(1)))
 }
 
-// bigErf sums 2/√π·e^(−x²)·x·Σ (2x²)^k/(1·3·5···(2k+1)), all of one sign.
-func bigErf(x float64) *big.Float {
-	square := mulBig(newBig(x), newBig(x))
-	sum, term := newBig(0), newBig(x)
-	for k := 1; k < 400; k++ {
-		sum = addBig(sum, term)
-		term = quoBig(mulBig(term, mulBig(newBig(2), square)), newBig(float64(2*k+1)))
-	}
-	pi, _, err := big.ParseFloat("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534211706798214808651", 10, prec, big.ToNearestEven)
-	if err != nil {
-		panic(err)
-	}
-	e := bigExp(new(big.Float).Neg(square))
-	return quoBig(mulBig(mulBig(newBig(2), e), sum), new(big.Float).Sqrt(pi))
-}
-
 // bigSin returns sin(x + q*π/2).
 func bigSin(x float64, q int) *big.Float {
 	half, _, err := big.ParseFloat("1.5707963267948966192313216916397514420985846996875529104874722961539082031431044993140174126710585339910740432566411533235", 10, prec, big.ToNearestEven)
@@ -192,18 +176,6 @@ func TestErrorsAreBelowTheStatedBounds(t *testing.T) {
 			func() (float64, float64) { return src.between(3, 30), 0 },
 			func(x, _ float64) float64 { return Tanh(x) },
 			func(x, _ float64) *big.Float { return bigTanh(x) },
-		},
-		{
-			"Erf", 1.5,
-			func() (float64, float64) { return src.between(-6.5, 6.5), 0 },
-			func(x, _ float64) float64 { return Erf(x) },
-			func(x, _ float64) *big.Float { return bigErf(x) },
-		},
-		{
-			"Erf near 0", 1.5,
-			func() (float64, float64) { return tiny(), 0 },
-			func(x, _ float64) float64 { return Erf(x) },
-			func(x, _ float64) *big.Float { return bigErf(x) },
 		},
 	} {
 		t.Run(f.name, func(t *testing.T) {

@@ -19,7 +19,7 @@
 //
 // Accuracy, measured against 320-bit arithmetic by the tests:
 //
-//	Exp, Log, Sin, Cos  < 1 ulp        Pow  < 1 ulp        Tanh, Erf  < 1.5 ulp
+//	Exp, Log, Sin, Cos  < 1 ulp        Pow  < 1 ulp        Tanh  < 1.5 ulp
 package fmath
 
 import "math/bits"
