@@ -9,6 +9,7 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"io/fs"
 	"maps"
 	"math"
 	"net/http"
@@ -363,6 +364,40 @@ func TestAPackedDataSetIsTheSameDataSet(t *testing.T) {
 		if err := Pack(t.Context(), given{d}, Env{}, dir); err == nil || !strings.Contains(err.Error(), "is there already") {
 			t.Errorf("over what is there: %v", err)
 		}
+	}
+}
+
+// spoiler is given's data, and takes the name of what is packed meanwhile.
+type spoiler struct {
+	Dataset
+	dir string
+}
+
+func (s spoiler) Len() int {
+	if err := os.MkdirAll(filepath.Join(s.dir, "theirs"), 0o755); err != nil {
+		panic(err)
+	}
+	return s.Dataset.Len()
+}
+
+func TestPackNeverSaysThatItPackedWhatItDidNot(t *testing.T) {
+	d := letters(t)
+	for _, end := range []string{"", "/", "/."} {
+		dir := filepath.Join(t.TempDir(), "out")
+		if err := Pack(t.Context(), given{d}, Env{}, dir+end); err != nil {
+			t.Errorf("into out%s: %v", end, err)
+		}
+		if n, err := Verify(t.Context(), dir, Env{}); err != nil || n != 2*d.Len() {
+			t.Errorf("into out%s: %d samples verified, %v", end, n, err)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "out")
+	if err := Pack(t.Context(), given{spoiler{d, dir}}, Env{}, dir); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("somebody took the name meanwhile: %v, want an error", err)
+	}
+	left, err := os.ReadDir(filepath.Dir(dir))
+	if err != nil || len(left) != 1 {
+		t.Errorf("%v, %v is left, want nothing but theirs", left, err)
 	}
 }
 

@@ -188,12 +188,13 @@ func writeSynced(path string, text []byte) error {
 }
 
 // writeSet makes the packed data set dir, which appears whole or not at all. One
-// that is there already is kept.
+// that is there already is kept, and fs.ErrExist says so.
 func writeSet(spec Spec, dir, doing string, progress func(Progress), fill func(*setWriter) error) (err error) {
 	fields, err := json.Marshal(spec)
 	if err != nil {
 		return err
 	}
+	dir = filepath.Clean(dir) // of "packed/", too, the directory above is not itself
 	above := filepath.Dir(dir)
 	if err := os.MkdirAll(above, 0o755); err != nil {
 		return err
@@ -219,7 +220,7 @@ func writeSet(spec Spec, dir, doing string, progress func(Progress), fill func(*
 	if err = errors.Join(err, os.Chmod(tmp, 0o755)); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Rename(tmp, dir); err != nil {
 		return err
 	}
 	return syncDir(above)
@@ -261,7 +262,8 @@ func decodeOnce(ctx context.Context, env Env, spec Spec, sources [sha256.Size]by
 			return nil, nil, err
 		}
 	}
-	if err := writeSet(spec, dir, "decoding", env.Progress, func(w *setWriter) error { return decode(ctx, w) }); err != nil {
+	err = writeSet(spec, dir, "decoding", env.Progress, func(w *setWriter) error { return decode(ctx, w) })
+	if err != nil && !errors.Is(err, fs.ErrExist) { // somebody else has decoded it meanwhile
 		return nil, nil, err
 	}
 	tr, te, s, err := openSet(dir)
