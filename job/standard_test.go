@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/dlnode/dlnode/dataset"
@@ -22,6 +23,16 @@ func examples(t *testing.T) []string {
 	return paths
 }
 
+// shapes are those of the data that the examples train on.
+var shapes = map[string]struct {
+	input   []int
+	classes int
+}{
+	"mnist":        {[]int{28, 28}, 10},
+	"imdb":         {[]int{200}, 2},
+	"cats_vs_dogs": {[]int{150, 150, 3}, 2},
+}
+
 func TestEveryExampleIsAJobThatCanBeBuilt(t *testing.T) {
 	for _, path := range examples(t) {
 		j, err := Load(path)
@@ -33,8 +44,20 @@ func TestEveryExampleIsAJobThatCanBeBuilt(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		if _, err := nn.Build(network, []int{28, 28}, nn.Target{Len: 1, Classes: 10}); err != nil {
+		shape, ok := shapes[j.Data.Kind()]
+		if !ok {
+			t.Fatalf("%s: no shape of %s is written down here", path, j.Data.Kind())
+		}
+		model, err := nn.Build(network, shape.input, nn.Target{Len: 1, Classes: shape.classes})
+		if err != nil {
 			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		if !strings.Contains(model.Table(), "trainable") {
+			t.Errorf("%s: the model's summary tells of no parameters:\n%s", path, model.Table())
+		}
+		if units := j.Batch.Microbatches(); units < 4 {
+			t.Errorf("%s: %d microbatches a step, want some for four nodes", path, units)
 		}
 		var (
 			_ optim.Spec   = j.Optimizer
