@@ -35,7 +35,7 @@ type Progress struct {
 	World       int     `json:"world"` // members of the running view, 0 while none runs
 	Transition  uint64  `json:"transition"`
 	Step        uint64  `json:"step"`  // done
-	Steps       uint64  `json:"steps"` // of the whole job
+	Steps       uint64  `json:"steps"` // of the whole job; those done, once it has stopped early
 	Epoch       int     `json:"epoch"` // in hand, from 1
 	Epochs      int     `json:"epochs"`
 	Samples     uint64  `json:"samples"` // trained on since step 0, by all nodes together

@@ -132,16 +132,26 @@ func (d *driver) progressNow(now time.Time) Progress {
 	coordinator, waiting := d.host.node.Views().Status(now)
 	p := Progress{
 		Node: d.self.ID, Coordinator: coordinator.ID, Generation: d.host.node.Views().Fact().Generation, Transition: s.Transition,
-		Step: s.Step, Steps: d.task.TotalSteps(), Epoch: min(len(s.History)+1, d.task.Job.Epochs), Epochs: d.task.Job.Epochs,
+		Step: s.Step, Epochs: d.task.Job.Epochs,
 		Samples: d.samples(s), Values: d.values(s), Waiting: waiting,
 	}
-	if s.Next == Evaluate {
-		p.Epoch = len(s.History)
-	}
+	p.Epoch, p.Steps = d.task.place(s)
 	if v, _ := d.host.node.View(); v != nil {
 		p.World = v.World()
 	}
 	return p
+}
+
+// place returns the epoch in hand and the steps of the whole job. A job that has
+// stopped early had no more than are done.
+func (t *Task) place(s *State) (epoch int, steps uint64) {
+	switch s.Next {
+	case Update:
+		return len(s.History) + 1, t.TotalSteps()
+	case Evaluate:
+		return len(s.History), t.TotalSteps()
+	}
+	return len(s.History), s.Step
 }
 
 // samples counts what all nodes have trained on since step 0.
