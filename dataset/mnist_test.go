@@ -18,12 +18,11 @@ func realCache(t testing.TB) string {
 	if dir == "" {
 		var err error
 		if dir, err = DefaultCacheDir(); err != nil {
-			t.Skipf("no MNIST: %v", err)
+			needsData(t, "mnist")
 		}
 	}
-	missing := filepath.Join(dir, "mnist", mnist().Files[0].Name)
-	if _, err := os.Stat(missing); err != nil {
-		t.Skipf("no MNIST: %v; run `dlnode data get mnist`, or set DLNODE_TEST_DATA to a directory that holds mnist/*.gz", err)
+	if _, err := os.Stat(filepath.Join(dir, "mnist", mnist().Files[0].Name)); err != nil {
+		needsData(t, "mnist") // or run `dlnode data get mnist`
 	}
 	return dir
 }

@@ -3,8 +3,6 @@ package train
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/dlnode/dlnode/dataset"
@@ -54,11 +52,7 @@ func benchmarkStep(b *testing.B, t *Task, threads int) {
 // mnistTask trains a dense network for ever.
 func mnistTask(tb testing.TB, units []int, global, micro int) *Task {
 	tb.Helper()
-	dir := os.Getenv("DLNODE_TEST_DATA")
-	if _, err := os.Stat(filepath.Join(dir, "mnist")); dir == "" || err != nil {
-		tb.Skip("no MNIST in DLNODE_TEST_DATA")
-	}
-	train, _, err := dataset.Open(context.Background(), &dataset.MNIST{}, dataset.Env{CacheDir: dir, Offline: true})
+	train, _, err := dataset.Open(context.Background(), &dataset.MNIST{}, dataset.Env{CacheDir: mnistDir(tb), Offline: true})
 	if err != nil {
 		tb.Fatal(err)
 	}
