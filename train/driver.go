@@ -329,6 +329,7 @@ func (d *driver) result(e Exit) Result {
 		Node: d.self.ID, Finished: e.Finished, Reason: e.Reason, Transition: s.Transition, Step: s.Step,
 		ModelSHA256: hex.EncodeToString(model[:]), StateSHA256: hex.EncodeToString(state[:]),
 		Checkpoint: d.shown.checkpoint, Scalars: d.task.Scalars(), History: s.History, Repeats: s.Repeats,
+		Phases: d.phases(),
 	}
 	if e.Err != nil {
 		r.Error = e.Err.Error()

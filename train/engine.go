@@ -44,6 +44,13 @@ type Contribution struct {
 	Grad    *exact.Sum
 	Scalars *exact.Scalars
 	Mean    []float32 // memory for the mean gradient, as long as Grad's vector
+	Input   Input     // what it took to have the samples; for display
+}
+
+// Input is the time that samples took.
+type Input struct {
+	Waited time.Duration // workers did, for samples, in the mean of those there are
+	Read   time.Duration // was spent reading and changing them, ahead or not, summed over all who did, since the last contribution
 }
 
 // Engine computes contributions. It owns all memory that a step needs, so that
@@ -56,7 +63,9 @@ type Engine struct {
 	task    *Task
 	workers []*Worker
 	grad    *exact.Sum
-	locks   []sync.Mutex // of grad's blocks
+	locks   []sync.Mutex  // of grad's blocks
+	waited  time.Duration // as DataTime was at the last Begin
+	read    time.Duration // as readTime was at the last Collect
 }
 
 // NewEngine makes an engine of n workers.
@@ -109,6 +118,24 @@ func (e *Engine) DataTime() (sum time.Duration) {
 	return sum
 }
 
+// readTime returns the time spent reading samples, by workers and ahead of them.
+func (e *Engine) readTime() (sum time.Duration) {
+	for _, w := range e.workers {
+		if w.reader != nil {
+			sum += time.Duration(w.reader.spent.Load())
+		}
+	}
+	return sum
+}
+
+// input returns what the samples took since the last Begin, and the last input.
+func (e *Engine) input() Input {
+	read := e.readTime()
+	in := Input{Waited: (e.DataTime() - e.waited) / time.Duration(len(e.workers)), Read: read - e.read}
+	e.read = read
+	return in
+}
+
 // RoundTime returns the time spent rounding to the grids and adding, likewise.
 func (e *Engine) RoundTime() (sum time.Duration) {
 	for _, w := range e.workers {
@@ -125,12 +152,13 @@ func (e *Engine) Begin(a *Attempt) {
 	for _, w := range e.workers {
 		w.begin(a)
 	}
+	e.waited = e.DataTime()
 }
 
 // Collect merges what the workers have. The result is valid until Begin.
 func (e *Engine) Collect(a *Attempt) Contribution {
 	first := e.workers[0]
-	c := Contribution{Count: first.count, IDSum: first.idSum, Grad: e.grad, Scalars: first.scalars(a), Mean: first.grads}
+	c := Contribution{Count: first.count, IDSum: first.idSum, Grad: e.grad, Scalars: first.scalars(a), Mean: first.grads, Input: e.input()}
 	for _, w := range e.workers[1:] {
 		if w.count == 0 {
 			continue
@@ -225,9 +253,7 @@ func (w *Worker) take(at place) (err error) {
 		case w.reader.has(at):
 			w.hand, w.reader.ahead = w.reader.ahead, w.hand
 		default:
-			begun := time.Now()
-			err = w.hand.read(at)
-			w.reader.cost = time.Since(begun)
+			err = w.reader.timed(w.hand, at)
 		}
 	})
 	return err

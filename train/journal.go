@@ -14,8 +14,9 @@ import (
 //
 //	start  a process began: Node, Incarnation, Transition (of the state it has), Text (trajectory)
 //	event  a line of the story: Kind, Generation, Step, About, Text, Millis
-//	step   a transition was completed here: Transition, Kind, Step, Generation, World, Lo, Hi, Repeat, Samples, Millis, Watch
-//	epoch  an epoch ended, with its validation if there is one: Epoch, Step, Samples, LR, Values
+//	step   a transition was completed here: Transition, Kind, Step, Generation, World, Lo, Hi, Repeat, Samples, Millis, Waited, Read, Watch
+//	epoch  an epoch ended, with its validation if there is one: Epoch, Step, Samples, LR, Values; and Millis, Waited, Read of
+//	       the steps of it that were taken here
 //	end    the process ended in order: Text, Transition, Step
 //
 // Everything that depends on when and where stands here, and only here: a
@@ -37,7 +38,9 @@ type Record struct {
 	Repeat      int       `json:"repeat,omitempty"`
 	Samples     uint64    `json:"samples,omitempty"` // of the step, over all ranks
 	Millis      float64   `json:"ms,omitempty"`
-	Loss        *Number   `json:"loss,omitempty"` // mean over the step
+	Waited      float64   `json:"data_ms,omitempty"` // of Millis, for samples
+	Read        float64   `json:"read_ms,omitempty"` // spent reading samples, ahead of their use or not; not within Millis
+	Loss        *Number   `json:"loss,omitempty"`    // mean over the step
 	Watch       string    `json:"watch,omitempty"`
 	Epoch       int       `json:"epoch,omitempty"`         // from 1
 	LR          *Number   `json:"learning_rate,omitempty"` // of the epoch's last step

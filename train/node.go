@@ -87,6 +87,7 @@ type generation struct {
 
 	begun     time.Time // of the attempt
 	computed  time.Time
+	input     Input     // of what was computed
 	suspected time.Time // when a stalled neighbour was last asked
 	received  uint64    // frames from the left neighbour
 	deaf      time.Time // since when it has sent more than has come
@@ -106,7 +107,8 @@ type loss struct {
 // Phases is where the time of this process' steps went.
 type Phases struct {
 	Steps   uint64
-	Compute time.Duration // data, forward, backward, rounding
+	Input   Input
+	Compute time.Duration // waiting for samples, forward, backward, rounding
 	Reduce  time.Duration // waiting for the slowest, and the ring
 }
 
@@ -166,6 +168,7 @@ type (
 		Means      []float64 // figures of the step, as Task.Scalars; nil for other kinds
 		Epoch      *Epoch    // when the transition ended or evaluated an epoch
 		Took       time.Duration
+		Input      Input  // of this rank
 		Digest     uint64 // of the block of the state that was watched before
 	}
 	// Tell is a line of the story.
@@ -592,7 +595,7 @@ func (n *Node) Serve(fence allreduce.Fence, transition uint64) ([]byte, error) {
 
 func (n *Node) begin(now time.Time, a *Attempt) {
 	g := n.gen
-	g.attempt, g.begun, g.computed = a, now, now
+	g.attempt, g.begun, g.computed, g.input = a, now, now, Input{}
 	g.farewell = a.Kind == Farewell
 	micro := n.task.microbatches(a)
 	if micro == 0 {
@@ -623,7 +626,7 @@ func (n *Node) Computed(now time.Time, v view.Name, c Contribution, err error) {
 
 func (n *Node) reduce(now time.Time, c Contribution, took time.Duration) {
 	g := n.gen
-	g.computed = now
+	g.computed, g.input = now, c.Input
 	g.seq++
 	var flags byte
 	if g.stop || n.leaving {
@@ -728,6 +731,8 @@ func (n *Node) measure(now time.Time, a *Attempt) {
 		return
 	}
 	n.phases.Steps++
+	n.phases.Input.Waited += g.input.Waited
+	n.phases.Input.Read += g.input.Read
 	n.phases.Compute += g.computed.Sub(g.begun)
 	n.phases.Reduce += now.Sub(g.computed)
 	took := now.Sub(g.begun)
@@ -741,7 +746,7 @@ func (n *Node) report(now time.Time, a *Attempt, vd *verdict, watched uint64) {
 	g, s := n.gen, n.state
 	c := Committed{
 		Transition: s.Transition, Kind: a.Kind, Step: s.Step, Generation: g.view.Generation, World: g.view.World(),
-		Repeat: a.Repeat, Samples: vd.count, Took: now.Sub(g.begun), Digest: watched,
+		Repeat: a.Repeat, Samples: vd.count, Took: now.Sub(g.begun), Input: g.input, Digest: watched,
 	}
 	if micro := n.task.microbatches(a); micro > 0 {
 		c.Range = shard.Assign(micro, g.view.Shares(), a.Rotation)[g.rank]

@@ -129,6 +129,7 @@ type reader struct {
 	orders  chan place
 	read    chan struct{} // an order is done
 	cost    time.Duration // of the last reading, ahead or not
+	spent   atomic.Int64  // on all of them, as a time.Duration
 	least   time.Duration // from which cost on reading ahead pays
 }
 
@@ -144,11 +145,18 @@ func newReader(t *Task) *reader {
 // run carries out orders until close.
 func (r *reader) run() {
 	for at := range r.orders {
-		begun := time.Now()
-		_ = r.ahead.read(at) // ahead.at says so; who needs the samples meets the error again
-		r.cost = time.Since(begun)
+		_ = r.timed(r.ahead, at) // ahead.at says so; who needs the samples meets the error again
 		r.read <- struct{}{}
 	}
+}
+
+// timed reads into s, and keeps account of the time.
+func (r *reader) timed(s *samples, at place) error {
+	begun := time.Now()
+	err := s.read(at)
+	r.cost = time.Since(begun)
+	r.spent.Add(int64(r.cost))
+	return err
 }
 
 // order has the microbatch at a place read, unless it is none, or there already.

@@ -201,6 +201,58 @@ func TestReadingAheadChangesNothing(t *testing.T) {
 	}
 }
 
+// slow is a data set whose every read takes a millisecond of a clock that stands
+// still otherwise.
+type slow struct {
+	dataset.Dataset
+	clock *atomic.Int64
+}
+
+func (s slow) Read(i int, x, y []float32) (uint64, error) {
+	s.clock.Add(int64(time.Millisecond))
+	return s.Dataset.Read(i, x, y)
+}
+
+// What a step tells of waiting is the workers' time for that step's samples, and
+// nobody else's: not that of an evaluation, and not a reader's.
+func TestWaitingIsTheWorkersTimeForSamples(t *testing.T) {
+	task, _ := picturesTask(t, "")
+	var clock atomic.Int64
+	task.Train, task.Validation = slow{task.Train, &clock}, slow{task.Validation, &clock}
+	f := newFitter(context.Background(), task, 1, nil)
+	defer f.pool.close()
+	f.pool.engine.Clock(func() time.Duration { return time.Duration(clock.Load()) })
+	w := f.pool.engine.Workers()[0]
+	w.reader.least = time.Hour // nobody reads ahead
+	fit, err := f.run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var trained uint64 // steps that were repeated read their samples again
+	for _, e := range fit.History {
+		trained += e.Samples
+	}
+	p, again := f.node.Phases(), f.node.State().Repeats
+	if p.Input.Waited != time.Duration(trained)*time.Millisecond {
+		t.Errorf("waited %v for %d samples of 1ms, %d attempts repeated", p.Input.Waited, trained, again)
+	}
+	if p.Input.Read <= 0 {
+		t.Error("reading took no time")
+	}
+
+	// The same samples, there when the worker comes for them.
+	at := place{Update, 0, 1}
+	w.reader.order(at)
+	w.reader.has(at)
+	f.pool.engine.Begin(task.attempt(task.Start()))
+	if err := w.take(at); err != nil {
+		t.Fatal(err)
+	}
+	if in := f.pool.engine.Collect(task.attempt(task.Start())).Input; in.Waited != 0 || in.Read <= 0 {
+		t.Errorf("for what was read ahead: waited %v, read for %v", in.Waited, in.Read)
+	}
+}
+
 // Training samples look another way each epoch, validation samples never.
 func TestTrainingSamplesAloneAreAugmented(t *testing.T) {
 	plain, _ := picturesTask(t, "")

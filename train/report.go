@@ -45,18 +45,19 @@ type Progress struct {
 
 // Result is how a node's run ended.
 type Result struct {
-	Node        string   `json:"node"`
-	Finished    bool     `json:"finished"` // the state is final
-	Reason      string   `json:"reason"`
-	Error       string   `json:"error,omitempty"`
-	Transition  uint64   `json:"transition"`
-	Step        uint64   `json:"step"`
-	ModelSHA256 string   `json:"model_sha256"` // of model.safetensors
-	StateSHA256 string   `json:"state_sha256"` // of the whole state
-	Checkpoint  string   `json:"checkpoint,omitempty"`
-	Scalars     []string `json:"scalars"` // names of the columns of History
-	History     []Epoch  `json:"history"`
-	Repeats     uint64   `json:"repeated_attempts"`
+	Node        string      `json:"node"`
+	Finished    bool        `json:"finished"` // the state is final
+	Reason      string      `json:"reason"`
+	Error       string      `json:"error,omitempty"`
+	Transition  uint64      `json:"transition"`
+	Step        uint64      `json:"step"`
+	ModelSHA256 string      `json:"model_sha256"` // of model.safetensors
+	StateSHA256 string      `json:"state_sha256"` // of the whole state
+	Checkpoint  string      `json:"checkpoint,omitempty"`
+	Scalars     []string    `json:"scalars"` // names of the columns of History
+	History     []Epoch     `json:"history"`
+	Repeats     uint64      `json:"repeated_attempts"`
+	Phases      PhaseMillis `json:"phases_ms"` // as in Status
 }
 
 // Status is what a node answers to anyone who asks.
@@ -94,12 +95,21 @@ type MemberStatus struct {
 
 // PhaseMillis is where a step's time goes, in milliseconds.
 type PhaseMillis struct {
-	Data    float64 `json:"data"`    // waiting for samples, summed over workers, within compute
+	Data    float64 `json:"data"`    // waiting for samples, within compute, in the mean of the threads that compute
+	Read    float64 `json:"read"`    // reading and changing samples, ahead of the threads that compute or by them, summed over all who do
 	Compute float64 `json:"compute"` // data, forward, backward, rounding
 	Round   float64 `json:"round"`   // rounding to the grids and adding, summed over workers, within compute
 	Reduce  float64 `json:"reduce"`  // the ring, and waiting for the slowest
 	Update  float64 `json:"update"`  // checking and applying
 	Stall   float64 `json:"stall"`   // mean copy for a checkpoint; not per step
+}
+
+// Waiting is the share of a step that went by waiting for samples, from 0 to 1.
+func (p PhaseMillis) Waiting() float64 {
+	if step := p.Compute + p.Reduce; step > 0 {
+		return p.Data / step
+	}
+	return 0
 }
 
 // Counters of this process' life.

@@ -16,6 +16,7 @@ type shown struct {
 	checkpoint    string
 	journalFailed bool
 	epochs        map[int]bool // those in the journal
+	epoch         epochTime    // since the last of them
 
 	announced time.Time // when gossip was last told how far we are
 	own       uint64    // samples that this node has computed
@@ -63,9 +64,11 @@ func (d *driver) Committed(c Committed) {
 	r := Record{
 		T: "step", Time: now, Transition: c.Transition, Kind: string(c.Kind), Step: c.Step, Generation: c.Generation, World: c.World,
 		Lo: c.Range.Lo, Hi: c.Range.Hi, Repeat: c.Repeat, Samples: c.Samples, Millis: millis(c.Took), Watch: fmt.Sprintf("%016x", c.Digest),
+		Waited: millis(c.Input.Waited), Read: millis(c.Input.Read),
 	}
 	if c.Kind == Update {
 		d.shown.own += uint64(c.Range.Len() * d.task.Plan.Micro)
+		d.shown.epoch.add(c)
 	}
 	if len(c.Means) > 0 {
 		loss := Number(c.Means[0])
@@ -76,22 +79,40 @@ func (d *driver) Committed(c Committed) {
 		d.progress(now)
 	}
 	if c.Epoch != nil && (c.Kind == Evaluate || d.task.Validation == nil) {
-		d.recordEpoch(now, *c.Epoch)
+		d.recordEpoch(now, *c.Epoch, d.shown.epoch)
+		d.shown.epoch = epochTime{}
 		d.Record(Event{Time: now, Kind: "epoch", Generation: c.Generation, Step: c.Step, Text: d.epochText(*c.Epoch)})
 	}
 }
 
-// recordEpoch writes an epoch into the journal, for those who draw its curves.
-func (d *driver) recordEpoch(now time.Time, e Epoch) {
+// recordEpoch writes an epoch into the journal, for those who draw its curves, and
+// what time its steps took here.
+func (d *driver) recordEpoch(now time.Time, e Epoch, spent epochTime) {
 	d.shown.epochs[e.Epoch] = true
-	d.journal.write(Record{T: "epoch", Time: now, Epoch: e.Epoch, Step: e.Step, Samples: e.Samples, LR: &e.LR, Values: d.epochValues(e)})
+	d.journal.write(Record{
+		T: "epoch", Time: now, Epoch: e.Epoch, Step: e.Step, Samples: e.Samples, LR: &e.LR, Values: d.epochValues(e),
+		Millis: millis(spent.took), Waited: millis(spent.input.Waited), Read: millis(spent.input.Read),
+	})
+}
+
+// epochTime is the time of an epoch's steps, as far as they were taken here.
+type epochTime struct {
+	took  time.Duration
+	input Input
+}
+
+func (t *epochTime) add(c Committed) {
+	t.took += c.Took
+	t.input.Waited += c.Input.Waited
+	t.input.Read += c.Input.Read
 }
 
 // recordHistory writes the epochs that ended before this process took part.
 func (d *driver) recordHistory(now time.Time, history []Epoch) {
 	for _, e := range history {
 		if !d.shown.epochs[e.Epoch] {
-			d.recordEpoch(now, e)
+			d.recordEpoch(now, e, epochTime{})
+			d.shown.epoch = epochTime{} // of an epoch that others have ended
 		}
 	}
 }
@@ -278,7 +299,8 @@ func (d *driver) phases() PhaseMillis {
 	}
 	n := time.Duration(p.Steps)
 	m := PhaseMillis{
-		Data: millis(d.engine.DataTime() / n), Round: millis(d.engine.RoundTime() / n), Compute: millis(p.Compute / n),
+		Data: millis(p.Input.Waited / n), Read: millis(p.Input.Read / n),
+		Round: millis(d.engine.RoundTime() / n), Compute: millis(p.Compute / n),
 		Reduce: millis(p.Reduce / n), Update: millis(cost.update / n),
 	}
 	if cost.copies > 0 {

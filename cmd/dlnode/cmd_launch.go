@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"github.com/dlnode/dlnode/dataset"
 	"github.com/dlnode/dlnode/internal/kernel"
 	"github.com/dlnode/dlnode/job"
+	"github.com/dlnode/dlnode/train"
 )
 
 // launchFlags are the flags of dlnode launch.
@@ -197,7 +200,21 @@ func (m *Main) tellOutcome(o fleet.Outcome, f launchFlags, path string) error {
 		fmt.Fprintf(m.Stdout, "checkpoint    %s\n", r.Checkpoint)
 	}
 	fmt.Fprintf(m.Stdout, "model SHA-256 %s\n", r.ModelSHA256)
+	m.tellWaiting(o.Nodes)
 	return writeConfusions(m.Stdout, r.History)
+}
+
+// tellWaiting says which part of a step the nodes waited for samples.
+func (m *Main) tellWaiting(all map[string]*train.Result) {
+	var parts []string
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		if p := all[id].Phases; p.Compute > 0 {
+			parts = append(parts, id+" "+percent(p.Waiting()))
+		}
+	}
+	if len(parts) > 0 {
+		fmt.Fprintf(m.Stdout, "data          waited for in each step: %s\n", strings.Join(parts, ", "))
+	}
 }
 
 // took writes a duration for people, with tenths where these tell something.

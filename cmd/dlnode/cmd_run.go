@@ -109,7 +109,7 @@ func (m *Main) run(ctx context.Context, path string, f runFlags) error {
 	if result.Finished && !f.supervised { // else whoever started all the nodes draws them together
 		m.leaveCurves(cfg.Dir)
 	}
-	log.Info(result.Reason, "step", result.Step, "model_sha256", result.ModelSHA256)
+	log.Info(result.Reason, "step", result.Step, "model_sha256", result.ModelSHA256, "waited_for_data", percent(result.Phases.Waiting()))
 	return nil
 }
 

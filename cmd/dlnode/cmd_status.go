@@ -179,11 +179,15 @@ func orDash(s string) string {
 // and what it counted.
 func writeCosts(w io.Writer, s *train.Status) {
 	ms, c := s.Phases, s.Counters
-	fmt.Fprintf(w, "\na step here: compute %.2f ms (data %.2f), reduce %.2f ms, update %.2f ms; a checkpoint stops it for %.2f ms\n",
-		ms.Compute, ms.Data, ms.Reduce, ms.Update, ms.Stall)
+	fmt.Fprintf(w, "\na step here: compute %.2f ms, reduce %.2f ms, update %.2f ms; a checkpoint stops it for %.2f ms\n",
+		ms.Compute, ms.Reduce, ms.Update, ms.Stall)
+	fmt.Fprintf(w, "data here: waited %.2f ms a step for samples, %s of it; read for %.2f ms\n", ms.Data, percent(ms.Waiting()), ms.Read)
 	fmt.Fprintf(w, "counted here: %d transitions, %d views, %d groups lost, %d attempts interrupted, %d repeated, %d checkpoints (%d failed), %sB in, %sB out\n",
 		c.Steps, c.Views, c.Lost, c.Interrupted, c.Repeats, c.Checkpoints, c.SaveErrors, ui.SI(float64(c.BytesIn)), ui.SI(float64(c.BytesOut)))
 }
+
+// percent writes a share.
+func percent(share float64) string { return fmt.Sprintf("%.1f %%", 100*share) }
 
 // writeEvents writes the last n events.
 func writeEvents(w io.Writer, all []train.Event, n int) {

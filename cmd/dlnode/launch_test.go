@@ -150,7 +150,7 @@ func TestStatusIsReadable(t *testing.T) {
 			{Node: "node-1", Role: "coordinator", Addr: "127.0.0.1:40", Zone: "a", Rank: 0, Transition: 413, Entry: 1},
 		},
 		Others: []train.MemberStatus{{Node: "node-3", Role: "joining", Addr: "127.0.0.1:42", Rank: -1}},
-		Phases: train.PhaseMillis{Data: 0.1, Compute: 1.5, Reduce: 0.75, Update: 0.25, Stall: 2},
+		Phases: train.PhaseMillis{Data: 0.09, Read: 0.4, Compute: 1.5, Reduce: 0.75, Update: 0.25, Stall: 2},
 		Counters: train.Counters{
 			Steps: 413, Views: 4, Lost: 1, Interrupted: 1, Repeats: 2, Checkpoints: 3, BytesIn: 1500, BytesOut: 2500000,
 		},
@@ -172,7 +172,8 @@ node-1    coordinator  127.0.0.1:40  a     0     413         -          generati
 node-2 *  worker       127.0.0.1:41  -     1     413         9.15k      generation 1
 node-3    joining      127.0.0.1:42  -     -     0           -          -
 
-a step here: compute 1.50 ms (data 0.10), reduce 0.75 ms, update 0.25 ms; a checkpoint stops it for 2.00 ms
+a step here: compute 1.50 ms, reduce 0.75 ms, update 0.25 ms; a checkpoint stops it for 2.00 ms
+data here: waited 0.09 ms a step for samples, 4.0 % of it; read for 0.40 ms
 counted here: 413 transitions, 4 views, 1 groups lost, 1 attempts interrupted, 2 repeated, 3 checkpoints (0 failed), 1.50kB in, 2.50MB out
 
 03:04:03.000  node-0 ` + "\uFFFD" + `[31mlost

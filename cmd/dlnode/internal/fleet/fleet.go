@@ -53,6 +53,7 @@ type Outcome struct {
 	Finished bool         // the job is done; else all nodes left in order
 	Result   train.Result // that all finished nodes agree on; else of the node that came farthest
 	Took     time.Duration
+	Nodes    map[string]*train.Result // what each node's last process said at its end, if it could
 }
 
 // Fleet is a running fleet, as Config.Watch sees it.
@@ -329,7 +330,7 @@ func (f *Fleet) outcome(reports []supervise.Report) (Outcome, error) {
 		return Outcome{}, err
 	}
 	if common != nil {
-		return Outcome{Finished: true, Result: *common}, nil
+		return Outcome{Finished: true, Result: *common, Nodes: results}, nil
 	}
-	return Outcome{Result: farthest}, failure(reports, f.story.Result)
+	return Outcome{Result: farthest, Nodes: results}, failure(reports, f.story.Result)
 }
