@@ -1,10 +1,8 @@
 package shard
 
 import (
-	"cmp"
+	"container/heap"
 	"fmt"
-	"math/bits"
-	"slices"
 )
 
 // Range is a run of microbatches [Lo, Hi) of one step.
@@ -13,87 +11,98 @@ type Range struct{ Lo, Hi int }
 // Len returns the number of microbatches in the range.
 func (r Range) Len() int { return r.Hi - r.Lo }
 
-// Assign deals the microbatches of a step to the ranks, in proportion to their
-// shares: result[rank] is what the rank computes. The ranges are contiguous, in
-// the order of the ranks, and cover every microbatch once.
+// Speed is what is known of how fast a rank computes.
+type Speed struct {
+	Wave    float64 // time in which each of its threads computes one microbatch, in any unit; above 0
+	Threads int     // microbatches that it computes at the same time, at least 1
+}
+
+// takes returns the time for n microbatches.
+func (s Speed) takes(n int) float64 { return float64((n+s.Threads-1)/s.Threads) * s.Wave }
+
+// Assign deals the microbatches of a step to the ranks so that the slowest is done
+// as soon as possible: result[rank] is what the rank computes. The ranges are
+// contiguous, in the order of the ranks, and cover every microbatch once.
 //
-// Each rank gets its quota rounded down, and those with the largest fractions
-// one more, lower ranks first (largest remainders). So a larger share never
-// gets less than a smaller one, equal shares differ by one at most, and a share
-// of zero gets nothing. With more ranks than microbatches some get an empty
-// range. When all shares are zero they count as equal.
+// Microbatches are dealt one after the other, each to the rank that would be done
+// first with it, which is best for the slowest rank, since no rank gets done earlier
+// by doing more. Of ranks that would be done at the same time the one with the
+// fewest microbatches gets it, then the lowest. So ranks of one speed differ by one
+// at most, and with more ranks than microbatches some get an empty range.
 //
-// The ranks with a share exchange their ranges in a circle, rotation places
-// along, when something is to be computed on other hardware than the first
-// time: a rotation of 1 moves every microbatch to another rank if two have a
-// share. No result of training depends on any argument but the first.
-func Assign(microbatches int, shares []uint32, rotation int) []Range {
-	if microbatches < 0 || len(shares) == 0 {
-		panic(fmt.Sprintf("shard: assigning %d microbatches to %d ranks", microbatches, len(shares)))
+// The ranks exchange their ranges in a circle, rotation places along, when
+// something is to be computed on other hardware than the first time: a rotation of
+// 1 moves every microbatch to another rank if there are two. No result of training
+// depends on any argument but the first.
+func Assign(microbatches int, speeds []Speed, rotation int) []Range {
+	if microbatches < 0 || len(speeds) == 0 {
+		panic(fmt.Sprintf("shard: assigning %d microbatches to %d ranks", microbatches, len(speeds)))
 	}
-	counts, workers := apportion(microbatches, shares)
-	ranges := make([]Range, len(shares))
+	ranges := make([]Range, len(speeds))
 	at := 0
-	for rank, n := range counts {
+	for rank, n := range deal(microbatches, speeds) {
 		ranges[rank] = Range{at, at + n}
 		at += n
 	}
-	return rotate(ranges, workers, rotation)
+	return rotate(ranges, rotation)
 }
 
-// rotate gives each worker the range of the one by places further on.
-func rotate(ranges []Range, workers []int, by int) []Range {
-	n := len(workers)
-	by = (by%n + n) % n
-	rotated := slices.Clone(ranges)
-	for i, rank := range workers {
-		rotated[rank] = ranges[workers[(i+by)%n]]
+// rotate gives each rank the range of the one by places further on.
+func rotate(ranges []Range, by int) []Range {
+	n := len(ranges)
+	rotated := make([]Range, n)
+	for rank := range ranges {
+		rotated[rank] = ranges[((rank+by)%n+n)%n]
 	}
 	return rotated
 }
 
-// apportion returns how many microbatches each rank gets, and the ranks that
-// take part, ascending.
-func apportion(microbatches int, shares []uint32) (counts, workers []int) {
-	weights, total := effective(shares)
-	counts = make([]int, len(shares))
-	fractions := make([]uint64, len(shares))
-	left := microbatches
-	for rank, w := range weights {
-		if w == 0 {
-			continue
+// deal returns how many microbatches each rank gets.
+func deal(microbatches int, speeds []Speed) []int {
+	q := make(queue, len(speeds))
+	for rank, s := range speeds {
+		if !(s.Wave > 0) || s.Threads < 1 {
+			panic(fmt.Sprintf("shard: rank %d: a wave takes %v on %d threads", rank, s.Wave, s.Threads))
 		}
-		workers = append(workers, rank)
-		hi, lo := bits.Mul64(uint64(microbatches), w)
-		quota, rest := bits.Div64(hi, lo, total) // hi < total, since w ≤ total
-		counts[rank], fractions[rank] = int(quota), rest
-		left -= int(quota)
+		q[rank] = worker{speed: s, rank: rank, done: s.takes(1)}
 	}
-	for _, rank := range byFraction(workers, fractions)[:left] {
-		counts[rank]++
+	heap.Init(&q)
+	counts := make([]int, len(speeds))
+	for range microbatches {
+		w := &q[0]
+		counts[w.rank]++
+		w.count++
+		w.done = w.speed.takes(w.count + 1)
+		heap.Fix(&q, 0)
 	}
-	return counts, workers
+	return counts
 }
 
-// effective returns the shares, all equal where all are zero, and their sum.
-func effective(shares []uint32) (weights []uint64, total uint64) {
-	weights = make([]uint64, len(shares))
-	for i, s := range shares {
-		weights[i] = uint64(s)
-		total += weights[i]
-	}
-	if total > 0 {
-		return weights, total
-	}
-	for i := range weights {
-		weights[i] = 1
-	}
-	return weights, uint64(len(weights))
+// worker is a rank to which microbatches are dealt.
+type worker struct {
+	speed Speed
+	rank  int
+	count int     // of its microbatches
+	done  float64 // when it would be done with one more
 }
 
-// byFraction returns the ranks by falling fraction, lower ranks first.
-func byFraction(ranks []int, fractions []uint64) []int {
-	sorted := slices.Clone(ranks)
-	slices.SortStableFunc(sorted, func(a, b int) int { return cmp.Compare(fractions[b], fractions[a]) })
-	return sorted
+// queue has the worker in front that gets the next microbatch.
+type queue []worker
+
+func (q queue) Len() int      { return len(q) }
+func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+
+func (q queue) Less(i, j int) bool {
+	a, b := &q[i], &q[j]
+	switch {
+	case a.done != b.done:
+		return a.done < b.done
+	case a.count != b.count:
+		return a.count < b.count
+	}
+	return a.rank < b.rank
 }
+
+// Push and Pop complete heap.Interface; the queue never grows or shrinks.
+func (q *queue) Push(any) { panic("shard: a queue does not grow") }
+func (q *queue) Pop() any { panic("shard: a queue does not shrink") }

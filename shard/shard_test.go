@@ -234,16 +234,19 @@ func TestIDSumsTellSetsApart(t *testing.T) {
 	}
 }
 
-func drawShares(t *rapid.T) []uint32 {
-	share := rapid.OneOf(rapid.Uint32Range(0, 4), rapid.Uint32Range(0, 2000), rapid.Uint32())
-	return rapid.SliceOfN(share, 1, 20).Draw(t, "shares")
+func drawSpeeds(t *rapid.T) []Speed {
+	wave := rapid.OneOf(rapid.Float64Range(1, 4), rapid.Float64Range(1, 1e9), rapid.Just(7.0))
+	speed := rapid.Custom(func(t *rapid.T) Speed {
+		return Speed{wave.Draw(t, "wave"), rapid.IntRange(1, 5).Draw(t, "threads")}
+	})
+	return rapid.SliceOfN(speed, 1, 20).Draw(t, "speeds")
 }
 
-func TestSharesDivideAllTheWork(t *testing.T) {
+func TestRangesDivideAllTheWork(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := rapid.OneOf(rapid.IntRange(0, 40), rapid.IntRange(0, math.MaxInt)).Draw(t, "microbatches")
-		shares := drawShares(t)
-		ranges := Assign(m, shares, 0)
+		m := rapid.IntRange(0, 200).Draw(t, "microbatches")
+		speeds := drawSpeeds(t)
+		ranges := Assign(m, speeds, 0)
 		at := 0
 		for rank, r := range ranges {
 			if r.Lo != at || r.Hi < r.Lo {
@@ -251,28 +254,26 @@ func TestSharesDivideAllTheWork(t *testing.T) {
 			}
 			at = r.Hi
 		}
-		if len(ranges) != len(shares) || at != m {
+		if len(ranges) != len(speeds) || at != m {
 			t.Fatalf("%d ranges cover %d of %d microbatches", len(ranges), at, m)
 		}
-		if !slices.Equal(ranges, Assign(m, shares, 0)) {
+		if !slices.Equal(ranges, Assign(m, speeds, 0)) {
 			t.Fatal("an assignment is not a function of its arguments")
 		}
-		checkFair(t, ranges, shares)
+		checkFair(t, ranges, speeds)
 	})
 }
 
-func checkFair(t *rapid.T, ranges []Range, shares []uint32) {
-	busy := slices.ContainsFunc(shares, func(s uint32) bool { return s > 0 })
-	for a := range shares {
-		if busy && shares[a] == 0 && ranges[a].Len() != 0 {
-			t.Fatalf("rank %d has no share and %d microbatches", a, ranges[a].Len())
-		}
-		for b := range shares {
-			if shares[a] > shares[b] && ranges[a].Len() < ranges[b].Len() {
-				t.Fatalf("rank %d has the larger share and fewer microbatches than rank %d: %v", a, b, ranges)
+// checkFair tells who would be done sooner by giving a microbatch away.
+func checkFair(t *rapid.T, ranges []Range, speeds []Speed) {
+	for a, s := range speeds {
+		for b, other := range speeds {
+			n, m := ranges[a].Len(), ranges[b].Len()
+			if s == other && n-m > 1 {
+				t.Fatalf("ranks %d and %d are as fast, and have %v and %v", a, b, ranges[a], ranges[b])
 			}
-			if shares[a] == shares[b] && ranges[a].Len()-ranges[b].Len() > 1 {
-				t.Fatalf("ranks %d and %d have one share, %v and %v", a, b, ranges[a], ranges[b])
+			if n > 0 && s.takes(n) > other.takes(m+1) {
+				t.Fatalf("rank %d is done at %v; rank %d with one more at %v", a, s.takes(n), b, other.takes(m+1))
 			}
 		}
 	}
@@ -281,22 +282,23 @@ func checkFair(t *rapid.T, ranges []Range, shares []uint32) {
 func TestAssignByExample(t *testing.T) {
 	for _, c := range []struct {
 		m        int
-		shares   []uint32
+		speeds   []Speed
 		rotation int
 		want     string
 	}{
-		{4, []uint32{1, 1, 1, 1}, 0, "[{0 1} {1 2} {2 3} {3 4}]"},
-		{5, []uint32{1, 1}, 0, "[{0 3} {3 5}]"},
-		{12, []uint32{3, 1, 2}, 0, "[{0 6} {6 8} {8 12}]"},
-		{12, []uint32{3, 1, 2}, 1, "[{6 8} {8 12} {0 6}]"},
-		{4, []uint32{1, 0, 1}, 1, "[{2 4} {2 2} {0 2}]"},
-		{2, []uint32{1, 1, 1, 1}, 0, "[{0 1} {1 2} {2 2} {2 2}]"},
-		{2, []uint32{1, 1, 1, 1}, -1, "[{2 2} {0 1} {1 2} {2 2}]"},
-		{3, []uint32{0, 0}, 0, "[{0 2} {2 3}]"},
-		{0, []uint32{7}, 0, "[{0 0}]"},
+		{4, []Speed{{1, 1}, {1, 1}, {1, 1}, {1, 1}}, 0, "[{0 1} {1 2} {2 3} {3 4}]"},
+		{5, []Speed{{1, 1}, {1, 1}}, 0, "[{0 3} {3 5}]"},
+		{12, []Speed{{2, 1}, {6, 1}, {3, 1}}, 0, "[{0 6} {6 8} {8 12}]"},
+		{12, []Speed{{2, 1}, {6, 1}, {3, 1}}, 1, "[{6 8} {8 12} {0 6}]"},
+		{12, []Speed{{2, 1}, {2, 2}, {2, 3}}, 0, "[{0 2} {2 6} {6 12}]"},
+		{8, []Speed{{1, 1}, {1, 1}, {3, 1}}, 0, "[{0 4} {4 7} {7 8}]"},
+		{3, []Speed{{1, 1}, {9, 8}}, 0, "[{0 3} {3 3}]"},
+		{2, []Speed{{1, 1}, {1, 1}, {1, 1}, {1, 1}}, 0, "[{0 1} {1 2} {2 2} {2 2}]"},
+		{2, []Speed{{1, 1}, {1, 1}, {1, 1}, {1, 1}}, -1, "[{2 2} {0 1} {1 2} {2 2}]"},
+		{0, []Speed{{7, 1}}, 0, "[{0 0}]"},
 	} {
-		if got := fmt.Sprint(Assign(c.m, c.shares, c.rotation)); got != c.want {
-			t.Errorf("Assign(%d, %v, %d) = %s, want %s", c.m, c.shares, c.rotation, got, c.want)
+		if got := fmt.Sprint(Assign(c.m, c.speeds, c.rotation)); got != c.want {
+			t.Errorf("Assign(%d, %v, %d) = %s, want %s", c.m, c.speeds, c.rotation, got, c.want)
 		}
 	}
 }
@@ -304,21 +306,16 @@ func TestAssignByExample(t *testing.T) {
 func TestRotationMovesEveryMicrobatch(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := rapid.IntRange(1, 40).Draw(t, "microbatches")
-		shares := drawShares(t)
-		workers := 0
-		for _, s := range shares {
-			if s > 0 {
-				workers++
-			}
-		}
+		speeds := drawSpeeds(t)
+		workers := len(speeds)
 		r := rapid.IntRange(-50, 50).Draw(t, "rotation")
-		first, again := Assign(m, shares, 0), Assign(m, shares, r)
+		first, again := Assign(m, speeds, 0), Assign(m, speeds, r)
 		for mb := range m {
 			a, b := owner(first, mb), owner(again, mb)
 			if a < 0 || b < 0 {
 				t.Fatalf("microbatch %d has no owner: %v, %v", mb, first, again)
 			}
-			if workers > 0 && (a == b) != (r%workers == 0) {
+			if (a == b) != (r%workers == 0) {
 				t.Fatalf("rotation %d of %d workers takes microbatch %d from rank %d to %d", r, workers, mb, a, b)
 			}
 		}
@@ -363,7 +360,10 @@ func TestBrokenPromisesPanic(t *testing.T) {
 		"negative position": func() { order.At(-1) },
 		"microbatch":        func() { Plan{N: 5, Global: 4, Micro: 2}.Samples(1, 1, nil) },
 		"nobody":            func() { Assign(1, nil, 0) },
-		"negative work":     func() { Assign(-1, []uint32{1}, 0) },
+		"negative work":     func() { Assign(-1, []Speed{{1, 1}}, 0) },
+		"no time":           func() { Assign(1, []Speed{{0, 1}}, 0) },
+		"no threads":        func() { Assign(1, []Speed{{1, 0}}, 0) },
+		"another world":     func() { NewPace(2).Observe(nil, nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {

@@ -408,7 +408,8 @@ func (l *life) computeTime(r shard.Range) time.Duration {
 		return l.c.between(0, time.Millisecond)
 	}
 	d := l.c.between(l.c.opt.Compute/2, l.c.opt.Compute)
-	return time.Duration(float64(d) * l.slow)
+	share := 3 * float64(r.Len()) / float64(l.task.Plan.MaxMicrobatches()) // of one in three
+	return time.Duration(float64(d) * l.slow * share)
 }
 
 func (l *life) Save(s *checkpoint.Snapshot, done func(checkpoint.Result)) {

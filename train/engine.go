@@ -44,6 +44,7 @@ type Contribution struct {
 	Grad    *exact.Sum
 	Scalars *exact.Scalars
 	Mean    []float32 // memory for the mean gradient, as long as Grad's vector
+	Threads int       // microbatches that the rank computes at the same time
 	Input   Input     // what it took to have the samples; for display
 }
 
@@ -158,7 +159,7 @@ func (e *Engine) Begin(a *Attempt) {
 // Collect merges what the workers have. The result is valid until Begin.
 func (e *Engine) Collect(a *Attempt) Contribution {
 	first := e.workers[0]
-	c := Contribution{Count: first.count, IDSum: first.idSum, Grad: e.grad, Scalars: first.scalars(a), Mean: first.grads, Input: e.input()}
+	c := Contribution{Count: first.count, IDSum: first.idSum, Grad: e.grad, Scalars: first.scalars(a), Mean: first.grads, Threads: len(e.workers), Input: e.input()}
 	for _, w := range e.workers[1:] {
 		if w.count == 0 {
 			continue

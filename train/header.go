@@ -17,7 +17,8 @@ type header struct {
 	IDSum      uint64
 	Watch      uint64 // what State.watch says of the state before the transition
 	Audit      uint64 // what State.audit says of it; 0 where nobody asked for it
-	Nanos      uint64 // time that the rank computed, for the statistics
+	Nanos      uint64 // time that the rank computed
+	Threads    uint64 // on which it did
 	Sum        uint64 // of the integers that the rank gives to the ring, mod 2^64, as they were computed
 	GradSeen   []int16
 	ScalarSeen []int16   // of each column
@@ -34,7 +35,7 @@ var kindCodes = map[Kind]byte{Update: 1, Evaluate: 2, Restore: 3, Finish: 4, Far
 
 func (h *header) append(b []byte) []byte {
 	b = append(b, h.Kind, h.Repeat, h.Flags)
-	for _, v := range [...]uint64{h.Transition, h.Count, h.IDSum, h.Watch, h.Audit, h.Nanos, h.Sum} {
+	for _, v := range [...]uint64{h.Transition, h.Count, h.IDSum, h.Watch, h.Audit, h.Nanos, h.Threads, h.Sum} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	b = appendExps(appendExps(b, h.GradSeen), h.ScalarSeen)
@@ -51,7 +52,7 @@ func appendExps(b []byte, exps []int16) []byte {
 	return b
 }
 
-const headerFixed = 3 + 7*8
+const headerFixed = 3 + 8*8
 
 // parse reads a header of an attempt with the given numbers of tensors, columns
 // and sums.
@@ -61,7 +62,7 @@ func (h *header) parse(b []byte, tensors, columns, sums int) error {
 	}
 	h.Kind, h.Repeat, h.Flags = b[0], b[1], b[2]
 	b = b[3:]
-	for _, v := range [...]*uint64{&h.Transition, &h.Count, &h.IDSum, &h.Watch, &h.Audit, &h.Nanos, &h.Sum} {
+	for _, v := range [...]*uint64{&h.Transition, &h.Count, &h.IDSum, &h.Watch, &h.Audit, &h.Nanos, &h.Threads, &h.Sum} {
 		*v, b = binary.LittleEndian.Uint64(b), b[8:]
 	}
 	h.GradSeen, b = parseExps(h.GradSeen[:0], b, tensors)

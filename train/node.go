@@ -69,6 +69,9 @@ type generation struct {
 	rank  int
 	start view.Start
 
+	pace   *shard.Pace   // who computes how much
+	ranges []shard.Range // what each rank has to compute of the attempt in hand; none where there is nothing to
+
 	open      bool // its group has not ended
 	computing bool
 	fetching  bool
@@ -447,7 +450,7 @@ func (n *Node) lastWords(e Exit) view.Cause {
 // --- a generation ---
 
 func (n *Node) install(now time.Time, in view.Install) {
-	g := &generation{view: in.View, name: in.View.Name(), rank: in.Rank, start: in.Start, open: true, suspected: now}
+	g := &generation{view: in.View, name: in.View.Name(), rank: in.Rank, start: in.Start, pace: shard.NewPace(in.View.World()), open: true, suspected: now}
 	n.gen = g
 	n.emit(OpenGroup{in.View, in.Rank})
 	n.story(now)
@@ -598,13 +601,13 @@ func (n *Node) begin(now time.Time, a *Attempt) {
 	g.attempt, g.begun, g.computed, g.input = a, now, now, Input{}
 	g.farewell = a.Kind == Farewell
 	micro := n.task.microbatches(a)
-	if micro == 0 {
+	if g.ranges = nil; micro == 0 {
 		n.reduce(now, Contribution{}, 0)
 		return
 	}
-	r := shard.Assign(micro, g.view.Shares(), a.Rotation)[g.rank]
+	g.ranges = g.pace.Assign(micro, a.Rotation)
 	g.computing = true
-	n.emit(Compute{g.name, a, r, n.state.params})
+	n.emit(Compute{g.name, a, g.ranges[g.rank], n.state.params})
 }
 
 // Computed takes this rank's contribution to the attempt in hand.
@@ -654,7 +657,8 @@ func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte,
 	if g == nil || g.name != v || g.seq != seq || g.closing || n.over {
 		return
 	}
-	vd := n.task.judge(g.attempt, g.view, n.state, headers, total)
+	vd := n.task.judge(g.attempt, g.view, g.ranges, headers, total)
+	n.learnPace(now, vd)
 	switch {
 	case vd.torn != nil:
 		n.closeGroup(now, view.Cause{By: n.views.Self(), Reason: vd.torn.Error()})
@@ -671,6 +675,20 @@ func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte,
 		n.commit(now, vd)
 	}
 	n.drain(now)
+}
+
+// learnPace takes into account how long each rank has computed.
+func (n *Node) learnPace(now time.Time, vd *verdict) {
+	g := n.gen
+	if vd.torn != nil || g.attempt.Kind != Update || !g.pace.Observe(g.ranges, vd.work) {
+		return
+	}
+	next := g.pace.Assign(n.task.microbatches(g.attempt), 0)
+	var parts []string
+	for rank, r := range next {
+		parts = append(parts, fmt.Sprintf("%s %d", g.view.Members[rank].ID, r.Len()))
+	}
+	n.tell(now, "pace", "", "microbatches by speed: "+strings.Join(parts, ", "), 0)
 }
 
 func (n *Node) again(now time.Time, vd *verdict) {
@@ -748,8 +766,8 @@ func (n *Node) report(now time.Time, a *Attempt, vd *verdict, watched uint64) {
 		Transition: s.Transition, Kind: a.Kind, Step: s.Step, Generation: g.view.Generation, World: g.view.World(),
 		Repeat: a.Repeat, Samples: vd.count, Took: now.Sub(g.begun), Input: g.input, Digest: watched,
 	}
-	if micro := n.task.microbatches(a); micro > 0 {
-		c.Range = shard.Assign(micro, g.view.Shares(), a.Rotation)[g.rank]
+	if g.ranges != nil {
+		c.Range = g.ranges[g.rank]
 	}
 	if a.Kind == Update && !vd.skip {
 		c.Means = vd.figures

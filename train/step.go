@@ -37,7 +37,7 @@ func (t *Task) attempt(s *State) *Attempt {
 func (t *Task) header(a *Attempt, c Contribution, w witness, flags byte, nanos uint64) []byte {
 	h := header{
 		Transition: a.Transition, Repeat: uint8(a.Repeat), Kind: kindCodes[a.Kind], Flags: flags,
-		Count: c.Count, IDSum: c.IDSum, Watch: w.watch, Audit: w.audit, Nanos: nanos,
+		Count: c.Count, IDSum: c.IDSum, Watch: w.watch, Audit: w.audit, Nanos: nanos, Threads: uint64(c.Threads),
 		GradSeen: nothingSeen(len(t.windows)), ScalarSeen: nothingSeen(len(t.summed(a.Kind))),
 		Scalars: make([]float64, t.sums(a.Kind)),
 	}
@@ -87,6 +87,7 @@ type verdict struct {
 	audit bool     // all of the state is compared in the next headers
 	leave []int    // ranks that go then
 
+	work    []shard.Work // of each rank
 	count   uint64
 	sum     uint64    // of the ranks' integers, before they went into the ring
 	grad    []int16   // seen
@@ -97,7 +98,8 @@ type verdict struct {
 }
 
 // judge checks the headers of an attempt, and the sum of the ring's totals.
-func (t *Task) judge(a *Attempt, v *view.View, s *State, headers [][]byte, total uint64) *verdict {
+// ranges is what each rank had to compute.
+func (t *Task) judge(a *Attempt, v *view.View, ranges []shard.Range, headers [][]byte, total uint64) *verdict {
 	vd := &verdict{grad: nothingSeen(len(t.windows)), scalar: nothingSeen(len(t.summed(a.Kind))), scalars: make([]float64, t.sums(a.Kind))}
 	hs := make([]header, len(headers))
 	for rank, b := range headers {
@@ -115,7 +117,7 @@ func (t *Task) judge(a *Attempt, v *view.View, s *State, headers [][]byte, total
 	if vd.fatal = t.compareReplicas(a, v, hs); vd.fatal != nil {
 		return vd
 	}
-	if vd.fatal = t.checkSamples(a, v, hs); vd.fatal != nil {
+	if vd.fatal = t.checkSamples(a, v, ranges, hs); vd.fatal != nil {
 		return vd
 	}
 	t.judgeExponents(a, vd)
@@ -129,6 +131,7 @@ func (vd *verdict) add(rank int, h *header) {
 	if h.Flags&flagLeave != 0 {
 		vd.leave = append(vd.leave, rank)
 	}
+	vd.work = append(vd.work, shard.Work{Nanos: h.Nanos, Threads: int(min(h.Threads, math.MaxInt16))})
 	vd.count += h.Count
 	vd.sum += h.Sum
 	exact.MergeSeen(vd.grad, h.GradSeen)
@@ -151,7 +154,7 @@ func (t *Task) compareReplicas(a *Attempt, v *view.View, hs []header) error {
 }
 
 // checkSamples holds what was loaded against the plan (I6), rank by rank.
-func (t *Task) checkSamples(a *Attempt, v *view.View, hs []header) error {
+func (t *Task) checkSamples(a *Attempt, v *view.View, ranges []shard.Range, hs []header) error {
 	if a.Kind != Update && a.Kind != Evaluate {
 		return nil
 	}
@@ -163,7 +166,7 @@ func (t *Task) checkSamples(a *Attempt, v *view.View, hs []header) error {
 	wantCount, wantSum := t.planned(a)
 	if count != wantCount || sum != wantSum {
 		return fmt.Errorf("train: step %d: the ranks loaded %d samples with id-sum %016x, the plan has %d with %016x: %s",
-			a.Step, count, sum, wantCount, wantSum, t.blameSamples(a, v, hs))
+			a.Step, count, sum, wantCount, wantSum, t.blameSamples(a, v, ranges, hs))
 	}
 	return nil
 }
@@ -176,8 +179,7 @@ func (t *Task) planned(a *Attempt) (count, idSum uint64) {
 }
 
 // blameSamples finds the ranks that loaded something else than their share.
-func (t *Task) blameSamples(a *Attempt, v *view.View, hs []header) string {
-	ranges := shard.Assign(t.microbatches(a), v.Shares(), a.Rotation)
+func (t *Task) blameSamples(a *Attempt, v *view.View, ranges []shard.Range, hs []header) string {
 	blame := "no single rank differs from its share"
 	for rank, r := range ranges {
 		var count, sum uint64

@@ -306,7 +306,7 @@ func TestOldAndForeignProposalsAreRefused(t *testing.T) {
 	old := *m.Running()
 	old.Generation--
 	// Somebody else's view, in which one member of the running one would not stay.
-	stranger := Member{ID: "x", Incarnation: 9, Addr: "9", Entry: 1, Share: 1}
+	stranger := Member{ID: "x", Incarnation: 9, Addr: "9", Entry: 1}
 	foreign := View{Trajectory: m.self.Trajectory, Generation: m.gen + 5, Proposer: stranger.Node(), MinNodes: 1, Members: []Member{stranger, m.Running().Members[m.Running().Rank(m.Self())]}}
 	for _, v := range []View{old, foreign} {
 		m.Receive(h.now, Msg{From: h.machines[0].Fact(), Propose: &v})

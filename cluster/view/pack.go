@@ -66,9 +66,6 @@ func appendMembers(b []byte, ms []Member) []byte {
 	for _, m := range ms {
 		b = binary.AppendUvarint(b, m.Entry)
 	}
-	for _, m := range ms {
-		b = binary.AppendUvarint(b, uint64(m.Share))
-	}
 	return b
 }
 
@@ -217,9 +214,6 @@ func (r *reader) members() []Member {
 	}
 	for i := range ms {
 		ms[i].Entry = r.number()
-	}
-	for i := range ms {
-		ms[i].Share = uint32(r.number())
 	}
 	return ms
 }

@@ -160,7 +160,7 @@ func (m *Machine) findChief() {
 // seniority returns n's place in the order of coordinators. Only members of the
 // last installed view have entered; a newcomer, who has none, believes facts.
 func (m *Machine) seniority(f Fact) Member {
-	s := Member{ID: f.ID, Incarnation: f.Incarnation, Addr: f.Addr, Zone: f.Zone, Share: 1}
+	s := Member{ID: f.ID, Incarnation: f.Incarnation, Addr: f.Addr, Zone: f.Zone}
 	if m.last == nil {
 		s.Entry = f.Entry
 	} else if r := m.last.Rank(f.Node()); r >= 0 {

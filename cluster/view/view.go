@@ -25,14 +25,13 @@ type Member struct {
 	Addr        string // of its gRPC server
 	Zone        string
 	Entry       uint64 // generation in which it became a member: seniority
-	Share       uint32 // weight of its share of the microbatches; 0 is none
 }
 
 // Node returns the life that holds the place.
 func (m Member) Node() Node { return Node{m.ID, m.Incarnation} }
 
-// View is one immutable membership: who trains, in which ring order, with
-// which shares. A change of any of it is another view.
+// View is one immutable membership: who trains, in which ring
+// order. A change of any of it is another view.
 type View struct {
 	Trajectory [32]byte
 	Generation uint64 // orders proposals; it fences nothing, Name does
@@ -107,7 +106,7 @@ func (v *View) hash() Name {
 	b = appendString(b, v.Proposer.ID)
 	for _, m := range v.Members {
 		b = appendString(appendString(appendString(b, m.ID), m.Addr), m.Zone)
-		b = appendUint64(b, m.Incarnation, m.Entry, uint64(m.Share))
+		b = appendUint64(b, m.Incarnation, m.Entry)
 	}
 	return sha256.Sum256(b)
 }
@@ -132,15 +131,6 @@ func (v *View) Rank(n Node) int {
 
 // World is the number of members.
 func (v *View) World() int { return len(v.Members) }
-
-// Shares lists the members' weights by rank.
-func (v *View) Shares() []uint32 {
-	s := make([]uint32, len(v.Members))
-	for i, m := range v.Members {
-		s[i] = m.Share
-	}
-	return s
-}
 
 // Includes tells whether every member of w is a member of v too.
 func (v *View) Includes(w *View) bool {

@@ -77,7 +77,7 @@ func FuzzDecodeMsg(f *testing.F) {
 func crowded(n int) *View {
 	v := &View{Generation: uint64(n), Proposer: Node{"m0000", 1}, MinNodes: 2}
 	for i := range n {
-		v.Members = append(v.Members, Member{ID: fmt.Sprintf("m%04d", i), Incarnation: uint64(i + 1), Addr: fmt.Sprint("10.0.0.1:", i), Entry: 1, Share: 1})
+		v.Members = append(v.Members, Member{ID: fmt.Sprintf("m%04d", i), Incarnation: uint64(i + 1), Addr: fmt.Sprint("10.0.0.1:", i), Entry: 1})
 	}
 	return v.sealed()
 }
@@ -85,10 +85,10 @@ func crowded(n int) *View {
 func TestAChangeMakesTheViewItNamesOrNone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		draw := func(what string) *View {
-			v := &View{Generation: 9, Proposer: Node{"m0", 1}, MinNodes: 1, Members: []Member{{ID: "m0", Incarnation: 1, Entry: 1, Share: 1}}}
+			v := &View{Generation: 9, Proposer: Node{"m0", 1}, MinNodes: 1, Members: []Member{{ID: "m0", Incarnation: 1, Entry: 1}}}
 			for i := range rapid.IntRange(0, 12).Draw(t, what) {
 				if rapid.Bool().Draw(t, "is in") {
-					v.Members = append(v.Members, Member{ID: fmt.Sprint("m", i+1), Incarnation: 1, Zone: rapid.SampledFrom([]string{"", "z"}).Draw(t, "zone"), Entry: uint64(i % 3), Share: 1})
+					v.Members = append(v.Members, Member{ID: fmt.Sprint("m", i+1), Incarnation: 1, Zone: rapid.SampledFrom([]string{"", "z"}).Draw(t, "zone"), Entry: uint64(i % 3)})
 				}
 			}
 			slices.SortFunc(v.Members, ringOrder)
@@ -127,7 +127,7 @@ func TestWhoLacksTheBaseOfAChangeAsksForTheWhole(t *testing.T) {
 func TestEveryPartOfAViewIsInItsName(t *testing.T) {
 	base := func() *View {
 		return &View{Generation: 3, Proposer: Node{"a", 1}, MinNodes: 1, Members: []Member{
-			{ID: "a", Incarnation: 1, Addr: "h:1", Zone: "z", Entry: 1, Share: 1}, {ID: "b", Incarnation: 2, Addr: "h:2", Entry: 2, Share: 1},
+			{ID: "a", Incarnation: 1, Addr: "h:1", Zone: "z", Entry: 1}, {ID: "b", Incarnation: 2, Addr: "h:2", Entry: 2},
 		}}
 	}
 	names := map[Name]string{base().Name(): "itself"}
@@ -138,7 +138,6 @@ func TestEveryPartOfAViewIsInItsName(t *testing.T) {
 		"a member": func(v *View) { v.Members = v.Members[:1] }, "an id": func(v *View) { v.Members[1].ID = "c" },
 		"a life": func(v *View) { v.Members[1].Incarnation++ }, "an address": func(v *View) { v.Members[1].Addr = "h:3" },
 		"a zone": func(v *View) { v.Members[1].Zone = "y" }, "an entry": func(v *View) { v.Members[1].Entry++ },
-		"a share":             func(v *View) { v.Members[1].Share++ },
 		"where one name ends": func(v *View) { v.Members[0].ID, v.Members[0].Addr = "ah", ":1" },
 	} {
 		v := base()
@@ -207,7 +206,7 @@ func TestTheOddOneOutIsNamed(t *testing.T) {
 }
 
 func TestMessagesSurviveTheirEncoding(t *testing.T) {
-	v := &View{Generation: 3, Proposer: Node{"a", 1}, Members: []Member{{ID: "a", Incarnation: 1, Entry: 1, Share: 1}}}
+	v := &View{Generation: 3, Proposer: Node{"a", 1}, Members: []Member{{ID: "a", Incarnation: 1, Entry: 1}}}
 	for _, m := range []Msg{
 		{Hello: &Hello{}}, {Hello: &Hello{v.Name(), Node{"b", 2}}}, {Propose: v}, {Change: reminder(v)}, {Ask: &Ask{v.Name()}},
 		{Propose: crowded(300)}, {Change: changeOf(crowded(300), crowded(200))}, {Start: &Start{v.Name(), 9, [32]byte{1}, []int{0, 1, 2, 5, 7, 8}}},
