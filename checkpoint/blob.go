@@ -14,7 +14,7 @@ const blobMagic = "dlnode\xf5\x01"
 // Marshal puts a snapshot into one piece that verifies itself, for the way from
 // one node to another:
 //
-//	magic, 8 bytes │ length of the manifest, 4 bytes LE │ manifest │ job │ meta │ model │ state
+//	magic, 8 bytes │ length of the manifest, 4 bytes LE │ manifest │ job │ data │ meta │ model │ state
 //
 // The tensors are read once, hashed on their way into the blob. It panics as
 // Digest does.

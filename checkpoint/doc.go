@@ -6,6 +6,7 @@
 //	└── 5f1c09d2a4b37e86/               a trajectory: 16 hex digits of its name T
 //	    ├── 000000000400/               a checkpoint: its transition
 //	    │   ├── job.json                mathematical part of the job, canonical
+//	    │   ├── data.json              what the samples' numbers mean, canonical; where it is told
 //	    │   ├── meta.json               the small part of the state, canonical
 //	    │   ├── model.safetensors       parameters, readable by other tools
 //	    │   ├── state.safetensors       optimizer slots and the like

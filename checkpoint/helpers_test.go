@@ -31,6 +31,7 @@ func snapshot(transition uint64) *checkpoint.Snapshot {
 		Trajectory: trajectory('T'), Transition: transition, Step: transition - transition/10, Epoch: int(transition / 100),
 		Meta: []byte(`{"history":[]}`),
 		Job:  []byte(`{"seed":1}`),
+		Data: []byte(`{"class_names":["cat","dog"]}`),
 		Model: []checkpoint.Tensor{
 			{Name: "dense_1/kernel", Shape: []int{2, 3}, Data: []float32{x, 1, -2, 0.5, float32(math.Inf(1)), 1e-45}},
 			{Name: "dense_1/bias", Shape: []int{3}, Data: []float32{0, float32(math.Copysign(0, -1)), x / 3}},
@@ -102,7 +103,7 @@ func latest(t rapid.TB, d *memfs.Disk) (uint64, []checkpoint.Skipped) {
 func requireSame(t rapid.TB, got, want *checkpoint.Snapshot) {
 	t.Helper()
 	if got.Trajectory != want.Trajectory || got.Transition != want.Transition || got.Step != want.Step || got.Epoch != want.Epoch ||
-		!bytes.Equal(got.Meta, want.Meta) || !bytes.Equal(got.Job, want.Job) ||
+		!bytes.Equal(got.Meta, want.Meta) || !bytes.Equal(got.Job, want.Job) || !bytes.Equal(got.Data, want.Data) ||
 		!sameTensors(got.Model, want.Model) || !sameTensors(got.State, want.State) {
 		t.Fatalf("got %+v\nwant %+v", got, want)
 	}

@@ -9,11 +9,16 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 )
 
 const (
-	manifestFormat  = "dlnode checkpoint"
-	manifestVersion = 1
+	manifestFormat = "dlnode checkpoint"
+
+	// The version of a manifest says which files it lists, so that a state has one
+	// manifest only, and one from before data.json the bytes that it had.
+	versionPlain = 1 // job, meta, model, state
+	versionData  = 2 // job, data, meta, model, state
 
 	// maxManifest bounds the size of a manifest in bytes; they have some 900.
 	maxManifest = 64 << 10
@@ -53,7 +58,7 @@ type Manifest struct {
 	Transition uint64    `json:"transition"`
 	Step       uint64    `json:"step"`
 	Epoch      int       `json:"epoch"`
-	Files      []FileSum `json:"files"` // job, meta, model, state
+	Files      []FileSum `json:"files"` // as the version says
 
 	// Seal is SHA-256 of this manifest's encoding with a seal of zeros: what
 	// tells a flipped digit of step from another step.
@@ -78,9 +83,12 @@ func Describe(s *Snapshot) Manifest {
 // newManifest seals what is known of a snapshot and its files.
 func newManifest(s *Snapshot, files []FileSum) Manifest {
 	m := Manifest{
-		Format: manifestFormat, Version: manifestVersion,
+		Format: manifestFormat, Version: versionPlain,
 		Trajectory: s.Trajectory, Transition: s.Transition, Step: s.Step, Epoch: s.Epoch,
 		Files: files,
+	}
+	if len(s.Data) > 0 {
+		m.Version = versionData
 	}
 	m.Seal = m.seal()
 	return m
@@ -135,9 +143,9 @@ func parseManifest(b []byte) (Manifest, error) {
 	if err := json.Unmarshal(b, &m); err != nil {
 		return Manifest{}, fmt.Errorf("malformed: %w", err)
 	}
-	if m.Format != manifestFormat || m.Version != manifestVersion {
-		return Manifest{}, fmt.Errorf("format is %q version %d; this program reads %q version %d",
-			m.Format, m.Version, manifestFormat, manifestVersion)
+	if m.Format != manifestFormat || m.Version < versionPlain || m.Version > versionData {
+		return Manifest{}, fmt.Errorf("format is %q version %d; this program reads %q version %d to %d",
+			m.Format, m.Version, manifestFormat, versionPlain, versionData)
 	}
 	if seal := m.seal(); seal != m.Seal {
 		return Manifest{}, fmt.Errorf("digest mismatch: the seal is %s, what it seals gives %s", m.Seal, seal)
@@ -151,11 +159,17 @@ func parseManifest(b []byte) (Manifest, error) {
 // checkFiles makes sure that a manifest lists the files of a checkpoint, each
 // once and in order, with sizes that can be added up.
 func (m Manifest) checkFiles() error {
-	names := [...]string{jobFile, metaFile, modelFile, stateFile}
+	names := []string{jobFile, metaFile, modelFile, stateFile}
+	if m.Version == versionData {
+		names = slices.Insert(names, 1, dataFile)
+	}
 	if len(m.Files) != len(names) || m.Epoch < 0 {
 		return fmt.Errorf("malformed: %d files and epoch %d", len(m.Files), m.Epoch)
 	}
 	for i, f := range m.Files {
+		if f.Name == dataFile && f.Size == 0 {
+			return fmt.Errorf("malformed: %s is empty, where version %d has none", dataFile, versionPlain)
+		}
 		if f.Name != names[i] || f.Size < 0 || f.Size > math.MaxInt64/8 {
 			return fmt.Errorf("malformed: file %d is %q with %d bytes, where %q was due", i, f.Name, f.Size, names[i])
 		}

@@ -25,6 +25,7 @@ type Snapshot struct {
 
 	Meta []byte // canonical JSON of the state's small part: history, exponents, patience
 	Job  []byte // canonical JSON of the job's mathematical part
+	Data []byte // canonical JSON of what the samples' numbers mean: raw input, classes; nil where it is not told
 
 	Model []Tensor // parameters; the order does not matter, names are unique
 	State []Tensor // everything else that is large: optimizer slots, best weights
@@ -59,6 +60,7 @@ func ModelDigest(s *Snapshot) [32]byte {
 // comes last: it is written when the others are.
 const (
 	jobFile      = "job.json"
+	dataFile     = "data.json"
 	metaFile     = "meta.json"
 	modelFile    = "model.safetensors"
 	stateFile    = "state.safetensors"
@@ -78,12 +80,15 @@ func parts(s *Snapshot) []part {
 		panic(fmt.Sprintf("checkpoint: epoch %d of a snapshot is negative", s.Epoch))
 	}
 	model, state := safetensors.NewEncoder(s.Model), safetensors.NewEncoder(s.State)
-	return []part{
-		{jobFile, int64(len(s.Job)), plain(s.Job)},
-		{metaFile, int64(len(s.Meta)), plain(s.Meta)},
-		{modelFile, model.Size(), model},
-		{stateFile, state.Size(), state},
+	ps := []part{{jobFile, int64(len(s.Job)), plain(s.Job)}}
+	if len(s.Data) > 0 {
+		ps = append(ps, part{dataFile, int64(len(s.Data)), plain(s.Data)})
 	}
+	return append(ps,
+		part{metaFile, int64(len(s.Meta)), plain(s.Meta)},
+		part{modelFile, model.Size(), model},
+		part{stateFile, state.Size(), state},
+	)
 }
 
 // plain is a file that is in memory already.
@@ -113,6 +118,8 @@ func readPart(s *Snapshot, name string, r io.Reader, size int64) error {
 	switch name {
 	case jobFile:
 		s.Job, err = readAll(r, size)
+	case dataFile:
+		s.Data, err = readAll(r, size)
 	case metaFile:
 		s.Meta, err = readAll(r, size)
 	case modelFile:

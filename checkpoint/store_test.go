@@ -12,7 +12,7 @@ import (
 	"github.com/dlnode/dlnode/checkpoint/memfs"
 )
 
-var files = []string{"job.json", "meta.json", "model.safetensors", "state.safetensors", "manifest.json"}
+var files = []string{"job.json", "data.json", "meta.json", "model.safetensors", "state.safetensors", "manifest.json"}
 
 func TestACheckpointIsWhatItsLayoutSays(t *testing.T) {
 	d := memfs.NewDisk()
@@ -43,6 +43,22 @@ func TestACheckpointIsWhatItsLayoutSays(t *testing.T) {
 	if want := slices.Sorted(slices.Values(files)); !slices.Equal(names, want) {
 		t.Errorf("files are %v, want %v", names, want)
 	}
+}
+
+// Checkpoints from before data.json, and those of data that have nothing to tell.
+func TestAStateThatTellsNothingOfItsDataIsKeptWithoutTheFile(t *testing.T) {
+	d := memfs.NewDisk()
+	want := snapshot(7)
+	want.Data = nil
+	saved := save(t, open(t, d.Process()), want)
+	if _, err := d.ReadFile(filepath.Join(saved.Path, "data.json")); err == nil {
+		t.Error("there is a data.json")
+	}
+	got, err := open(t, d.Process()).Load(saved.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	requireSame(t, got, want)
 }
 
 func TestLatestIsTheGreatestTransition(t *testing.T) {

@@ -36,11 +36,11 @@ import (
 // Info describes the samples of a data set. Its slices are shared by everyone
 // who asks: read them, don't write to them.
 type Info struct {
-	Name       string      `json:"name"`                  // for people; no part of the fingerprint
+	Name       string      `json:"name"`                  // for people; in no fingerprint and no checkpoint
 	Input      []int       `json:"input"`                 // shape of one sample's x, such as [28 28]
 	Target     int         `json:"target"`                // length of one sample's y
 	Classes    int         `json:"classes"`               // classes of a class id in y[0] (or of a one-hot y); 0 for regression
-	ClassNames []string    `json:"class_names,omitempty"` // for people, Classes of them or none
+	ClassNames []string    `json:"class_names,omitempty"` // for people, Classes of them or none; no part of the fingerprint
 	Preprocess *Preprocess `json:"preprocess,omitempty"`  // how raw input became x; nil where x is all there ever was
 }
 

@@ -182,7 +182,7 @@ func TestIDXFilesAreADataSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Info{Name: "idx", Input: []int{2, 2}, Target: 1, Classes: 3}
+	want := Info{Name: "idx", Input: []int{2, 2}, Target: 1, Classes: 3, Preprocess: imageSteps([]int{2, 2})}
 	if diff := cmp.Diff(want, train.Info()); diff != "" {
 		t.Error(diff)
 	}

@@ -41,6 +41,7 @@ func loadImages(name, imagePath, labelPath string, classes int, classNames []str
 }
 
 func newImages(info Info, pixels, labels []byte) *images {
+	info.Preprocess = imageSteps(info.Input)
 	d := &images{info: info, width: info.InputLen(), pixels: pixels, labels: labels}
 	d.print = sync.OnceValue(d.fingerprint)
 	return d

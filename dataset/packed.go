@@ -93,6 +93,9 @@ func newPacked(r *pack.Reader) (*packed, error) {
 	if err = errors.Join(err, d.packMeta.Info.Preprocess.ready()); err != nil {
 		return nil, fmt.Errorf("meta: %w", err)
 	}
+	if d.Encoding == inBytes && d.packMeta.Info.Preprocess == nil {
+		d.packMeta.Info.Preprocess = imageSteps(d.packMeta.Info.Input)
+	}
 	d.width = d.packMeta.Info.InputLen()
 	for b := range d.unit {
 		d.unit[b] = float32(b) / 255

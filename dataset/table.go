@@ -228,9 +228,14 @@ func headerOf(fields []string, named bool) ([]string, error) {
 
 // reader returns a function that gives one row after another: its fields, the line
 // it begins in, and the offset where it ends.
-func (f *tableFile) reader() func() (fields []string, line int, end int64, err error) {
-	in := io.NewSectionReader(f.f, 0, 1<<62)
-	if f.tab {
+func (f *tableFile) reader() rowReader {
+	return readRows(io.NewSectionReader(f.f, 0, 1<<62), f.tab)
+}
+
+type rowReader func() (fields []string, line int, end int64, err error)
+
+func readRows(in io.Reader, tab bool) rowReader {
+	if tab {
 		return tabRows(bufio.NewReaderSize(in, 64<<10))
 	}
 	r := csv.NewReader(in)
@@ -248,7 +253,7 @@ func (f *tableFile) reader() func() (fields []string, line int, end int64, err e
 }
 
 // tabRows reads lines; empty ones are no rows.
-func tabRows(r *bufio.Reader) func() ([]string, int, int64, error) {
+func tabRows(r *bufio.Reader) rowReader {
 	line, end := 0, int64(0)
 	return func() ([]string, int, int64, error) {
 		for {
@@ -266,6 +271,67 @@ func tabRows(r *bufio.Reader) func() ([]string, int, int64, error) {
 			}
 		}
 	}
+}
+
+// Rows are those of a table that is read once, from the first on: to predict.
+type Rows struct {
+	Header []string // names of the columns
+
+	next  rowReader
+	first []string // the first row, if it is no header and has not been taken
+	line  int      // of first
+}
+
+// BrokenRow is what is wrong with a single row. Those after it can be read.
+type BrokenRow struct {
+	Line int
+	Err  error
+}
+
+// Error begins with the line.
+func (e *BrokenRow) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
+
+// Unwrap returns what is wrong.
+func (e *BrokenRow) Unwrap() error { return e.Err }
+
+// ReadRows begins to read a table as the kinds csv and text_csv do: values between
+// commas or tabs, the first row with the names of the columns where named; else they
+// are called 1, 2, 3, …
+func ReadRows(in io.Reader, tab, named bool) (*Rows, error) {
+	r := &Rows{next: readRows(in, tab)}
+	fields, line, end, err := r.next()
+	if err == nil {
+		err = checkFields(fields, nil, end)
+	}
+	if err == nil {
+		r.Header, err = headerOf(fields, named)
+	}
+	switch {
+	case err == io.EOF:
+		return nil, errors.New("no rows")
+	case err != nil:
+		return nil, fmt.Errorf("line %d: %w", line, err)
+	case !named:
+		r.first, r.line = slices.Clone(fields), line
+	}
+	return r, nil
+}
+
+// Next returns the fields of a row, as many as there are columns, and the line that
+// it begins in. They are good until the next call. The error is io.EOF after the
+// last row, or a *BrokenRow.
+func (r *Rows) Next() (fields []string, line int, err error) {
+	if fields, r.first = r.first, nil; fields != nil {
+		return fields, r.line, nil
+	}
+	fields, line, _, err = r.next()
+	if err == nil {
+		err = checkFields(fields, r.Header, 0)
+	}
+	if errors.As(err, new(*csv.ParseError)) || errors.As(err, new(rowError)) {
+		err = &BrokenRow{line, err}
+	}
+	return fields, line, err
 }
 
 // fields reads a row again.

@@ -60,7 +60,7 @@ func refuseOthers(t *Task, store *checkpoint.Store) error {
 		}
 	}
 	here := t.Identity()
-	diff := here.Differences("here", "there", Identity{Numerics: Numerics, Job: all[0].Job, Data: here.Data, Start: here.Start})
+	diff := here.Differences("here", "there", Identity{Numerics: Numerics, Job: all[0].Job, Data: here.Data, Meaning: here.Meaning, Start: here.Start})
 	if len(diff) == 1 && strings.HasPrefix(diff[0], "starting state") {
 		diff = []string{"the job is the same, but data, program or starting state are not"}
 	}

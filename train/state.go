@@ -194,7 +194,7 @@ func (t *Task) snapshot(s *State) *checkpoint.Snapshot {
 	}
 	return &checkpoint.Snapshot{
 		Trajectory: t.Trajectory, Transition: s.Transition, Step: s.Step, Epoch: t.epochOf(s),
-		Meta: b, Job: t.canonical, Model: t.modelTensors(s), State: t.stateTensors(s),
+		Meta: b, Job: t.canonical, Data: t.meaning, Model: t.modelTensors(s), State: t.stateTensors(s),
 	}
 }
 

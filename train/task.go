@@ -37,6 +37,7 @@ type Task struct {
 	Trajectory [32]byte       // T: everything is fenced by it
 
 	canonical   []byte // the mathematical part of the job
+	meaning     []byte // of the samples' numbers, as a checkpoint holds it; nil where there is nothing to tell
 	data        [32]byte
 	start       *State   // of transition 0
 	startDigest [32]byte // of start, before it belongs to a trajectory
@@ -67,6 +68,7 @@ func newTask(j *job.Job, train, test dataset.Dataset, from *checkpoint.Snapshot)
 		return nil, err
 	}
 	t.data = t.fingerprint()
+	t.meaning = dataset.MeaningOf(t.Train.Info()).Encode()
 	if err := t.initialise(from); err != nil {
 		return nil, err
 	}
@@ -158,7 +160,9 @@ func (t *Task) fingerprint() [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// trajectory is T of the design: job, data, numerics and starting state.
+// trajectory is T of the design: job, data, numerics and starting state. What the
+// data mean is in the starting state, as in every other: each of its bytes is that
+// of a checkpoint.
 func (t *Task) trajectory() [32]byte {
 	h := sha256.New()
 	fmt.Fprintf(h, "dlnode trajectory\nnumerics %d\n", Numerics)
@@ -174,12 +178,13 @@ type Identity struct {
 	Numerics int
 	Job      []byte // canonical
 	Data     [32]byte
+	Meaning  [32]byte // SHA-256 of what the samples' numbers mean
 	Start    [32]byte // digest of the starting state
 }
 
 // Identity returns this task's.
 func (t *Task) Identity() Identity {
-	return Identity{Numerics: Numerics, Job: t.canonical, Data: t.data, Start: t.startDigest}
+	return Identity{Numerics: Numerics, Job: t.canonical, Data: t.data, Meaning: sha256.Sum256(t.meaning), Start: t.startDigest}
 }
 
 // Differences tells in words in what two identities differ.
@@ -191,6 +196,9 @@ func (id Identity) Differences(here, there string, other Identity) []string {
 	diff = append(diff, job.Diff(id.Job, other.Job)...)
 	if id.Data != other.Data {
 		diff = append(diff, fmt.Sprintf("data: content %x on %s, %x on %s", id.Data[:4], here, other.Data[:4], there))
+	}
+	if id.Meaning != other.Meaning {
+		diff = append(diff, fmt.Sprintf("data: names of classes, or how raw input becomes numbers: %x on %s, %x on %s", id.Meaning[:4], here, other.Meaning[:4], there))
 	}
 	if len(diff) == 0 && !bytes.Equal(id.Start[:], other.Start[:]) {
 		diff = append(diff, "starting state: one run was forked from a checkpoint that the other was not")
