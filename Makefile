@@ -39,7 +39,7 @@ race-e2e: ## the end-to-end tests with processes that carry the race detector
 	go test -race -count=1 -timeout 30m ./e2e
 
 # What a training step's numbers go through.
-EXACT = ./internal/rng ./internal/fmath ./internal/kernel ./allreduce/exact ./shard ./dataset ./optim ./nn ./train
+EXACT = ./internal/rng ./internal/fmath ./internal/kernel ./allreduce/exact ./allreduce/packing ./shard ./dataset ./optim ./nn ./train
 
 .PHONY: arm64
 arm64: ## those tests on an emulated ARM processor, to the recorded bits (needs qemu-user-static)

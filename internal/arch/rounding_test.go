@@ -18,7 +18,7 @@ var fusingTargets = []string{"GOARCH=arm64", "GOARCH=amd64 GOAMD64=v3"}
 
 // exactPath are the packages that a training step's numbers go through.
 var exactPath = strings.Fields(`./internal/rng ./internal/fmath ./internal/kernel ./shard ./dataset ./dataset/augment ./dataset/picture
-	./nn ./optim ./allreduce ./allreduce/exact ./train`)
+	./nn ./optim ./allreduce ./allreduce/exact ./allreduce/packing ./train`)
 
 // fused matches a line of the compiler's assembly listing that rounds a product
 // and a sum once. Assembly files are not in such a listing: who writes an

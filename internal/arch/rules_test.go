@@ -33,6 +33,7 @@ var arrows = map[string]string{
 	"cluster/view":                  "",
 	"allreduce":                     "",
 	"allreduce/exact":               leaves,
+	"allreduce/packing":             "internal/kernel",
 	"allreduce/rpc":                 "allreduce allreduce/rpc/internal/nodepb",
 	"allreduce/rpc/internal/nodepb": "",
 	"shard":                         leaves,
@@ -96,7 +97,7 @@ var testLibraries = []string{
 // a package whose other files drive it.
 var pure = []string{
 	"internal/rng/", "internal/fmath/", "internal/kernel/",
-	"cluster/view/", "allreduce/*.go", "allreduce/exact/", "shard/", "nn/", "optim/", "dataset/augment/",
+	"cluster/view/", "allreduce/*.go", "allreduce/exact/", "allreduce/packing/", "shard/", "nn/", "optim/", "dataset/augment/",
 	"checkpoint/snapshot.go", "checkpoint/manifest.go", "checkpoint/blob.go", "checkpoint/policy.go",
 	"checkpoint/safetensors/",
 	"train/node.go", "train/host.go", "train/load.go", "train/state.go", "train/step.go", "train/header.go", "train/task.go",

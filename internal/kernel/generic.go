@@ -65,6 +65,12 @@ var generic = variant{
 
 	drop:    dropGeneric,
 	mulRows: mulRowsGeneric,
+
+	pack64:      pack64Generic,
+	unpack64:    unpack64Generic,
+	unpackAdd64: unpackAdd64Generic,
+	pack32:      pack32Generic,
+	unpack32:    unpack32Generic,
 }
 
 // productGeneric takes eight columns at once: eight independent chains hide the

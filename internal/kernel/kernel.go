@@ -109,6 +109,13 @@ type variant struct {
 
 	drop    func(dst, x []float32, k0, k1 uint32, first uint64, least int32, scale float32)
 	mulRows func(dst, x, f []float32, rows int)
+
+	// Whole blocks, see pack and unpack.
+	pack64      func(dst []byte, x []float64) int
+	unpack64    func(dst []float64, src []byte) (done, read int)
+	unpackAdd64 func(acc []float64, src []byte) (done, read int)
+	pack32      func(dst []byte, x []float32) int
+	unpack32    func(dst []float32, src []byte) (done, read int)
 }
 
 // variants lists what this CPU can run, best first. The portable one is last

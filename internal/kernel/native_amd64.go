@@ -97,6 +97,12 @@ var variantAVX512 = variant{
 
 	drop:    dropAVX512,
 	mulRows: mulRowsAVX512,
+
+	pack64:      pack64Generic,
+	unpack64:    unpack64Generic,
+	unpackAdd64: unpackAdd64Generic,
+	pack32:      pack32Generic,
+	unpack32:    unpack32Generic,
 }
 
 var variantAVX2 = variant{
@@ -157,6 +163,12 @@ var variantAVX2 = variant{
 
 	drop:    dropAVX2,
 	mulRows: mulRowsAVX2,
+
+	pack64:      pack64Generic,
+	unpack64:    unpack64Generic,
+	unpackAdd64: unpackAdd64Generic,
+	pack32:      pack32Generic,
+	unpack32:    unpack32Generic,
 }
 
 // The functions of kernel_amd64.s. Each is its namesake in generic.go or
