@@ -66,6 +66,22 @@ func newPool(e *Engine) *pool {
 	return p
 }
 
+// newHelpers makes a pool without workers, which does nothing but share out work on
+// vectors: among its caller and so many threads but one.
+func newHelpers(threads int) *pool {
+	p := &pool{crew: crew{idle: make(chan struct{}, 1)}}
+	for range threads {
+		c := make(chan *batchJob, 1)
+		p.errand = append(p.errand, c)
+		p.wg.Go(func() {
+			for range c {
+				p.crew.help()
+			}
+		})
+	}
+	return p
+}
+
 // compute starts a contribution; done is called once, by the worker that
 // finishes last. The one before must be done.
 func (p *pool) compute(ctx context.Context, a *Attempt, r shard.Range, params []float32, done func(Contribution, error)) {

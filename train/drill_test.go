@@ -1,0 +1,78 @@
+package train
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/dlnode/dlnode/allreduce"
+)
+
+// drillRound plays an op of two ranks, frame by frame, in one goroutine.
+func drillRound(t *testing.T, rings [2]*allreduce.Ring, ops [2]allreduce.Op) (headers [][]byte, total uint64) {
+	t.Helper()
+	var wire [2][]allreduce.Frame // to each rank
+	emit := func(to int) func(allreduce.Frame) {
+		return func(f allreduce.Frame) {
+			f.Payload = slices.Clone(f.Payload)
+			wire[to] = append(wire[to], f)
+		}
+	}
+	for rank := range rings {
+		if err := rings[rank].Start(ops[rank], emit(1-rank)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for len(wire[0])+len(wire[1]) > 0 {
+		for rank := range rings {
+			in := wire[rank]
+			wire[rank] = nil
+			for _, f := range in {
+				if err := rings[rank].Receive(f, emit(1-rank)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	headers, ok := rings[0].Done()
+	if !ok {
+		t.Fatal("the op is not done")
+	}
+	return headers, rings[0].Total()
+}
+
+func TestADrillGivesAllRanksTheMeanAndJudgesIt(t *testing.T) {
+	const elements = drillTensor + 1000
+	var drills [2]*Drill
+	var rings [2]*allreduce.Ring
+	for rank := range drills {
+		drills[rank] = NewDrill(rank, 2, elements, 2)
+		defer drills[rank].Close()
+		rings[rank] = allreduce.New(allreduce.Config{Rank: rank, World: 2})
+	}
+	want := make([]float32, elements)
+	for i := range want {
+		want[i] = (drills[0].grad[i] + drills[1].grad[i]) / 2 // exact: both have 24 bits behind the point
+	}
+	for seq := range uint64(4) {
+		var ops [2]allreduce.Op
+		bare := seq%2 == 1
+		for rank, d := range drills {
+			d.Round()
+			if ops[rank] = d.Op(seq + 1); bare {
+				ops[rank] = d.Bare(seq + 1)
+			}
+		}
+		headers, total := drillRound(t, rings, ops)
+		for rank, d := range drills {
+			if !slices.Equal(d.Mean(), want) {
+				t.Fatalf("op %d: rank %d has another mean", seq+1, rank)
+			}
+			if err := d.Judge(headers, total); (err != nil) != bare {
+				t.Fatalf("op %d: %v", seq+1, err)
+			}
+			if !bare && d.Judge(headers, total+1) == nil {
+				t.Fatal("a total that is not the ranks' sums is believed")
+			}
+		}
+	}
+}
