@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/dlnode/dlnode/cmd/dlnode/internal/bench"
 	"github.com/dlnode/dlnode/cmd/dlnode/internal/fleet"
 	"github.com/dlnode/dlnode/train"
 )
@@ -33,6 +35,7 @@ func TestLaunchScripts(t *testing.T) {
 			"until":   until,
 			"sigkill": sigkill,
 			"model":   model,
+			"rows":    benchRows,
 		},
 	})
 }
@@ -181,5 +184,22 @@ counted here: 413 transitions, 4 views, 1 groups lost, 1 attempts interrupted, 2
 `
 	if diff := cmp.Diff(want, got.String()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// rows FILE N checks what bench allreduce has written: rows that are complete.
+func benchRows(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: rows FILE N")
+	}
+	var r bench.Report
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &r))
+	if len(r.Rows) != number(ts, args[1]) || len(r.Workers) != 2 || r.When.IsZero() {
+		ts.Fatalf("%d rows of %d workers at %v", len(r.Rows), len(r.Workers), r.When)
+	}
+	for _, row := range r.Rows {
+		if row.World != 2 || row.Ops < 5 || row.MedianUS <= 0 || row.AlgBW <= 0 || row.BusBW != row.AlgBW || row.CPUPerGB <= 0 || row.ShareOfTCP <= 0 || row.ShareOfBus <= 0 {
+			ts.Fatalf("%+v", row)
+		}
 	}
 }

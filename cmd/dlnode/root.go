@@ -35,6 +35,7 @@ func (m *Main) newRootCommand() *cobra.Command {
 		m.newStatusCommand(),
 		m.newVersionCommand(),
 		m.newPlotCommand(),
+		m.newBenchCommand(),
 	)
 	return root
 }
