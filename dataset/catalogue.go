@@ -95,7 +95,7 @@ func Prepare(ctx context.Context, spec Spec, env Env) error {
 	case *Files, *Synthetic, *Packed:
 		return nil
 	case *MNIST, *FashionMNIST:
-		if env.Packed == "" {
+		if env.Packed == "" && env.Peers == nil {
 			_, err := Get(ctx, spec.Kind(), env)
 			return err
 		}

@@ -26,11 +26,14 @@
 package dataset
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+
+	"github.com/dlnode/dlnode/dataset/pack"
 )
 
 // Info describes the samples of a data set. Its slices are shared by everyone
@@ -115,16 +118,33 @@ func Weights(d Dataset) Weighted {
 	return nil
 }
 
+// ReadContext is d.Read, but where a sample has to be waited for since it lies
+// elsewhere, the end of ctx ends it.
+func ReadContext(ctx context.Context, d Dataset, i int, x, y []float32) (id uint64, err error) {
+	if d, ok := d.(contextReader); ok {
+		return d.readContext(ctx, i, x, y)
+	}
+	return d.Read(i, x, y)
+}
+
+// contextReader is a data set whose samples may lie elsewhere.
+type contextReader interface {
+	readContext(ctx context.Context, i int, x, y []float32) (id uint64, err error)
+}
+
 // Env is what opening a data set needs from its surroundings. The zero value
 // uses the user's cache directory, the network and no log.
 type Env struct {
-	CacheDir string         // fetched data sets lie in CacheDir/NAME, decoded ones in CacheDir/decoded; "" is DefaultCacheDir()
-	Dir      string         // where relative paths of a Spec start; "" is the working directory
-	Packed   string         // where the data lie packed, a directory or a URL: taken instead of a Spec's own sources
-	Offline  bool           // use the cache only: start no go command, open no connection
-	Mirrors  []string       // base URLs, as https://host/dir/, instead of the data set's own; content is verified all the same
-	Progress func(Progress) // called between chunks of a download or of decoding, by its goroutine; nil for none
-	Log      *slog.Logger   // nil discards
+	CacheDir  string         // fetched data sets lie in CacheDir/NAME, decoded ones in CacheDir/decoded; "" is DefaultCacheDir()
+	Dir       string         // where relative paths of a Spec start; "" is the working directory
+	Packed    string         // where the data lie packed, a directory or a URL: taken instead of a Spec's own sources
+	Peers     pack.Source    // others who have the data, as Share gives it: taken instead of all that; KeepDir and KeepBytes are needed then
+	KeepDir   string         // of this process alone: what comes from a web server or from Peers is kept there …
+	KeepBytes int64          // … up to so much; 0 keeps all of it, in CacheDir, for any number of processes
+	Offline   bool           // use the cache only: start no go command, open no connection
+	Mirrors   []string       // base URLs, as https://host/dir/, instead of the data set's own; content is verified all the same
+	Progress  func(Progress) // called between chunks of a download or of decoding, by its goroutine; nil for none
+	Log       *slog.Logger   // nil discards
 }
 
 // Progress is a moment of fetching one file, or of what else takes its time.
@@ -167,10 +187,14 @@ func (s *slice) Weights() bool        { return Weights(s.base) != nil }
 func (s *slice) Weight(i int) float32 { return s.base.(Weighted).Weight(s.lo + i) }
 
 func (s *slice) Read(i int, x, y []float32) (uint64, error) {
+	return s.readContext(context.Background(), i, x, y)
+}
+
+func (s *slice) readContext(ctx context.Context, i int, x, y []float32) (uint64, error) {
 	if i < 0 || i >= s.Len() {
 		panic(fmt.Sprintf("dataset: sample %d of %d", i, s.Len()))
 	}
-	return s.base.Read(s.lo+i, x, y)
+	return ReadContext(ctx, s.base, s.lo+i, x, y)
 }
 
 // Fingerprint is derived from the base's, so that slicing never reads samples.

@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 )
@@ -32,10 +33,14 @@ func (o *oneHot) Weights() bool        { return Weights(o.base) != nil }
 func (o *oneHot) Weight(i int) float32 { return o.base.(Weighted).Weight(i) }
 
 func (o *oneHot) Read(i int, x, y []float32) (uint64, error) {
+	return o.readContext(context.Background(), i, x, y)
+}
+
+func (o *oneHot) readContext(ctx context.Context, i int, x, y []float32) (uint64, error) {
 	if len(y) != o.info.Target {
 		panic(fmt.Sprintf("dataset: Read into y[%d], want y[%d]", len(y), o.info.Target))
 	}
-	id, err := o.base.Read(i, x, y[:1])
+	id, err := ReadContext(ctx, o.base, i, x, y[:1])
 	if err != nil {
 		return 0, err
 	}

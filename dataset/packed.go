@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -112,11 +113,18 @@ func (d *packed) Info() Info { return d.packMeta.Info }
 
 func (d *packed) ID(i int) uint64 { return d.r.ID(i) }
 
+func (d *packed) Weights() bool        { return d.r.Weights() != nil }
+func (d *packed) Weight(i int) float32 { return d.r.Weights()[i] }
+
 func (d *packed) Read(i int, x, y []float32) (uint64, error) {
+	return d.readContext(context.Background(), i, x, y)
+}
+
+func (d *packed) readContext(ctx context.Context, i int, x, y []float32) (uint64, error) {
 	checkRead(d.packMeta.Info, d.width, d.Len(), i, x, y)
 	rec := d.recs.Get().(*[]byte)
 	defer d.recs.Put(rec)
-	payload, err := d.r.Read(i, *rec)
+	payload, err := d.r.ReadContext(ctx, i, *rec)
 	if err != nil {
 		return 0, err
 	}
@@ -159,6 +167,9 @@ func (d *packed) fingerprint() ([sha256.Size]byte, error) {
 	if d.Encoding == inBytes && !classed {
 		name += " float32"
 	}
+	if d.Weights() {
+		name += ", weights"
+	}
 	f := newFingerprinter(name, info, d.Len())
 	rec := make([]byte, d.r.RecordLen())
 	for i := range d.Len() {
@@ -173,9 +184,12 @@ func (d *packed) fingerprint() ([sha256.Size]byte, error) {
 				return [sha256.Size]byte{}, fmt.Errorf("record %d: class id is %v, want an integer from 0 to %d", i, class, info.Classes-1)
 			}
 			f.bytes(d.ID(i), x, byte(class))
-			continue
+		} else {
+			f.raw(d.ID(i), x, y)
 		}
-		f.raw(d.ID(i), x, y)
+		if d.Weights() {
+			f.weight(d.Weight(i))
+		}
 	}
 	return f.sum(), nil
 }
@@ -261,6 +275,19 @@ func (p *part) finish() (pack.Sum, error) {
 	return p.w.Finish(meta)
 }
 
+// weightsOf returns the weights of the samples of d, nil if there are none.
+func weightsOf(d Dataset) []float32 {
+	w := Weights(d)
+	if w == nil {
+		return nil
+	}
+	all := make([]float32, d.Len())
+	for i := range all {
+		all[i] = w.Weight(i)
+	}
+	return all
+}
+
 // addAll copies the samples of d.
 func (p *part) addAll(d Dataset, each func(i int) error) error {
 	x, y := make([]float32, p.Info.InputLen()), make([]float32, p.Info.Target)
@@ -288,6 +315,7 @@ func (p *part) addAll(d Dataset, each func(i int) error) error {
 			return fmt.Errorf("sample %d: %w", i, err)
 		}
 	}
+	p.w.Weigh(weightsOf(d))
 	return nil
 }
 

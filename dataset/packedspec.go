@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/dlnode/dlnode/dataset/pack"
@@ -39,34 +38,40 @@ func (p *Packed) openSet(ctx context.Context, env Env) (train, test *packed, s *
 	if !strings.HasPrefix(p.Path, "https://") && !strings.HasPrefix(p.Path, "http://") {
 		return openSet(env.at(p.Path))
 	}
-	cache, err := env.cache()
+	src := &pack.HTTP{Base: p.Path}
+	text, err := src.Whole(ctx, setName, maxSetBytes, anySet)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, fmt.Errorf("%v/%s: %w", src, setName, err)
 	}
-	return openRemote(ctx, &pack.HTTP{Base: p.Path}, filepath.Join(cache, "remote"))
+	return openRemote(ctx, env, src, text, func(name string, _ setPart) string { return name })
 }
 
-// openRemote opens a packed data set behind a server. What is read of a pack is
-// kept under the name of its index.
-func openRemote(ctx context.Context, src *pack.HTTP, cache string) (train, test *packed, s *set, err error) {
-	text, err := src.Whole(ctx, setName, maxSetBytes)
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("%v/%s: %w", src, setName, err)
-	}
+// anySet passes what decodeSet can read.
+func anySet(text []byte) error {
+	_, err := decodeSet(text)
+	return err
+}
+
+// openRemote opens a packed data set that lies elsewhere, as text describes it; at
+// tells how src calls the directory of a part.
+func openRemote(ctx context.Context, env Env, src pack.Source, text []byte, at func(name string, p setPart) string) (train, test *packed, s *set, err error) {
 	if s, err = decodeSet(text); err != nil {
 		return nil, nil, nil, fmt.Errorf("%v/%s: %w", src, setName, err)
+	}
+	keep, err := env.keep(s)
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	train, test, err = both(s, func(name string, want *setPart) (*packed, error) {
 		if want == nil {
 			return nil, nil
 		}
-		part := *src
-		part.Base = src.String() + "/" + name
-		r, err := pack.OpenFrom(ctx, &part, want.Index, filepath.Join(cache, want.Index.String()[:24]))
+		part := pack.Sub(src, at(name, *want))
+		r, err := pack.OpenFrom(ctx, part, want.Index, keep(*want))
 		if err != nil {
 			return nil, err
 		}
-		return believe(r, part.Base, *want)
+		return believe(r, part.String(), *want)
 	})
 	return train, test, s, err
 }
@@ -90,9 +95,6 @@ func Pack(ctx context.Context, spec Spec, env Env, dir string) error {
 		for _, d := range []Dataset{train, test} {
 			if d == nil {
 				continue
-			}
-			if Weights(d) != nil {
-				return fmt.Errorf("%s: its samples have weights, which a pack has no place for", d.Info().Name)
 			}
 			p, err := w.part(metaOf(d))
 			if err != nil {

@@ -78,6 +78,8 @@ func Open(ctx context.Context, spec Spec, env Env) (train, test Dataset, err err
 	err = errors.Join(ctx.Err(), spec.Validate())
 	switch {
 	case err != nil:
+	case env.Peers != nil:
+		train, test, err = fromPeers(ctx, spec, env)
 	case env.Packed != "":
 		train, test, err = instead(ctx, spec, env)
 	default:

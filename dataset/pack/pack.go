@@ -3,6 +3,7 @@
 //
 //	DIR/index.json   what there is: widths, counts, the SHA-256 of every block
 //	DIR/ids          the ids of the records, 8 bytes each; only where they do not run on by one
+//	DIR/weights      the weights of the records, a float32 each; only where they have some
 //	DIR/00000.shard  a header, then records back to back
 //	DIR/00001.shard  …
 //
@@ -24,8 +25,10 @@
 // whoever refers to a pack writes down.
 //
 // The files may lie elsewhere, behind a [Source] such as [HTTP]. Then a reader
-// keeps what it has read in a directory of the same layout, and a block of it
-// counts as here when its checksum says so.
+// keeps what it has read: all of it, in a directory of the same layout, or no more
+// than so many bytes, in one file of places for blocks. Either way a block counts
+// as here when its checksum says so. A Reader is a Source itself, of what it has
+// here, and so is a [Virtual] pack, which nobody has written.
 package pack
 
 import (
@@ -36,18 +39,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 )
 
 // The names of a pack's files, but for the shards'.
 const (
-	IndexName = "index.json"
-	IDsName   = "ids"
+	IndexName   = "index.json"
+	IDsName     = "ids"
+	WeightsName = "weights"
 )
 
 const (
 	version    = 1
 	headerSize = 64
 	idSize     = 8
+	weightSize = 4
 
 	// What an index may say, so that no number in it makes a reader ask for
 	// memory that no file backs.
@@ -85,6 +91,7 @@ type Index struct {
 	PerShard int             `json:"records_per_shard"` // a multiple of PerBlock
 	FirstID  uint64          `json:"first_id"`          // the id of record 0; record i has FirstID+i
 	IDs      *Sum            `json:"ids,omitempty"`     // of the file of ids; then FirstID says nothing
+	Weights  *Sum            `json:"weights,omitempty"` // of the file of weights; nil where all records count the same
 	Blocks   []Sum           `json:"blocks"`            // of each block's records
 	Meta     json.RawMessage `json:"meta"`              // what the writer wants to be known
 }
@@ -164,6 +171,33 @@ func (x *Index) checkHeader(s int, got []byte) error {
 		}
 	}
 	return nil
+}
+
+// blockBytes returns the length of block b.
+func (x *Index) blockBytes(b int) int { return x.blockRecords(b) * x.Record }
+
+// blockEnd returns the first block after b that is not in b's shard.
+func (x *Index) blockEnd(b int) int {
+	perShard := x.PerShard / x.PerBlock
+	return min(len(x.Blocks), (b/perShard+1)*perShard)
+}
+
+// run returns the blocks that begin at a place in a shard and lie within so many
+// bytes; none begin where none does.
+func (x *Index) run(name string, off int64, length int) (lo, hi int, err error) {
+	var s int
+	if _, err := fmt.Sscanf(name, "%d.shard", &s); err != nil || s < 0 || s >= x.shards() || name != shardName(s) {
+		return 0, 0, fmt.Errorf("%s: no file of this pack: %w", name, fs.ErrNotExist)
+	}
+	size := int64(x.PerBlock) * int64(x.Record)
+	if off < headerSize || (off-headerSize)%size != 0 || off >= x.shardBytes(s) {
+		return 0, 0, fmt.Errorf("%s: offset %d: no block begins there", name, off)
+	}
+	lo = s*(x.PerShard/x.PerBlock) + int((off-headerSize)/size)
+	for hi = lo; hi < x.blockEnd(lo) && x.blockBytes(hi) <= length; hi++ {
+		length -= x.blockBytes(hi)
+	}
+	return lo, hi, nil
 }
 
 func shardName(s int) string { return fmt.Sprintf("%05d.shard", s) }

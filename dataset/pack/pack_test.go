@@ -294,9 +294,9 @@ func TestAPackBehindAServerIsReadOnce(t *testing.T) {
 	ids := []uint64{7, 3, 4, 5, 6, 10, 11, 12, 13, 14}
 	sum := write(t, dir, cut, ids)
 	src, asked := server(t, dir, nil)
-	for round, want := range []int64{2 + 4, 0} { // index, ids and four blocks; then nothing
+	for round, want := range []int64{2 + 4, 0} { // index, ids and, as the last is read first, four blocks; then nothing
 		asked.Store(0)
-		r, err := OpenFrom(t.Context(), src, sum, here)
+		r, err := OpenFrom(t.Context(), src, sum, Keep{Dir: here})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -316,7 +316,7 @@ func TestABlockThatRottedHereIsFetchedAnew(t *testing.T) {
 	sum := write(t, dir, cut, from(0, 10))
 	src, asked := server(t, dir, nil)
 	for range 2 {
-		r, err := OpenFrom(t.Context(), src, sum, here)
+		r, err := OpenFrom(t.Context(), src, sum, Keep{Dir: here})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -345,7 +345,7 @@ func TestAServerThatFailsIsAskedAgain(t *testing.T) {
 		}
 		return n%3 != 0
 	})
-	r, err := OpenFrom(t.Context(), src, sum, t.TempDir())
+	r, err := OpenFrom(t.Context(), src, sum, Keep{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -360,7 +360,7 @@ func TestAServerIsNotBelieved(t *testing.T) {
 		switch r.URL.Path {
 		case "/00000.shard":
 			w.WriteHeader(http.StatusPartialContent)
-			w.Write(make([]byte, 63))
+			w.Write(make([]byte, 126))
 		case "/00001.shard":
 			r.Header.Del("Range")
 			return false
@@ -369,7 +369,7 @@ func TestAServerIsNotBelieved(t *testing.T) {
 		}
 		return true
 	})
-	r, err := OpenFrom(t.Context(), src, sum, t.TempDir())
+	r, err := OpenFrom(t.Context(), src, sum, Keep{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -385,11 +385,11 @@ func TestAServerIsNotBelieved(t *testing.T) {
 	}
 	other := sum
 	other[0] ^= 1
-	if _, err := OpenFrom(t.Context(), src, other, t.TempDir()); err == nil || !strings.Contains(err.Error(), "index.json: SHA-256 is") {
+	if _, err := OpenFrom(t.Context(), src, other, Keep{Dir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "index.json: SHA-256 is") {
 		t.Errorf("another index: %v", err)
 	}
 	src.Base += "missing/"
-	if _, err := OpenFrom(t.Context(), src, sum, t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := OpenFrom(t.Context(), src, sum, Keep{Dir: t.TempDir()}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no index: %v", err)
 	}
 }
@@ -407,7 +407,7 @@ func TestCloseEndsAFetch(t *testing.T) {
 		return true
 	})
 	src.Timeout = time.Hour
-	r, err := OpenFrom(t.Context(), src, sum, t.TempDir())
+	r, err := OpenFrom(t.Context(), src, sum, Keep{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

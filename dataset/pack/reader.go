@@ -7,25 +7,39 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 )
 
 // Reader reads the records of a pack in any order, from any number of
 // goroutines. It allocates nothing once each block has been touched.
 type Reader struct {
-	index  *Index
-	sum    Sum
-	dir    string
-	shards []*os.File
-	ids    []uint64                          // nil where they run on by one
-	fetch  func(block int, dst []byte) error // where the files are elsewhere; else nil
-	cancel context.CancelFunc                // ends fetches; nil where there are none
-	seen   []atomic.Uint32                   // a bit for each block whose checksum was right
-	locks  [64]sync.Mutex                    // of block b: b mod 64, so that a block is checked once
-	blocks sync.Pool                         // *[]byte of a whole block
+	index   *Index
+	sum     Sum
+	dir     string
+	shelf   shelf
+	ids     []uint64  // nil where they run on by one
+	weights []float32 // nil where there are none
+	from    *feed     // where the pack is, if it is elsewhere; else nil
+	turns   turns
+	blocks  sync.Pool // *[]byte of a whole block
+}
+
+// shelf is where the blocks of a pack lie on this machine, or some of them.
+type shelf interface {
+	// record fills rec with record i, if its block is here and has been checked.
+	record(i int, rec []byte) (here bool, err error)
+	// block fills dst with block b and checks it. The error tells that it is not
+	// here, or damaged.
+	block(b int, dst []byte) error
+	// lacks tells whether block b seems not to be here, and could be put here
+	// without another going.
+	lacks(b int) bool
+	// keep puts a block that was checked here.
+	keep(b int, block []byte) error
+	close() error
 }
 
 // Open opens the pack in a directory. Its shards must have their proper lengths
@@ -39,8 +53,10 @@ func Open(dir string) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(r.openShards(), r.readIDs(func() ([]byte, error) {
-		return readFile(filepath.Join(dir, IDsName), int64(r.index.Records)*idSize)
+	files := newShards(r)
+	r.shelf = files
+	if err := errors.Join(files.open(), r.readColumns(func(name string, _ Sum, limit int64) ([]byte, error) {
+		return readFile(filepath.Join(dir, name), limit)
 	})); err != nil {
 		return nil, errors.Join(fmt.Errorf("pack: %w", err), r.Close())
 	}
@@ -52,59 +68,55 @@ func newReader(dir string, text []byte) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pack: %s: %w", filepath.Join(dir, IndexName), err)
 	}
-	r := &Reader{index: x, sum: sha256.Sum256(text), dir: dir, seen: make([]atomic.Uint32, len(x.Blocks)/32+1)}
+	r := &Reader{index: x, sum: sha256.Sum256(text), dir: dir}
 	r.blocks.New = func() any {
-		b := make([]byte, x.blockRecords(0)*x.Record) // no other block is longer
+		b := make([]byte, x.blockBytes(0)) // no other block is longer
 		return &b
 	}
 	return r, nil
 }
 
-// openShards opens the files and believes nothing that the index says of them.
-func (r *Reader) openShards() error {
-	for s := range r.index.shards() {
-		f, err := os.Open(filepath.Join(r.dir, shardName(s)))
+// readColumns takes the files of ids and weights, where there are any.
+func (r *Reader) readColumns(read func(name string, want Sum, limit int64) ([]byte, error)) error {
+	n := r.index.Records
+	column := func(name string, want *Sum, size int) ([]byte, error) {
+		if want == nil {
+			return nil, nil
+		}
+		text, err := read(name, *want, int64(n)*int64(size))
 		if err != nil {
-			return err
+			return nil, err
 		}
-		r.shards = append(r.shards, f)
-		info, err := f.Stat()
-		if err != nil {
-			return err
+		path := filepath.Join(r.dir, name)
+		if len(text) != n*size {
+			return nil, fmt.Errorf("%s: %d bytes, want %d", path, len(text), n*size)
 		}
-		if want := r.index.shardBytes(s); info.Size() != want {
-			return fmt.Errorf("%s: %d bytes, want %d", f.Name(), info.Size(), want)
+		if got := Sum(sha256.Sum256(text)); got != *want {
+			return nil, fmt.Errorf("%s: SHA-256 is %v, want %v", path, got, *want)
 		}
-		head := make([]byte, headerSize)
-		if _, err := f.ReadAt(head, 0); err != nil {
-			return fmt.Errorf("%s: offset 0: %w", f.Name(), err)
-		}
-		if err := r.index.checkHeader(s, head); err != nil {
-			return fmt.Errorf("%s: %w", f.Name(), err)
-		}
+		return text, nil
 	}
-	return nil
-}
-
-// readIDs takes the file of ids, if there is one.
-func (r *Reader) readIDs(read func() ([]byte, error)) error {
-	if r.index.IDs == nil {
-		return nil
-	}
-	text, err := read()
+	ids, err := column(IDsName, r.index.IDs, idSize)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(r.dir, IDsName)
-	if want := r.index.Records * idSize; len(text) != want {
-		return fmt.Errorf("%s: %d bytes, want %d", path, len(text), want)
+	if ids != nil {
+		r.ids = make([]uint64, n)
+		for i := range r.ids {
+			r.ids[i] = binary.LittleEndian.Uint64(ids[idSize*i:])
+		}
 	}
-	if got := Sum(sha256.Sum256(text)); got != *r.index.IDs {
-		return fmt.Errorf("%s: SHA-256 is %v, want %v", path, got, *r.index.IDs)
+	weights, err := column(WeightsName, r.index.Weights, weightSize)
+	if err != nil || weights == nil {
+		return err
 	}
-	r.ids = make([]uint64, r.index.Records)
-	for i := range r.ids {
-		r.ids[i] = binary.LittleEndian.Uint64(text[idSize*i:])
+	r.weights = make([]float32, n)
+	for i := range r.weights {
+		w := math.Float32frombits(binary.LittleEndian.Uint32(weights[weightSize*i:]))
+		if !(w >= 0 && w <= math.MaxFloat32) {
+			return fmt.Errorf("%s: record %d: weight is %v, want a finite number of at least 0", filepath.Join(r.dir, WeightsName), i, w)
+		}
+		r.weights[i] = w
 	}
 	return nil
 }
@@ -123,20 +135,28 @@ func (r *Reader) ID(i int) uint64 {
 	return r.index.FirstID + uint64(i)
 }
 
+// Weights returns the weights of the records, nil where there are none. They are
+// shared: read them, don't write to them.
+func (r *Reader) Weights() []float32 { return r.weights }
+
 // RecordLen returns the bytes of a record, its id included.
 func (r *Reader) RecordLen() int { return r.index.Record }
 
-// Read fills rec [RecordLen] with record i and returns its payload, a part of
-// rec. The error names the file and the block that is damaged.
+// Read is ReadContext for who would wait for ever.
 func (r *Reader) Read(i int, rec []byte) (payload []byte, err error) {
+	return r.ReadContext(context.Background(), i, rec)
+}
+
+// ReadContext fills rec [RecordLen] with record i and returns its payload, a part
+// of rec. The error names the file and the block that is damaged. A record whose
+// block lies elsewhere is waited for until ctx ends.
+func (r *Reader) ReadContext(ctx context.Context, i int, rec []byte) (payload []byte, err error) {
 	if i < 0 || i >= r.index.Records || len(rec) != r.index.Record {
 		panic(fmt.Sprintf("pack: record %d of %d into %d bytes, want %d", i, r.index.Records, len(rec), r.index.Record))
 	}
-	b := i / r.index.PerBlock
-	if r.checked(b) {
-		err = r.readAt(i, rec)
-	} else {
-		err = r.firstTouch(b, i, rec)
+	here, err := r.shelf.record(i, rec)
+	if !here && err == nil {
+		err = r.touch(ctx, i, rec)
 	}
 	if err != nil {
 		return nil, err
@@ -147,68 +167,76 @@ func (r *Reader) Read(i int, rec []byte) (payload []byte, err error) {
 	return rec[idSize:], nil
 }
 
-func (r *Reader) checked(b int) bool { return r.seen[b/32].Load()&(1<<(b%32)) != 0 }
-
-// readAt fills dst with the bytes from record i onwards.
-func (r *Reader) readAt(i int, dst []byte) error {
-	s, off := r.index.place(i)
-	n, err := r.shards[s].ReadAt(dst, off)
-	if n == len(dst) {
-		return nil // io.EOF may come with the last byte
+// touch has the block of record i checked, and fetched if need be, by one
+// goroutine at a time, and takes the record out of it.
+func (r *Reader) touch(ctx context.Context, i int, rec []byte) error {
+	b := i / r.index.PerBlock
+	for {
+		others := r.turns.begin(b)
+		if others == nil {
+			defer r.turns.end(b)
+			return r.take(ctx, b, i, rec)
+		}
+		select {
+		case <-others:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if here, err := r.shelf.record(i, rec); here || err != nil {
+			return err
+		}
 	}
-	return fmt.Errorf("%s: offset %d: record %d: %w", r.shards[s].Name(), off, i, err)
 }
 
-// firstTouch checks block b and takes record i out of it.
-func (r *Reader) firstTouch(b, i int, rec []byte) error {
-	lock := &r.locks[b%len(r.locks)]
-	lock.Lock()
-	defer lock.Unlock()
-	if r.checked(b) {
-		return r.readAt(i, rec)
-	}
+// take takes record i out of block b.
+func (r *Reader) take(ctx context.Context, b, i int, rec []byte) error {
 	buf := r.blocks.Get().(*[]byte)
 	defer r.blocks.Put(buf)
-	block := (*buf)[:r.index.blockRecords(b)*r.index.Record]
-	if err := r.loadBlock(b, block); err != nil {
+	block := (*buf)[:r.index.blockBytes(b)]
+	if err := r.load(ctx, b, block); err != nil {
 		return err
 	}
-	r.seen[b/32].Or(1 << (b % 32))
 	copy(rec, block[(i-b*r.index.PerBlock)*r.index.Record:])
 	return nil
 }
 
-// loadBlock fills block with block b, from here if it is right here, and else
-// from where the pack is.
-func (r *Reader) loadBlock(b int, block []byte) error {
-	first := b * r.index.PerBlock
-	err := r.readAt(first, block)
-	if err == nil {
-		if Sum(sha256.Sum256(block)) == r.index.Blocks[b] {
-			return nil
-		}
-		s, off := r.index.place(first)
-		err = fmt.Errorf("%s: offset %d: block %d (records %d to %d) is damaged: its SHA-256 is not that of the index",
-			r.shards[s].Name(), off, b, first, first+r.index.blockRecords(b)-1)
-	}
-	if r.fetch == nil {
+// load fills block with block b, from here if it is right here, and else from
+// where the pack is.
+func (r *Reader) load(ctx context.Context, b int, block []byte) error {
+	err := r.shelf.block(b, block)
+	if err == nil || r.from == nil {
 		return err
 	}
-	return r.fetch(b, block)
+	return r.fetch(ctx, b, block)
+}
+
+// check tells whether the bytes of block b are those of the index.
+func (x *Index) check(b int, block []byte) error {
+	if Sum(sha256.Sum256(block)) == x.Blocks[b] {
+		return nil
+	}
+	return &damagedError{b}
+}
+
+// damagedError tells of a block whose bytes are others.
+type damagedError struct{ block int }
+
+func (e *damagedError) Error() string {
+	return fmt.Sprintf("block %d is damaged: its SHA-256 is not that of the index", e.block)
 }
 
 // Verify checks every block, whatever was checked before. Progress is called
 // after each with the bytes done and in all; nil for none.
 func (r *Reader) Verify(ctx context.Context, progress func(done, total int64)) error {
-	block := make([]byte, r.index.blockRecords(0)*r.index.Record)
+	block := make([]byte, r.index.blockBytes(0))
 	total := int64(r.index.Records) * int64(r.index.Record)
 	var done int64
 	for b := range r.index.Blocks {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		part := block[:r.index.blockRecords(b)*r.index.Record]
-		if err := r.loadBlock(b, part); err != nil {
+		part := block[:r.index.blockBytes(b)]
+		if err := r.load(ctx, b, part); err != nil {
 			return err
 		}
 		if done += int64(len(part)); progress != nil {
@@ -220,14 +248,40 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, total int64)) e
 
 // Close closes the files and ends fetches. Reads fail from then on.
 func (r *Reader) Close() error {
-	if r.cancel != nil {
-		r.cancel()
+	if r.from != nil {
+		r.from.stop()
 	}
-	var errs []error
-	for _, f := range r.shards {
-		errs = append(errs, f.Close())
+	if r.shelf == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	return r.shelf.close()
+}
+
+// turns lets one goroutine at a time be at a block.
+type turns struct {
+	mu sync.Mutex
+	at map[int]chan struct{}
+}
+
+// begin takes block b, or returns what is closed when another has done with it.
+func (t *turns) begin(b int) <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if busy, ok := t.at[b]; ok {
+		return busy
+	}
+	if t.at == nil {
+		t.at = map[int]chan struct{}{}
+	}
+	t.at[b] = make(chan struct{})
+	return nil
+}
+
+func (t *turns) end(b int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	close(t.at[b])
+	delete(t.at, b)
 }
 
 // readFile reads a file of at most limit bytes.

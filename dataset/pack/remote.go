@@ -10,66 +10,134 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
-// Source is a place that has the files of a pack. What it gives is checked, so
-// it need not be trusted.
+// Source is a place that has the files of a pack, or some of them. What it gives
+// is checked, so it need not be trusted: one that is made of several places asks
+// the next where the check fails.
 type Source interface {
 	// String names the source in errors.
 	String() string
-	// Whole returns a file of at most limit bytes. Where there is none, the error
-	// is fs.ErrNotExist.
-	Whole(ctx context.Context, name string, limit int64) ([]byte, error)
-	// Part fills dst with the bytes of a file from off onwards.
-	Part(ctx context.Context, name string, off int64, dst []byte) error
+	// Whole returns a file of at most limit bytes that passes check. Where there is
+	// none, the error is fs.ErrNotExist.
+	Whole(ctx context.Context, name string, limit int64, check func(text []byte) error) ([]byte, error)
+	// Part fills dst with the bytes of a file from off onwards and returns how many
+	// there are of them, which pass check; a source that has not all may give less.
+	Part(ctx context.Context, name string, off int64, dst []byte, check func(n int) error) (n int, err error)
+}
+
+// Sub is the source of the files in a directory of src.
+func Sub(src Source, dir string) Source { return &sub{src, dir} }
+
+type sub struct {
+	src Source
+	dir string
+}
+
+func (s *sub) String() string { return s.src.String() + "/" + s.dir }
+
+func (s *sub) Whole(ctx context.Context, name string, limit int64, check func([]byte) error) ([]byte, error) {
+	return s.src.Whole(ctx, s.dir+"/"+name, limit, check)
+}
+
+func (s *sub) Part(ctx context.Context, name string, off int64, dst []byte, check func(int) error) (int, error) {
+	return s.src.Part(ctx, s.dir+"/"+name, off, dst, check)
+}
+
+// Keep says where, and how much of, what comes from elsewhere is kept.
+type Keep struct {
+	// Dir is made if it isn't there. Several processes may share it if all is kept.
+	Dir string
+	// Bytes is how much of the records is kept, at most, beside the index; 0 is all,
+	// in the layout of a pack, so that once everything has been read it is one.
+	Bytes int64
+	// Warn is told that something could not be kept. Reading goes on. With nil it
+	// is an error of the read.
+	Warn func(error)
+}
+
+// slotsName is the file of a bounded number of blocks.
+const slotsName = "blocks"
+
+// feed is where a reader has blocks from that are not here.
+type feed struct {
+	src  Source
+	life context.Context // ends with Close
+	stop context.CancelFunc
+	warn func(error)
+	runs sync.Pool // *[]byte of runBytes, or one block
 }
 
 // OpenFrom opens a pack that lies in src and whose index has the digest want.
-// What is read is kept in dir, in the layout of a pack: several processes may
-// share it, and once everything has been read it is one.
-func OpenFrom(ctx context.Context, src Source, want Sum, dir string) (*Reader, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+// What is read is kept.
+func OpenFrom(ctx context.Context, src Source, want Sum, keep Keep) (*Reader, error) {
+	if err := os.MkdirAll(keep.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("pack: %w", err)
 	}
-	text, err := keep(ctx, src, dir, IndexName, want, maxIndexBytes)
+	text, err := kept(ctx, src, keep.Dir, IndexName, want, maxIndexBytes)
 	if err != nil {
 		return nil, fmt.Errorf("pack: %w", err)
 	}
-	r, err := newReader(dir, text)
+	r, err := newReader(keep.Dir, text)
 	if err != nil {
 		return nil, err
 	}
-	// Fetches are started by Read, which knows no context: they end with Close.
-	var life context.Context
-	life, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	r.fetch = func(b int, dst []byte) error { return r.fetchBlock(life, src, b, dst) }
-	if err := errors.Join(r.makeShards(), r.readIDs(func() ([]byte, error) {
-		return keep(ctx, src, dir, IDsName, *r.index.IDs, int64(r.index.Records)*idSize)
-	})); err != nil {
+	r.feedFrom(ctx, src, keep)
+	err = r.readColumns(func(name string, want Sum, limit int64) ([]byte, error) {
+		return kept(ctx, src, keep.Dir, name, want, limit)
+	})
+	if err = errors.Join(err, r.makeShelf(keep)); err != nil {
 		return nil, errors.Join(fmt.Errorf("pack: %w", err), r.Close())
 	}
 	return r, nil
 }
 
-// keep returns a small file from dir, or else from src, and then keeps it.
-func keep(ctx context.Context, src Source, dir, name string, want Sum, limit int64) ([]byte, error) {
+// feedFrom has blocks fetched from src as long as the reader is open.
+func (r *Reader) feedFrom(ctx context.Context, src Source, keep Keep) {
+	r.from = &feed{src: src, warn: keep.Warn}
+	r.from.life, r.from.stop = context.WithCancel(context.WithoutCancel(ctx))
+	size := max(runBytes, r.index.blockBytes(0))
+	r.from.runs.New = func() any {
+		b := make([]byte, size)
+		return &b
+	}
+}
+
+func (r *Reader) makeShelf(keep Keep) error {
+	if keep.Bytes == 0 {
+		files := newShards(r)
+		r.shelf = files
+		return files.create()
+	}
+	s, err := openSlots(filepath.Join(keep.Dir, slotsName), r.index, keep.Bytes)
+	if err == nil {
+		r.shelf = s
+	}
+	return err
+}
+
+// kept returns a small file from dir, or else from src, and then keeps it.
+func kept(ctx context.Context, src Source, dir, name string, want Sum, limit int64) ([]byte, error) {
 	path := filepath.Join(dir, name)
 	if text, err := readFile(path, limit); err == nil && Sum(sha256.Sum256(text)) == want {
 		return text, nil
 	}
-	text, err := src.Whole(ctx, name, limit)
+	text, err := src.Whole(ctx, name, limit, func(text []byte) error {
+		if got := Sum(sha256.Sum256(text)); got != want {
+			return fmt.Errorf("SHA-256 is %v, want %v", got, want)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%v: %s: %w", src, name, err)
 	}
-	if got := Sum(sha256.Sum256(text)); got != want {
-		return nil, fmt.Errorf("%v: %s: SHA-256 is %v, want %v", src, name, got, want)
-	}
-	return text, replaceFile(path, text)
+	return text, ReplaceFile(path, text)
 }
 
-// replaceFile gives a file its name when it is whole.
-func replaceFile(path string, text []byte) error {
+// ReplaceFile writes a small file and gives it its name when it is whole.
+func ReplaceFile(path string, text []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.part")
 	if err != nil {
 		return err
@@ -84,35 +152,67 @@ func replaceFile(path string, text []byte) error {
 	return err
 }
 
-// makeShards opens shards to be filled. A new one is all holes.
-func (r *Reader) makeShards() error {
-	for s := range r.index.shards() {
-		f, err := os.OpenFile(filepath.Join(r.dir, shardName(s)), os.O_RDWR|os.O_CREATE, 0o644)
-		if err != nil {
-			return err
+// runBytes is how much is fetched at once, where blocks that lie side by side are
+// all needed sooner or later: a request costs as much as some tens of kilobytes.
+const runBytes = 1 << 20
+
+// fetch fills block with block b from elsewhere, and keeps it. Where there is room
+// for what comes after it, that is taken along.
+func (r *Reader) fetch(ctx context.Context, b int, block []byte) error {
+	f := r.from
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(f.life, func() { cancel(context.Cause(f.life)) })()
+	buf := f.runs.Get().(*[]byte)
+	defer f.runs.Put(buf)
+	s, off := r.index.place(b * r.index.PerBlock)
+	dst := (*buf)[:r.runLength(b)]
+	n, err := f.src.Part(ctx, shardName(s), off, dst, func(n int) error {
+		if n < len(block) {
+			return fmt.Errorf("%d of %d bytes", n, len(block))
 		}
-		r.shards = append(r.shards, f)
-		if _, err := f.WriteAt(r.index.header(s), 0); err != nil {
-			return err
+		return r.index.check(b, dst[:len(block)])
+	})
+	if err != nil {
+		if !errors.As(err, new(*damagedError)) {
+			err = fmt.Errorf("block %d: %w", b, err)
 		}
-		if err := f.Truncate(r.index.shardBytes(s)); err != nil {
+		return fmt.Errorf("%v: %s: offset %d: %w", f.src, shardName(s), off, err)
+	}
+	copy(block, dst)
+	if err = r.shelf.keep(b, block); err == nil {
+		err = r.keepRest(b, dst[:n])
+	}
+	if err != nil && f.warn != nil {
+		f.warn(err)
+		return nil
+	}
+	return err
+}
+
+// runLength returns how many bytes to fetch from block b on.
+func (r *Reader) runLength(b int) int {
+	n := r.index.blockBytes(b)
+	for next := b + 1; next < r.index.blockEnd(b) && n+r.index.blockBytes(next) <= runBytes && r.shelf.lacks(next); next++ {
+		n += r.index.blockBytes(next)
+	}
+	return n
+}
+
+// keepRest keeps what came with block b, as far as it is right.
+func (r *Reader) keepRest(b int, run []byte) error {
+	for len(run) > r.index.blockBytes(b) {
+		run = run[r.index.blockBytes(b):]
+		b++
+		n := r.index.blockBytes(b)
+		if n > len(run) || r.index.check(b, run[:n]) != nil {
+			return nil // whoever needs it will hear of it
+		}
+		if err := r.shelf.keep(b, run[:n]); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// fetchBlock takes block b from src and keeps it.
-func (r *Reader) fetchBlock(ctx context.Context, src Source, b int, dst []byte) error {
-	s, off := r.index.place(b * r.index.PerBlock)
-	if err := src.Part(ctx, shardName(s), off, dst); err != nil {
-		return fmt.Errorf("%v: %s: offset %d: block %d: %w", src, shardName(s), off, b, err)
-	}
-	if Sum(sha256.Sum256(dst)) != r.index.Blocks[b] {
-		return fmt.Errorf("%v: %s: offset %d: block %d is damaged: its SHA-256 is not that of the index", src, shardName(s), off, b)
-	}
-	_, err := r.shards[s].WriteAt(dst, off)
-	return err
 }
 
 // HTTP is a Source behind a web server that knows range requests.
@@ -131,10 +231,17 @@ type finalError struct{ error }
 
 func (e finalError) Unwrap() error { return e.error }
 
+func final(err error) error {
+	if err == nil {
+		return nil
+	}
+	return finalError{err}
+}
+
 func (h *HTTP) String() string { return strings.TrimSuffix(h.Base, "/") }
 
 // Whole gets a file.
-func (h *HTTP) Whole(ctx context.Context, name string, limit int64) (text []byte, err error) {
+func (h *HTTP) Whole(ctx context.Context, name string, limit int64, check func([]byte) error) (text []byte, err error) {
 	err = h.try(ctx, name, "", func(resp *http.Response) error {
 		if resp.StatusCode != http.StatusOK {
 			return fmt.Errorf("the server answered %s, want 200 OK", resp.Status)
@@ -143,15 +250,18 @@ func (h *HTTP) Whole(ctx context.Context, name string, limit int64) (text []byte
 		if err == nil && int64(len(text)) > limit {
 			return finalError{fmt.Errorf("more than %d bytes", limit)}
 		}
+		if err == nil {
+			err = final(check(text))
+		}
 		return err
 	})
 	return text, err
 }
 
 // Part gets a range of a file.
-func (h *HTTP) Part(ctx context.Context, name string, off int64, dst []byte) error {
+func (h *HTTP) Part(ctx context.Context, name string, off int64, dst []byte, check func(int) error) (int, error) {
 	last := off + int64(len(dst)) - 1
-	return h.try(ctx, name, fmt.Sprintf("bytes=%d-%d", off, last), func(resp *http.Response) error {
+	return len(dst), h.try(ctx, name, fmt.Sprintf("bytes=%d-%d", off, last), func(resp *http.Response) error {
 		if resp.StatusCode == http.StatusOK {
 			return finalError{errors.New("the server answered with the whole file, want one that knows range requests")}
 		}
@@ -162,7 +272,7 @@ func (h *HTTP) Part(ctx context.Context, name string, off int64, dst []byte) err
 		if err != nil {
 			return fmt.Errorf("after %d of %d bytes: %w", n, len(dst), err)
 		}
-		return nil
+		return final(check(n))
 	})
 }
 

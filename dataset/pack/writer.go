@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,9 +17,13 @@ import (
 // Layout says how a pack is cut.
 type Layout struct {
 	Payload    int   // bytes of a record without its id, at least 1
-	BlockBytes int   // about the bytes of a block; 0 is 1 MiB
+	BlockBytes int   // about the bytes of a block; 0 is 64 KiB
 	ShardBytes int64 // about the bytes of a shard; 0 is 1 GiB
 }
+
+// blockDefault is small, as a block is what is fetched and checked for the sake of
+// one record. What lies side by side is fetched together where it pays (runBytes).
+const blockDefault = 64 << 10
 
 // index returns an Index of no records.
 func (l Layout) index() (Index, error) {
@@ -27,7 +32,7 @@ func (l Layout) index() (Index, error) {
 	}
 	block, shard := l.BlockBytes, l.ShardBytes
 	if block == 0 {
-		block = 1 << 20
+		block = blockDefault
 	}
 	if shard == 0 {
 		shard = 1 << 30
@@ -43,7 +48,7 @@ func (l Layout) index() (Index, error) {
 type Writer struct {
 	dir   string
 	index Index
-	ids   []uint64
+	columns
 	block hash.Hash
 	shard *os.File // the one being written; nil before the first record
 	buf   *bufio.Writer
@@ -132,41 +137,83 @@ func (w *Writer) Finish(meta []byte) (Sum, error) {
 	if x.Records%x.PerBlock != 0 {
 		w.endBlock()
 	}
-	if err := errors.Join(w.endShard(), w.writeIDs()); err != nil {
+	if err := errors.Join(w.endShard(), w.writeColumns()); err != nil {
 		return Sum{}, fmt.Errorf("pack %s: %w", w.dir, err)
 	}
-	x.Meta = meta
-	text, err := json.Marshal(x)
+	text, err := x.encode(meta)
 	if err != nil {
 		return Sum{}, fmt.Errorf("pack %s: %w", w.dir, err)
 	}
-	text = append(text, '\n')
 	return sha256.Sum256(text), writeFile(filepath.Join(w.dir, IndexName), text)
 }
 
-// writeIDs writes the file of ids, unless they run on by one.
-func (w *Writer) writeIDs() error {
-	w.index.FirstID = w.ids[0]
+// encode returns the text of the index, with meta in it.
+func (x *Index) encode(meta []byte) ([]byte, error) {
+	x.Meta = meta
+	text, err := json.Marshal(x)
+	if err != nil {
+		return nil, err
+	}
+	if len(text) >= maxIndexBytes {
+		return nil, fmt.Errorf("the index has %d bytes, which is too much (want below %d: larger blocks)", len(text), maxIndexBytes)
+	}
+	return append(text, '\n'), nil
+}
+
+// Weigh gives the records weights, a finite number of at least 0 for each. It is
+// called before Finish.
+func (w *Writer) Weigh(weights []float32) { w.weights = weights }
+
+// columns are what a pack holds of each record beside its shards.
+type columns struct {
+	ids     []uint64
+	weights []float32 // nil: none
+}
+
+// put writes the columns into the index, and returns what the files of ids and
+// weights hold; nil is no file.
+func (c *columns) put(x *Index) (ids, weights []byte, err error) {
+	x.FirstID = c.ids[0]
 	runs := true
-	for i, id := range w.ids {
-		runs = runs && id == w.ids[0]+uint64(i)
+	for i, id := range c.ids {
+		runs = runs && id == c.ids[0]+uint64(i)
 	}
-	if runs {
-		return nil
-	}
-	text := make([]byte, 0, idSize*len(w.ids))
-	for _, id := range w.ids {
-		text = binary.LittleEndian.AppendUint64(text, id)
-	}
-	sum := Sum(sha256.Sum256(text))
-	w.index.IDs, w.index.FirstID = &sum, 0
-	slices.Sort(w.ids)
-	for i := 1; i < len(w.ids); i++ {
-		if w.ids[i] == w.ids[i-1] {
-			return fmt.Errorf("two records have id %d, want distinct ids", w.ids[i])
+	if !runs {
+		for _, id := range c.ids {
+			ids = binary.LittleEndian.AppendUint64(ids, id)
+		}
+		sum := Sum(sha256.Sum256(ids))
+		x.IDs, x.FirstID = &sum, 0
+		slices.Sort(c.ids)
+		for i := 1; i < len(c.ids); i++ {
+			if c.ids[i] == c.ids[i-1] {
+				return nil, nil, fmt.Errorf("two records have id %d, want distinct ids", c.ids[i])
+			}
 		}
 	}
-	return writeFile(filepath.Join(w.dir, IDsName), text)
+	if c.weights != nil {
+		if len(c.weights) != len(c.ids) {
+			return nil, nil, fmt.Errorf("%d weights for %d records, want equal numbers", len(c.weights), len(c.ids))
+		}
+		for _, v := range c.weights {
+			weights = binary.LittleEndian.AppendUint32(weights, math.Float32bits(v))
+		}
+		sum := Sum(sha256.Sum256(weights))
+		x.Weights = &sum
+	}
+	return ids, weights, nil
+}
+
+// writeColumns writes ids and weights, unless there is nothing to say of them.
+func (w *Writer) writeColumns() error {
+	ids, weights, err := w.put(&w.index)
+	if err == nil && ids != nil {
+		err = writeFile(filepath.Join(w.dir, IDsName), ids)
+	}
+	if err == nil && weights != nil {
+		err = writeFile(filepath.Join(w.dir, WeightsName), weights)
+	}
+	return err
 }
 
 // Close lets go of the shard being written. What is there without an index is
