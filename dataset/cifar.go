@@ -23,10 +23,13 @@ func (*CIFAR10) Kind() string { return "cifar10" }
 func (*CIFAR10) Validate() error { return nil }
 
 func (d *CIFAR10) open(ctx context.Context, env Env) (train, test Dataset, err error) {
-	c := cifar{spec: d, labels: 1, names: "batches.meta.txt",
+	return d.format().open(ctx, env, cifar10())
+}
+
+func (d *CIFAR10) format() cifar {
+	return cifar{spec: d, classes: 10, labels: 1, names: "batches.meta.txt",
 		train: []string{"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"},
 		test:  []string{"test_batch.bin"}}
-	return c.open(ctx, env, cifar10())
 }
 
 // CIFAR100 is as CIFAR10, with a hundred classes, 600 images each. It has no
@@ -40,8 +43,11 @@ func (*CIFAR100) Kind() string { return "cifar100" }
 func (*CIFAR100) Validate() error { return nil }
 
 func (d *CIFAR100) open(ctx context.Context, env Env) (train, test Dataset, err error) {
-	c := cifar{spec: d, labels: 2, names: "fine_label_names.txt", train: []string{"train.bin"}, test: []string{"test.bin"}}
-	return c.open(ctx, env, cifar100())
+	return d.format().open(ctx, env, cifar100())
+}
+
+func (d *CIFAR100) format() cifar {
+	return cifar{spec: d, classes: 100, labels: 2, names: "fine_label_names.txt", train: []string{"train.bin"}, test: []string{"test.bin"}}
 }
 
 // cifar10 and cifar100 are the entries of the two. The digests are those of the
@@ -74,6 +80,7 @@ func cifar100() Entry {
 // id of a sample is the number of its record, the training ones first.
 type cifar struct {
 	spec        Spec
+	classes     int
 	labels      int    // bytes
 	names       string // of the file that lists the classes, one a line
 	train, test []string
@@ -82,14 +89,21 @@ type cifar struct {
 const (
 	cifarSide  = 32
 	cifarPlane = cifarSide * cifarSide
+
+	maxCIFARFile = 1 << 28 // bytes of one; the largest that was published has 154 MB
 )
 
-func (c *cifar) open(ctx context.Context, env Env, e Entry) (train, test Dataset, err error) {
+func (c cifar) open(ctx context.Context, env Env, e Entry) (train, test Dataset, err error) {
 	dir, err := e.get(ctx, env)
 	if err != nil {
 		return nil, nil, err
 	}
-	src, err := archive.Open(filepath.Join(dir, e.Files[0].Name))
+	return c.decode(ctx, env, filepath.Join(dir, e.Files[0].Name))
+}
+
+// decode opens an archive.
+func (c cifar) decode(ctx context.Context, env Env, path string) (train, test Dataset, err error) {
+	src, err := archive.Open(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -99,21 +113,24 @@ func (c *cifar) open(ctx context.Context, env Env, e Entry) (train, test Dataset
 		return nil, nil, err
 	}
 	return decodeOnce(ctx, env, c.spec, digest, func(ctx context.Context, w *setWriter) error {
-		files, err := src.List(ctx, dir)
+		files, err := src.List(ctx, filepath.Dir(path))
 		if err != nil {
 			return err
 		}
-		return errors.Join(c.fill(w, files), files.Close())
+		return errors.Join(c.fill(ctx, w, files), files.Close())
 	})
 }
 
 // fill writes both parts.
-func (c *cifar) fill(w *setWriter, files *archive.Files) error {
-	_, text, err := c.file(files, c.names)
+func (c cifar) fill(ctx context.Context, w *setWriter, files *archive.Files) error {
+	title, text, err := c.file(files, c.names)
 	if err != nil {
 		return err
 	}
 	classes := strings.Fields(string(text))
+	if len(classes) != c.classes {
+		return fmt.Errorf("%s: %d names of classes, want %d", title, len(classes), c.classes)
+	}
 	meta := packMeta{inBytes, Info{
 		Name: c.spec.Kind(), Input: []int{cifarSide, cifarSide, 3}, Target: 1, Classes: len(classes), ClassNames: classes,
 	}}
@@ -125,11 +142,13 @@ func (c *cifar) fill(w *setWriter, files *archive.Files) error {
 		}
 		for _, name := range names {
 			title, b, err := c.file(files, name)
-			if err == nil {
-				id, err = c.records(p, b, id)
+			if err = errors.Join(err, ctx.Err()); err == nil {
+				if id, err = c.records(p, b, id); err != nil {
+					err = fmt.Errorf("%s: %w", title, err)
+				}
 			}
 			if err != nil {
-				return fmt.Errorf("%s: %w", title, err)
+				return err
 			}
 		}
 	}
@@ -137,20 +156,20 @@ func (c *cifar) fill(w *setWriter, files *archive.Files) error {
 }
 
 // file reads a file of the archive by its name, wherever it lies.
-func (c *cifar) file(files *archive.Files, name string) (title string, b []byte, err error) {
+func (c cifar) file(files *archive.Files, name string) (title string, b []byte, err error) {
 	i := slices.IndexFunc(files.Members, func(m archive.Member) bool { return path.Base(m.Name) == name })
 	if i < 0 {
-		return files.Path, nil, fmt.Errorf("%s: there is no %s", files.Path, name)
+		return "", nil, fmt.Errorf("%s: there is no %s", files.Path, name)
 	}
-	b, err = files.Read(files.Members[i], 1<<30)
+	b, err = files.Read(files.Members[i], maxCIFARFile)
 	return files.Title(files.Members[i]), b, err
 }
 
 // records adds the records of one file, and returns the id after the last.
-func (c *cifar) records(p *part, b []byte, id uint64) (uint64, error) {
+func (c cifar) records(p *part, b []byte, id uint64) (uint64, error) {
 	size := c.labels + 3*cifarPlane
-	if len(b) == 0 || len(b)%size != 0 {
-		return id, fmt.Errorf("%d bytes, want records of %d", len(b), size)
+	if left := len(b) % size; len(b) == 0 || left != 0 {
+		return id, fmt.Errorf("offset %d: %d bytes are no record, want %d each", len(b)-left, left, size)
 	}
 	x := make([]byte, 3*cifarPlane)
 	for i := range len(b) / size {

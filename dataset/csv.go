@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/big"
 	"slices"
@@ -91,11 +92,14 @@ func (c *Column) encode(v string, x []float32) error {
 	if len(c.Names) == 0 {
 		f, err := number(v)
 		x[0] = float32((f - c.Center) / c.Scale)
+		if err == nil && !(math.Abs(float64(x[0])) <= math.MaxFloat32) {
+			err = fmt.Errorf("%q, less %v and divided by %v, does not fit into 32 bits", short(v), c.Center, c.Scale)
+		}
 		return err
 	}
 	i, known := slices.BinarySearch(c.Names, v)
 	if !known {
-		return fmt.Errorf("%q is not among the %d names of the training rows", v, len(c.Names))
+		return fmt.Errorf("%q is not among the %d names of the training rows", short(v), len(c.Names))
 	}
 	clear(x)
 	x[i] = 1
@@ -107,8 +111,9 @@ func (c *Columns) validate() error {
 		return errors.New("no columns")
 	}
 	for _, col := range c.Columns {
-		if !(math.Abs(col.Scale) > 0) && len(col.Names) == 0 || !slices.IsSorted(col.Names) {
-			return fmt.Errorf("column %s: a scale of %v and %d names don't make a column", col.Name, col.Scale, len(col.Names))
+		finite := math.Abs(col.Center) <= math.MaxFloat64 && math.Abs(col.Scale) <= math.MaxFloat64
+		if len(col.Names) == 0 && !(finite && col.Scale != 0) || !slices.IsSorted(col.Names) {
+			return fmt.Errorf("column %s: a centre of %v, a scale of %v and %d names don't make a column", short(col.Name), col.Center, col.Scale, len(col.Names))
 		}
 	}
 	return nil
@@ -121,9 +126,9 @@ func number(v string) (float64, error) {
 	case v == "":
 		return 0, errors.New("the field is empty, want a number")
 	case err != nil && !errors.Is(err, strconv.ErrRange) || math.IsNaN(f):
-		return 0, fmt.Errorf("%q is no number", v)
+		return 0, fmt.Errorf("%q is no number", short(v))
 	case math.Abs(f) > math.MaxFloat32:
-		return 0, fmt.Errorf("%q does not fit into 32 bits", v)
+		return 0, fmt.Errorf("%q does not fit into 32 bits", short(v))
 	}
 	return f, nil
 }
@@ -165,14 +170,15 @@ func (c *CSV) features(ctx context.Context, t *table, target int) (at []int, nam
 	return at, names, nil
 }
 
-// guess tells which columns have a training field that is neither empty nor a
-// number.
+// guess tells which columns have a training field that is neither empty nor
+// written as a number. NaN, infinities and what is too large are: they make a bad
+// row of a column of numbers, and not a column of names.
 func (t *table) guess(ctx context.Context, at []int) (names map[int]bool, err error) {
 	names = map[int]bool{}
 	err = t.each(ctx, t.train, func(_ row, fields []string) error {
 		for _, i := range at {
 			v := strings.TrimSpace(fields[i])
-			if _, err := number(v); err != nil && v != "" {
+			if _, err := strconv.ParseFloat(v, 64); errors.Is(err, strconv.ErrSyntax) && v != "" {
 				names[i] = true
 			}
 		}
@@ -211,6 +217,7 @@ func (c *CSV) fill(ctx context.Context, w *setWriter, t *table) error {
 		}
 		meta.Info.Classes = len(meta.Info.ClassNames)
 	}
+	classes := placesOf(meta.Info.ClassNames)
 	done := 0
 	x := make([]float32, cols.Len())
 	for _, rows := range [][]row{t.train, t.test} {
@@ -224,7 +231,7 @@ func (c *CSV) fill(ctx context.Context, w *setWriter, t *table) error {
 		err = t.each(ctx, rows, func(r row, fields []string) error {
 			done++
 			w.progress(done, len(t.train)+len(t.test))
-			y, err := c.encode(t, cols, meta.Info.ClassNames, fields, target, x)
+			y, err := c.encode(t, cols, classes, fields, target, x)
 			if err != nil {
 				t.bad.note(r.errorf("%w", err))
 				return nil
@@ -235,13 +242,13 @@ func (c *CSV) fill(ctx context.Context, w *setWriter, t *table) error {
 			return err
 		}
 	}
-	w.set.Skipped = t.bad.what
-	return t.bad.err()
+	w.set.Skipped = t.bad.skipped()
+	return t.bad.err(w.least())
 }
 
 // encode makes a sample of a row.
-func (c *CSV) encode(t *table, cols *Columns, classes, fields []string, target int, x []float32) (y float32, err error) {
-	if err := cols.Encode(func(name string) string { return fields[slices.Index(t.header, name)] }, x); err != nil {
+func (c *CSV) encode(t *table, cols *Columns, classes map[string]int, fields []string, target int, x []float32) (y float32, err error) {
+	if err := cols.Encode(func(name string) string { return fields[t.places[name]] }, x); err != nil {
 		return 0, err
 	}
 	v := strings.TrimSpace(fields[target])
@@ -252,9 +259,9 @@ func (c *CSV) encode(t *table, cols *Columns, classes, fields []string, target i
 		}
 		return float32(f), err
 	}
-	class := slices.Index(classes, v)
-	if class < 0 {
-		return 0, fmt.Errorf("column %s: %q is no class (want one of %s)", c.Target, v, strings.Join(classes[:min(len(classes), 20)], ", "))
+	class, known := classes[v]
+	if !known {
+		return 0, fmt.Errorf("column %s: %q is no class (want one of %s)", c.Target, short(v), someOf(slices.Sorted(maps.Keys(classes))))
 	}
 	return float32(class), nil
 }
@@ -292,7 +299,7 @@ func (c *CSV) measure(ctx context.Context, t *table, at []int, names map[int]boo
 	cols := &Columns{}
 	for k, i := range at {
 		if gauges[k].n == 0 {
-			return nil, errors.Join(fmt.Errorf("column %s: no row can be used", t.header[i]), t.bad.err())
+			return nil, errors.Join(fmt.Errorf("column %s: no row can be used", t.header[i]), t.bad.err(0))
 		}
 		cols.Columns = append(cols.Columns, gauges[k].column(t.header[i], c.Normalize, names[i]))
 	}
@@ -355,7 +362,7 @@ func (g *gauge) moments() (mean, deviation float64) {
 	v.Sub(v, new(big.Rat).Mul(m, m))
 	mean, _ = m.Float64()
 	variance, _ := v.Float64()
-	return mean, math.Sqrt(variance)
+	return mean, math.Sqrt(max(0, variance)) // squares below the smallest number are 0
 }
 
 // exactSum adds without rounding: the parts do not overlap, and their sum is the

@@ -25,9 +25,10 @@ import (
 // which takes it by another rename, asks for the rest.
 type fetcher struct {
 	dir      string
-	sources  []source // in the order to ask
-	offline  bool     // there are no sources because the user wants none
-	keep     int64    // how many bytes of a broken download are worth to go on from
+	sources  []source      // in the order to ask
+	offline  bool          // there are no sources because the user wants none
+	keep     int64         // how many bytes of a broken download are worth to go on from
+	quiet    time.Duration // for so long nobody has written to what a killed process left
 	progress func(Progress)
 	log      *slog.Logger
 }
@@ -55,7 +56,7 @@ func (e Entry) get(ctx context.Context, env Env) (dir string, err error) {
 }
 
 func newFetcher(dir string, sources []source, env Env) *fetcher {
-	f := &fetcher{dir: dir, sources: sources, offline: env.Offline, keep: 1 << 20, progress: env.Progress, log: env.log()}
+	f := &fetcher{dir: dir, sources: sources, offline: env.Offline, keep: 1 << 20, quiet: 3 * mirrorStall, progress: env.Progress, log: env.log()}
 	if f.progress == nil {
 		f.progress = func(Progress) {}
 	}
@@ -148,8 +149,34 @@ func (f *fetcher) store(ctx context.Context, s source, file File) error {
 // partial is the path of what is left of a broken download.
 func (f *fetcher) partial(file File) string { return filepath.Join(f.dir, "."+file.Name+".partial") }
 
+// adopt takes what a process that was killed has left of a download, if it is more
+// than what is left already: a temporary file that nobody has written to for longer
+// than any download that lives stands still. Should it live after all, the digest
+// tells.
+func (f *fetcher) adopt(file File) {
+	var most int64
+	if info, err := os.Stat(f.partial(file)); err == nil {
+		most = info.Size()
+	}
+	best := ""
+	for _, path := range f.temporaries(file.Name) {
+		info, err := os.Stat(path)
+		if err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > f.quiet &&
+			info.Size() >= f.keep && info.Size() > most && info.Size() < file.Size {
+			best, most = path, info.Size()
+		}
+	}
+	if best == "" {
+		return
+	}
+	if err := os.Rename(best, f.partial(file)); ignoreMissing(err) != nil {
+		f.log.Warn("what is left of a download can't be gone on with", "error", err)
+	}
+}
+
 // left returns how many bytes are left of a broken download.
 func (f *fetcher) left(file File) int64 {
+	f.adopt(file)
 	info, err := os.Stat(f.partial(file))
 	if err != nil || info.Size() >= file.Size {
 		return 0
@@ -289,17 +316,33 @@ func (f File) verify(path string) error {
 // Temporary files of downloads are called .NAME.RANDOM.part.
 func tempPattern(name string) string { return "." + name + ".*.part" }
 
+// temporaries returns the temporary files of downloads of a file, or of all where
+// name is "". A directory that can't be read has none.
+func (f *fetcher) temporaries(name string) []string {
+	begin := "."
+	if name != "" {
+		begin = "." + name + "."
+	}
+	files, err := os.ReadDir(f.dir)
+	if ignoreMissing(err) != nil {
+		f.log.Warn("what is left of downloads can't be looked for", "error", err)
+	}
+	var paths []string
+	for _, d := range files {
+		if strings.HasPrefix(d.Name(), begin) && strings.HasSuffix(d.Name(), ".part") {
+			paths = append(paths, filepath.Join(f.dir, d.Name()))
+		}
+	}
+	return paths
+}
+
 // tempLife is far more than any download takes.
 const tempLife = 24 * time.Hour
 
 // sweep removes temporary files that a killed process left behind long ago. It
 // is a courtesy: what it can't remove does no harm and is only logged.
 func (f *fetcher) sweep() {
-	left, err := filepath.Glob(filepath.Join(f.dir, tempPattern("*")))
-	if err != nil {
-		panic("dataset: bad pattern: " + err.Error())
-	}
-	for _, path := range left {
+	for _, path := range f.temporaries("") {
 		info, err := os.Stat(path)
 		if err == nil && time.Since(info.ModTime()) > tempLife {
 			err = os.Remove(path)

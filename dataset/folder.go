@@ -106,6 +106,9 @@ func (f *Folder) tree(files *archive.Files, extensions []string) (*tree, error) 
 	if len(members) == 0 {
 		return nil, fmt.Errorf("%s: none of its %d files is called %s", files.Path, len(files.Members), "*"+strings.Join(extensions, ", *"))
 	}
+	if err := checkLinks(files, extensions); err != nil {
+		return nil, err
+	}
 	root := lone(members)
 	trainAt, testAt := parts(members, root)
 	t := &tree{files: files, classes: f.Classes}
@@ -120,12 +123,38 @@ func (f *Folder) tree(files *archive.Files, extensions []string) (*tree, error) 
 		return nil, err
 	}
 	if testAt != "" {
-		t.test, err = t.leaves(members, testAt, uint64(len(t.train)))
+		if f.Classes == nil {
+			err = t.checkTest(folders(files, members, testAt), testAt, trainAt)
+		}
+		if err == nil {
+			t.test, err = t.leaves(members, testAt, uint64(len(t.train)))
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	return t, f.order(t)
+}
+
+// checkLinks refuses links that could be files wanted, or folders of them: what
+// lies behind them would be missing, and nobody would know.
+func checkLinks(files *archive.Files, extensions []string) error {
+	for _, name := range files.Links {
+		if ext := strings.ToLower(path.Ext(name)); ext == "" || slices.Contains(extensions, ext) {
+			return fmt.Errorf("%s: %s is a link that is not followed (want what it leads to in its place)", files.Path, name)
+		}
+	}
+	return nil
+}
+
+// checkTest makes sure that the classes of the test set are trained on.
+func (t *tree) checkTest(names []string, testAt, trainAt string) error {
+	for _, name := range names {
+		if !slices.Contains(t.classes, name) {
+			return fmt.Errorf("%s: %s is no class of %s (want one of %s)", t.files.Path, testAt+name, trainAt, someOf(t.classes))
+		}
+	}
+	return nil
 }
 
 // lone returns the directories that everything lies in, with a slash at the end,
@@ -184,11 +213,12 @@ func folders(files *archive.Files, members []archive.Member, dir string) []strin
 func (t *tree) leaves(members []archive.Member, dir string, first uint64) ([]leaf, error) {
 	var out []leaf
 	count := make([]int, len(t.classes))
+	classes := placesOf(t.classes)
 	for _, m := range members {
 		rest, in := strings.CutPrefix(m.Name, dir)
 		name, _, deep := strings.Cut(rest, "/")
-		class := slices.Index(t.classes, name)
-		if in && deep && class >= 0 {
+		class, known := classes[name]
+		if in && deep && known {
 			out = append(out, leaf{m, first + uint64(len(out)), class})
 			count[class]++
 		}
@@ -199,6 +229,37 @@ func (t *tree) leaves(members []archive.Member, dir string, first uint64) ([]lea
 		}
 	}
 	return out, nil
+}
+
+// placesOf returns where in names each of them stands.
+func placesOf(names []string) map[string]int {
+	at := make(map[string]int, len(names))
+	for i, name := range names {
+		at[name] = i
+	}
+	return at
+}
+
+// someOf lists names for an error: the first 20, and no more of each than a line
+// can hold.
+func someOf(names []string) string {
+	shown := make([]string, 0, 21)
+	for _, name := range names[:min(len(names), 20)] {
+		shown = append(shown, short(name))
+	}
+	if len(names) > 20 {
+		shown = append(shown, fmt.Sprintf("… (%d in all)", len(names)))
+	}
+	return strings.Join(shown, ", ")
+}
+
+// short is what an error shows of a value, however long that is.
+func short(s string) string {
+	const most = 60
+	if len(s) <= most {
+		return s
+	}
+	return fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(s[:most], ""), len(s))
 }
 
 // order permutes the samples, and takes the test set from their end.
@@ -236,18 +297,19 @@ func permute[T any](key uint64, s []T) {
 	}
 }
 
-// inOrder calls make for 0 to n-1, several at a time, and use for each result in
+// inOrder calls produce for 0 to n-1, several at a time, and use for each result in
 // turn. The first error ends it.
-func inOrder[T any](ctx context.Context, n int, make func(i int) (T, error), use func(i int, v T) error) error {
-	const chunk = 64
-	var values [chunk]T
+func inOrder[T any](ctx context.Context, n int, produce func(i int) (T, error), use func(i int, v T) error) error {
+	// So many results are held at once, each perhaps of megabytes.
+	chunk := min(64, max(16, 4*runtime.GOMAXPROCS(0)))
+	values := make([]T, chunk)
 	for lo := 0; lo < n; lo += chunk {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(runtime.GOMAXPROCS(0))
 		for i := lo; i < min(n, lo+chunk); i++ {
 			g.Go(func() (err error) {
 				if err = ctx.Err(); err == nil {
-					values[i-lo], err = make(i)
+					values[i-lo], err = produce(i)
 				}
 				return err
 			})

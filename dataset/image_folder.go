@@ -88,8 +88,8 @@ func (f *ImageFolder) fill(ctx context.Context, w *setWriter, t *tree) error {
 			return err
 		}
 	}
-	w.set.Skipped = bad.what
-	return bad.err()
+	w.set.Skipped = bad.skipped()
+	return bad.err(w.least())
 }
 
 // decoded is an image, or why there is none.

@@ -166,7 +166,7 @@ func TestRowsTellWhatIsBrokenAndGoOn(t *testing.T) {
 		{"none", "\n1,2\nx\xff,2\n3,4", false, "[1 2] 2:[1 2] line 3: field 1 is not UTF-8: \"x\\xff\"; 4:[3 4]"},
 		{"quote", "a\n\"x\"y\nz\n", true, "[a] line 2: parse error on line 2, column 3: extraneous or missing \" in quoted-field; 3:[z]"},
 		{"empty", "", true, "no rows"},
-		{"two", "a,a\n", true, "line 1: two columns are called \"a\""},
+		{"two", "a,a\n", true, "line 1: two columns, 1 and 2, are called \"a\""},
 	} {
 		if got := strings.TrimSuffix(readOut(c.text, c.named), ";"); got != c.want {
 			t.Errorf("%s\n got %s\nwant %s", c.name, got, c.want)

@@ -119,12 +119,15 @@ func (z *NPZ) part(ctx context.Context, w *setWriter, x, y *array, id uint64) (u
 	if err != nil {
 		return id, err
 	}
-	values, targets := make([]float32, x.width()), make([]float32, y.width())
+	var values, targets []float32
 	for i := range x.shape[0] {
 		if err := errors.Join(ctx.Err(), x.next(), y.next()); err != nil {
 			return id, err
 		}
-		if err := y.floats(targets, 1); err != nil {
+		if values == nil { // only now is it known that there are so many
+			values, targets = make([]float32, x.width()), make([]float32, y.width())
+		}
+		if err := z.targets(y, targets); err != nil {
 			return id, fmt.Errorf("%s: sample %d: %w", y.name, i, err)
 		}
 		if bytes {
@@ -139,6 +142,17 @@ func (z *NPZ) part(ctx context.Context, w *setWriter, x, y *array, id uint64) (u
 		w.progress(i+1, x.shape[0])
 	}
 	return id, errors.Join(x.end(), y.end())
+}
+
+// targets takes those of the sample that y has read.
+func (z *NPZ) targets(y *array, dst []float32) error {
+	if err := y.floats(dst, 1); err != nil {
+		return err
+	}
+	if z.Classes > 0 && len(dst) == 1 && !isClass(dst[0], z.Classes) {
+		return fmt.Errorf("class id is %v, want an integer from 0 to %d", dst[0], z.Classes-1)
+	}
+	return nil
 }
 
 // array is an .npy file, read record by record.
@@ -212,7 +226,11 @@ func (a *array) start(r io.Reader) error {
 	return nil
 }
 
-const maxNPYHeader = 1 << 16
+const (
+	maxNPYHeader = 1 << 16
+	maxNPYSample = 1 << 28 // bytes of one
+	maxNPYAxes   = 32      // as NumPy had for long
+)
 
 // header reads the format that numpy.lib.format describes: a magic, two bytes of
 // version, the length of a header of 2 or 4 bytes, and the header: a Python
@@ -258,27 +276,40 @@ var (
 	npyShape   = regexp.MustCompile(`'shape':\s*\(([\d,\s]*)\)`)
 )
 
+// shortHeader is what an error shows of a header.
+func shortHeader(text string) string {
+	const most = 200
+	if len(text) <= most {
+		return text
+	}
+	return text[:most] + "…"
+}
+
 func (a *array) parse(text string) error {
 	descr, fortran, shape := npyDescr.FindStringSubmatch(text), npyFortran.FindStringSubmatch(text), npyShape.FindStringSubmatch(text)
 	switch {
 	case descr == nil || descr[2] == "f1":
-		return fmt.Errorf("the header is %q, want a 'descr' of bool, int, uint, float32 or float64", text)
+		return fmt.Errorf("the header is %q, want a 'descr' of bool, int, uint, float32 or float64", shortHeader(text))
 	case descr[2] == "f2":
 		return errors.New("the numbers are float16, want float32 or float64 (numpy.astype)")
 	case fortran == nil || shape == nil:
-		return fmt.Errorf("the header is %q, want 'fortran_order' and 'shape'", text)
+		return fmt.Errorf("the header is %q, want 'fortran_order' and 'shape'", shortHeader(text))
 	case fortran[1] == "True" && strings.Count(strings.Trim(shape[1], ", "), ",") > 0:
 		return errors.New("the array lies in Fortran's order, want C's (numpy.ascontiguousarray)")
 	}
 	a.kind, a.big = descr[2], descr[1] == ">"
 	width := int(a.kind[1] - '0')
-	for i, s := range strings.Split(strings.Trim(shape[1], ", "), ",") {
+	axes := strings.Split(strings.Trim(shape[1], ", "), ",")
+	if len(axes) > maxNPYAxes {
+		return fmt.Errorf("a shape of %d axes, want at most %d", len(axes), maxNPYAxes)
+	}
+	for i, s := range axes {
 		d, err := strconv.Atoi(strings.TrimSpace(s))
 		if err != nil || d < 1 {
-			return fmt.Errorf("shape (%s), want sizes of at least 1", shape[1])
+			return fmt.Errorf("shape (%s), want sizes of at least 1", shortHeader(shape[1]))
 		}
-		if i > 0 && width > math.MaxInt32/d {
-			return fmt.Errorf("shape (%s): a sample has more than %d bytes", shape[1], math.MaxInt32)
+		if i > 0 && width > maxNPYSample/d {
+			return fmt.Errorf("shape (%s): a sample has more than %d bytes", shortHeader(shape[1]), maxNPYSample)
 		}
 		if i > 0 {
 			width *= d

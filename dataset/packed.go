@@ -23,6 +23,9 @@ const (
 	inTokens encoding = "int32" // a whole number below 2^24 each
 )
 
+// maxToken is above every word id: below it whole numbers are exact as float32.
+const maxToken = 1 << 24
+
 // size returns the bytes of one value.
 func (e encoding) size() (int, error) {
 	switch e {
@@ -62,11 +65,12 @@ func (m packMeta) payload() (int, error) {
 // packed is a data set that lies in a pack.
 type packed struct {
 	packMeta
-	r     *pack.Reader
-	width int          // values of x
-	unit  [256]float32 // unit[b] = float32(b)/255
-	recs  sync.Pool    // *[]byte of a record
-	print [sha256.Size]byte
+	r      *pack.Reader
+	width  int          // values of x
+	tokens int          // word ids are below it
+	unit   [256]float32 // unit[b] = float32(b)/255
+	recs   sync.Pool    // *[]byte of a record
+	print  [sha256.Size]byte
 
 	skipped []string // what was left out when the set was decoded
 }
@@ -91,11 +95,21 @@ func newPacked(r *pack.Reader) (*packed, error) {
 		err = fmt.Errorf("records have %d bytes beside the id, want %d for input %v and target %d",
 			r.RecordLen()-8, n, d.packMeta.Info.Input, d.packMeta.Info.Target)
 	}
-	if err = errors.Join(err, d.packMeta.Info.Preprocess.ready()); err != nil {
+	if err == nil {
+		err = d.packMeta.Info.Preprocess.ready()
+	}
+	if made := d.packMeta.Info.Preprocess.length(); err == nil && made != 0 && made != d.packMeta.Info.InputLen() {
+		err = fmt.Errorf("raw input becomes %d values, but samples of shape %v have %d", made, d.packMeta.Info.Input, d.packMeta.Info.InputLen())
+	}
+	if err != nil {
 		return nil, fmt.Errorf("meta: %w", err)
 	}
 	if d.Encoding == inBytes && d.packMeta.Info.Preprocess == nil {
 		d.packMeta.Info.Preprocess = imageSteps(d.packMeta.Info.Input)
+	}
+	d.tokens = maxToken
+	if p := d.packMeta.Info.Preprocess; p != nil && p.Text != nil {
+		d.tokens = p.Text.Vocabulary()
 	}
 	d.width = d.packMeta.Info.InputLen()
 	for b := range d.unit {
@@ -132,7 +146,35 @@ func (d *packed) readContext(ctx context.Context, i int, x, y []float32) (uint64
 		y[j] = math.Float32frombits(binary.LittleEndian.Uint32(payload[4*j:]))
 	}
 	d.values(payload[4*len(y):], x)
+	if err := d.believable(x, y); err != nil {
+		return 0, fmt.Errorf("record %d: %w", i, err)
+	}
 	return d.r.ID(i), nil
+}
+
+// believable holds a sample to what Info says of all. A checksum tells only that a
+// record is what its writer wrote.
+func (d *packed) believable(x, y []float32) error {
+	info := &d.packMeta.Info
+	if j := notFinite(y); j >= 0 {
+		return fmt.Errorf("target %d is %v, want a finite number", j, y[j])
+	}
+	if info.Classes > 0 && info.Target == 1 && !isClass(y[0], info.Classes) {
+		return fmt.Errorf("class id is %v, want an integer from 0 to %d", y[0], info.Classes-1)
+	}
+	switch d.Encoding {
+	case inFloats:
+		if j := notFinite(x); j >= 0 {
+			return fmt.Errorf("input %d is %v, want a finite number", j, x[j])
+		}
+	case inTokens:
+		for j, v := range x {
+			if !(v >= 0 && v < float32(d.tokens)) {
+				return fmt.Errorf("input %d is %v, want a word id from 0 to %d", j, v, d.tokens-1)
+			}
+		}
+	}
+	return nil
 }
 
 // values turns stored values into x.
@@ -198,6 +240,7 @@ func (d *packed) fingerprint() ([sha256.Size]byte, error) {
 type part struct {
 	packMeta
 	w       *pack.Writer
+	n       int    // records whose making was begun
 	payload []byte // reused; of the record in the making
 }
 
@@ -225,6 +268,7 @@ func (p *part) target(y []float32) error {
 	if p.Info.Classes > 0 && p.Info.Target == 1 && !isClass(y[0], p.Info.Classes) {
 		return fmt.Errorf("class id is %v, want an integer from 0 to %d", y[0], p.Info.Classes-1)
 	}
+	p.n++
 	p.payload = p.payload[:0]
 	p.floats(y)
 	return nil

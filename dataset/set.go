@@ -7,11 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/dlnode/dlnode/dataset/pack"
 )
@@ -47,6 +51,9 @@ type setPart struct {
 func decodeSet(text []byte) (*set, error) {
 	s := &set{}
 	if err := json.Unmarshal(text, s); err != nil {
+		if at := (*json.SyntaxError)(nil); errors.As(err, &at) {
+			return nil, fmt.Errorf("offset %d: %w", at.Offset, err)
+		}
 		return nil, err
 	}
 	if s.Version != setVersion {
@@ -55,9 +62,26 @@ func decodeSet(text []byte) (*set, error) {
 	return s, nil
 }
 
+// readSet reads the file of a set, which is bounded.
+func readSet(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // only read from
+	text, err := io.ReadAll(io.LimitReader(f, maxSetBytes+1))
+	if err == nil && len(text) > maxSetBytes {
+		err = fmt.Errorf("more than %d bytes", maxSetBytes)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return text, nil
+}
+
 // openSet opens a packed data set in a directory.
 func openSet(dir string) (train, test *packed, s *set, err error) {
-	text, err := os.ReadFile(filepath.Join(dir, setName))
+	text, err := readSet(filepath.Join(dir, setName))
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -140,6 +164,15 @@ func (w *setWriter) part(meta packMeta) (*part, error) {
 	}
 	w.parts = append(w.parts, p)
 	return p, nil
+}
+
+// least returns the number of samples of the part that has the fewest.
+func (w *setWriter) least() int {
+	n := math.MaxInt
+	for _, p := range w.parts {
+		n = min(n, p.n)
+	}
+	return n
 }
 
 // finish reads what was written once more, for the fingerprints, and makes a
@@ -226,6 +259,44 @@ func writeSet(spec Spec, dir, doing string, progress func(Progress), fill func(*
 	return syncDir(above)
 }
 
+// sweepParts removes what killed processes have left of packed data sets, long ago:
+// directories of the temporary pattern into which nothing is written any more.
+func sweepParts(above string) error {
+	entries, err := os.ReadDir(above)
+	if ignoreMissing(err) != nil {
+		return err
+	}
+	for _, d := range entries {
+		if !d.IsDir() || !strings.HasPrefix(d.Name(), ".") || !strings.HasSuffix(d.Name(), ".part") {
+			continue
+		}
+		at := filepath.Join(above, d.Name())
+		last, err := lastWritten(at)
+		if err == nil && time.Since(last) > tempLife {
+			err = os.RemoveAll(at)
+		}
+		if ignoreMissing(err) != nil { // another process may be at it
+			return err
+		}
+	}
+	return nil
+}
+
+// lastWritten returns when something below a directory was last written.
+func lastWritten(dir string) (last time.Time, err error) {
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.ModTime().After(last) {
+			last = info.ModTime()
+		}
+		return err
+	})
+	return last, err
+}
+
 // syncDir makes a rename durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
@@ -256,11 +327,17 @@ func decodeOnce(ctx context.Context, env Env, spec Spec, sources [sha256.Size]by
 	if err == nil {
 		return asDatasets(tr, te, nil)
 	}
+	if unreadable(err) {
+		return nil, nil, err
+	}
 	if _, there := os.Lstat(dir); there == nil {
 		env.log().Warn("a decoded data set is damaged and is decoded again", "error", err)
 		if err := os.RemoveAll(dir); err != nil {
 			return nil, nil, err
 		}
+	}
+	if err := sweepParts(filepath.Dir(dir)); err != nil {
+		env.log().Warn("what a killed process left of a data set stays", "error", err)
 	}
 	err = writeSet(spec, dir, "decoding", env.Progress, func(w *setWriter) error { return decode(ctx, w) })
 	if err != nil && !errors.Is(err, fs.ErrExist) { // somebody else has decoded it meanwhile
@@ -271,6 +348,12 @@ func decodeOnce(ctx context.Context, env Env, spec Spec, sources [sha256.Size]by
 		env.log().Warn("left out of the data set", "kind", s.Kind, "files", len(s.Skipped), "first", s.Skipped[0])
 	}
 	return asDatasets(tr, te, err)
+}
+
+// unreadable tells what the system won't give us from what is damaged: the former
+// is no reason to throw away what it took hours to decode.
+func unreadable(err error) bool {
+	return errors.As(err, new(*fs.PathError)) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, io.EOF)
 }
 
 // cache is the directory of fetched and decoded data sets.
@@ -300,23 +383,42 @@ func (e Env) at(path string) string {
 type broken struct {
 	skip  bool
 	total int
-	what  []string
+	n     int      // how many there are
+	what  []string // the first maxTold of them
 }
 
-// note records a failure.
-func (b *broken) note(err error) { b.what = append(b.what, err.Error()) }
+// maxTold bounds what is kept of a data set whose every row is broken.
+const maxTold = 10_000
 
-// err tells the failures, unless they are to be skipped.
-func (b *broken) err() error {
-	if b.skip || len(b.what) == 0 {
+// note records a failure.
+func (b *broken) note(err error) {
+	if b.n++; b.n <= maxTold {
+		b.what = append(b.what, err.Error())
+	}
+}
+
+// skipped lists what was left out.
+func (b *broken) skipped() []string {
+	if more := b.n - len(b.what); more > 0 {
+		return append(slices.Clone(b.what), fmt.Sprintf("and %d more", more))
+	}
+	return b.what
+}
+
+// err tells the failures, unless they are to be skipped and something is left.
+func (b *broken) err(left int) error {
+	if b.n == 0 || b.skip && left > 0 {
 		return nil
 	}
 	shown, more := b.what, ""
 	if len(shown) > 10 {
-		shown, more = shown[:10], fmt.Sprintf("\n  and %d more", len(b.what)-10)
+		shown, more = shown[:10], fmt.Sprintf("\n  and %d more", b.n-10)
 	}
-	return fmt.Errorf("%d of %d can't be decoded (on_broken: skip leaves them out):\n  %s%s",
-		len(b.what), b.total, strings.Join(shown, "\n  "), more)
+	hint := "on_broken: skip leaves them out"
+	if b.skip {
+		hint = "nothing is left"
+	}
+	return fmt.Errorf("%d of %d can't be decoded (%s):\n  %s%s", b.n, b.total, hint, strings.Join(shown, "\n  "), more)
 }
 
 // checkBroken checks a field on_broken.

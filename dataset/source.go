@@ -162,7 +162,8 @@ func (m *mirrorSource) open(ctx context.Context, f File, from int64) (io.ReadClo
 }
 
 // request puts the body of the answer into body, also if it is refused. It begins
-// at offset at: from, or 0.
+// at offset at: from, or 0. Where a server that knows ranges has no such one, its
+// file is another one than that which was begun: the content is wrong.
 func (m *mirrorSource) request(ctx context.Context, body *stallingBody, url string, from int64) (at int64, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -183,7 +184,11 @@ func (m *mirrorSource) request(ctx context.Context, body *stallingBody, url stri
 	case resp.StatusCode == http.StatusPartialContent && from > 0 && strings.HasPrefix(resp.Header.Get("Content-Range"), begins):
 		return from, nil
 	}
-	return 0, fmt.Errorf("the server answered %s", resp.Status)
+	err = fmt.Errorf("the server answered %s", resp.Status)
+	if resp.StatusCode == http.StatusPartialContent || resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+		err = wrongContent{fmt.Errorf("%w to a request for bytes from %d on, and Content-Range %q", err, from, resp.Header.Get("Content-Range"))}
+	}
+	return 0, err
 }
 
 // stallingBody is the body of a download that is cancelled when nothing comes

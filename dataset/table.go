@@ -47,14 +47,16 @@ func (t *Table) check(p *problems) {
 }
 
 const (
-	maxRow  = 64 << 20  // bytes
-	maxRows = 1<<31 - 1 // of one file
+	maxRow     = 16 << 20  // bytes; taken apart, a row of nothing but commas is 24 times as many
+	maxRows    = 1<<31 - 1 // of one file
+	maxColumns = 1 << 20
 )
 
 // table is a Table, opened.
 type table struct {
 	header      []string
-	train, test []row // in the order of the samples
+	places      map[string]int // of the names in header
+	train, test []row          // in the order of the samples
 	bad         broken
 }
 
@@ -119,9 +121,9 @@ func (t *Table) with(ctx context.Context, env Env, tmp string, use func(*table) 
 			return err
 		}
 		if tb.header == nil {
-			tb.header = header
+			tb.header, tb.places = header, placesOf(header)
 		} else if !slices.Equal(header, tb.header) {
-			return fmt.Errorf("%s:1: columns are %q, but those of %s are %q", path, header, t.Path, tb.header)
+			return fmt.Errorf("%s:1: columns are %s, but those of %s are %s", path, someOf(header), t.Path, someOf(tb.header))
 		}
 		id += uint64(n)
 		*[]*[]row{&tb.train, &tb.test}[i] = rows
@@ -147,8 +149,10 @@ func isTSV(path string) bool {
 // scan finds the rows of a file. Rows that are none go to bad, but for the header.
 // n counts all of them.
 func (f *tableFile) scan(ctx context.Context, named bool, firstID uint64, bad *broken) (header []string, rows []row, n int, err error) {
-	next := f.reader()
-	var last int64
+	next, last, err := readRows(io.NewSectionReader(f.f, 0, 1<<62), f.tab)
+	if err != nil {
+		return nil, nil, 0, fmt.Errorf("%s: %w", f.path, err)
+	}
 	for {
 		fields, line, end, err := next()
 		if err == io.EOF {
@@ -186,13 +190,22 @@ func (f *tableFile) scan(ctx context.Context, named bool, firstID uint64, bad *b
 		}
 	}
 	if len(rows) == 0 {
-		return nil, nil, 0, errors.Join(fmt.Errorf("%s: no rows", f.path), bad.err())
+		return nil, nil, 0, errors.Join(fmt.Errorf("%s: no rows", f.path), bad.err(0))
 	}
 	return header, rows, n, nil
 }
 
 // rowError is what is wrong with a single row.
 type rowError struct{ error }
+
+// swallowed tells a quote that lines later has not come to its end: the rows in
+// between are gone, so no option skips this one.
+func swallowed(err error) error {
+	if p := (*csv.ParseError)(nil); errors.As(err, &p) && p.Line > p.StartLine {
+		return fmt.Errorf("a quote that is opened in line %d goes wrong in line %d, column %d: %w", p.StartLine, p.Line, p.Column, p.Err)
+	}
+	return err
+}
 
 // checkFields tells what is wrong with a row of size bytes.
 func checkFields(fields, header []string, size int64) error {
@@ -204,7 +217,10 @@ func checkFields(fields, header []string, size int64) error {
 	}
 	for i, v := range fields {
 		if !utf8.ValidString(v) {
-			return rowError{fmt.Errorf("field %d is not UTF-8: %q", i+1, v)}
+			return rowError{fmt.Errorf("field %d is not UTF-8: %q", i+1, short(v))}
+		}
+		if strings.Contains(v, "\x00") {
+			return rowError{fmt.Errorf("field %d has a byte 0x00 in it: %q (is the file UTF-16?)", i+1, short(v))}
 		}
 	}
 	return nil
@@ -212,52 +228,108 @@ func checkFields(fields, header []string, size int64) error {
 
 // headerOf names the columns.
 func headerOf(fields []string, named bool) ([]string, error) {
+	if len(fields) > maxColumns {
+		return nil, fmt.Errorf("%d columns, want at most %d", len(fields), maxColumns)
+	}
 	header := slices.Clone(fields)
+	first := make(map[string]int, len(header))
 	for i := range header {
 		if !named {
 			header[i] = strconv.Itoa(i + 1)
 			continue
 		}
-		header[i] = strings.TrimSpace(strings.TrimPrefix(header[i], "\ufeff"))
-		if slices.Contains(header[:i], header[i]) {
-			return nil, fmt.Errorf("two columns are called %q", header[i])
+		header[i] = strings.TrimSpace(header[i])
+		if k, dup := first[header[i]]; dup {
+			return nil, fmt.Errorf("two columns, %d and %d, are called %q", k+1, i+1, short(header[i]))
 		}
+		first[header[i]] = i
 	}
 	return header, nil
 }
 
-// reader returns a function that gives one row after another: its fields, the line
-// it begins in, and the offset where it ends.
-func (f *tableFile) reader() rowReader {
-	return readRows(io.NewSectionReader(f.f, 0, 1<<62), f.tab)
-}
-
+// rowReader gives one row after another: its fields, the line it begins in, and the
+// offset where it ends.
 type rowReader func() (fields []string, line int, end int64, err error)
 
-func readRows(in io.Reader, tab bool) rowReader {
-	if tab {
-		return tabRows(bufio.NewReaderSize(in, 64<<10))
+// readRows reads the rows of a table. The first begins at offset begin, behind the
+// mark by which some programs tell UTF-8.
+func readRows(in io.Reader, tab bool) (next rowReader, begin int64, err error) {
+	r := bufio.NewReaderSize(in, readAhead)
+	if begin, err = skipMark(r); err != nil {
+		return nil, 0, err
 	}
+	limited := &rowLimit{r: r}
+	rows := commaRows
+	if tab {
+		rows = tabRows
+	}
+	one := rows(limited, begin)
+	return func() ([]string, int, int64, error) {
+		limited.left = maxRow + 2*readAhead
+		return one()
+	}, begin, nil
+}
+
+// skipMark passes over a byte order mark and returns its length. That of UTF-16 is
+// an error.
+func skipMark(r *bufio.Reader) (int64, error) {
+	b, err := r.Peek(len("\ufeff"))
+	switch {
+	case err != nil && err != io.EOF:
+		return 0, err
+	case string(b) == "\ufeff":
+		n, err := r.Discard(len(b))
+		return int64(n), err
+	case bytes.HasPrefix(b, []byte{0xff, 0xfe}), bytes.HasPrefix(b, []byte{0xfe, 0xff}):
+		return 0, fmt.Errorf("offset 0: the bytes % x are the mark of UTF-16, want UTF-8", b[:2])
+	}
+	return 0, nil
+}
+
+// readAhead is more than readers of rows take at once.
+const readAhead = 64 << 10
+
+// rowLimit ends reading where a row has no end, before it is all in memory.
+type rowLimit struct {
+	r    io.Reader
+	left int // bytes that the row may take
+}
+
+func (l *rowLimit) Read(p []byte) (int, error) {
+	if l.left <= 0 {
+		return 0, fmt.Errorf("a row of more than %d bytes (is a quote never closed, or a line never ended?)", maxRow)
+	}
+	n, err := l.r.Read(p[:min(len(p), readAhead)])
+	l.left -= n
+	return n, err
+}
+
+// commaRows reads rows as RFC 4180 has them, and such of one line.
+func commaRows(in io.Reader, begin int64) rowReader {
 	r := csv.NewReader(in)
 	r.FieldsPerRecord, r.ReuseRecord = -1, true
+	last := 1
 	return func() ([]string, int, int64, error) {
 		fields, err := r.Read()
-		line := 0
 		if p := (*csv.ParseError)(nil); errors.As(err, &p) {
-			line = p.StartLine
+			last = p.StartLine
 		} else if err == nil {
-			line, _ = r.FieldPos(0)
+			last, _ = r.FieldPos(0)
 		}
-		return fields, line, r.InputOffset(), err
+		return fields, last, begin + r.InputOffset(), swallowed(err)
 	}
 }
 
 // tabRows reads lines; empty ones are no rows.
-func tabRows(r *bufio.Reader) rowReader {
-	line, end := 0, int64(0)
+func tabRows(in io.Reader, begin int64) rowReader {
+	r := bufio.NewReaderSize(in, readAhead)
+	line, end := 0, begin
 	return func() ([]string, int, int64, error) {
 		for {
 			text, err := r.ReadString('\n')
+			if err != nil && err != io.EOF {
+				return nil, line + 1, end, err
+			}
 			if text == "" {
 				return nil, line, end, err
 			}
@@ -298,10 +370,14 @@ func (e *BrokenRow) Unwrap() error { return e.Err }
 // commas or tabs, the first row with the names of the columns where named; else they
 // are called 1, 2, 3, …
 func ReadRows(in io.Reader, tab, named bool) (*Rows, error) {
-	r := &Rows{next: readRows(in, tab)}
+	next, begin, err := readRows(in, tab)
+	if err != nil {
+		return nil, err
+	}
+	r := &Rows{next: next}
 	fields, line, end, err := r.next()
 	if err == nil {
-		err = checkFields(fields, nil, end)
+		err = checkFields(fields, nil, end-begin)
 	}
 	if err == nil {
 		r.Header, err = headerOf(fields, named)
@@ -319,7 +395,7 @@ func ReadRows(in io.Reader, tab, named bool) (*Rows, error) {
 
 // Next returns the fields of a row, as many as there are columns, and the line that
 // it begins in. They are good until the next call. The error is io.EOF after the
-// last row, or a *BrokenRow.
+// last row, or a *BrokenRow; after any other there are no more rows.
 func (r *Rows) Next() (fields []string, line int, err error) {
 	if fields, r.first = r.first, nil; fields != nil {
 		return fields, r.line, nil
@@ -328,8 +404,11 @@ func (r *Rows) Next() (fields []string, line int, err error) {
 	if err == nil {
 		err = checkFields(fields, r.Header, 0)
 	}
-	if errors.As(err, new(*csv.ParseError)) || errors.As(err, new(rowError)) {
+	switch {
+	case errors.As(err, new(*csv.ParseError)) || errors.As(err, new(rowError)):
 		err = &BrokenRow{line, err}
+	case err != nil && err != io.EOF:
+		err = fmt.Errorf("line %d: %w", line, err)
 	}
 	return fields, line, err
 }
@@ -341,7 +420,9 @@ func (r row) fields() ([]string, error) {
 		return nil, r.errorf("%w", err)
 	}
 	if r.file.tab {
-		return strings.Split(strings.Trim(string(b), "\r\n"), "\t"), nil
+		line := bytes.TrimRight(b, "\r\n")
+		line = line[bytes.LastIndexByte(line, '\n')+1:] // empty ones before it
+		return strings.Split(string(line), "\t"), nil
 	}
 	in := csv.NewReader(bytes.NewReader(b))
 	fields, err := in.Read()
@@ -358,11 +439,10 @@ func (r row) errorf(format string, args ...any) error {
 
 // column finds a column by its name; field is who asks.
 func (t *table) column(field, name string) (int, error) {
-	if i := slices.Index(t.header, name); i >= 0 {
+	if i, known := t.places[name]; known {
 		return i, nil
 	}
-	shown := t.header[:min(len(t.header), 20)]
-	return 0, fmt.Errorf("%s: there is no column %q (want one of %s)", field, name, strings.Join(shown, ", "))
+	return 0, fmt.Errorf("%s: there is no column %q (want one of %s)", field, name, someOf(t.header))
 }
 
 // maxClasses bounds what is taken for a column of classes.

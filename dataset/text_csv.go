@@ -32,6 +32,11 @@ func (t *TextCSV) Validate() error {
 	var p problems
 	t.check(&p)
 	p.unless(t.Text != "", "text", `""`, "the name of a column")
+	for i, c := range t.Classes {
+		p.unless(c != "" && c == strings.TrimSpace(c), fmt.Sprintf("classes[%d]", i), fmt.Sprintf("%q", c), "a name without spaces around it")
+		p.unless(!slices.Contains(t.Classes[:i], c), fmt.Sprintf("classes[%d]", i), fmt.Sprintf("%q", c), "each class once")
+	}
+	p.unless(len(t.Classes) != 1 && len(t.Classes) <= maxClasses, "classes", len(t.Classes), fmt.Sprintf("none for those of the rows, or 2 to %d", maxClasses))
 	p.unless(t.Label != "" && t.Label != t.Text, "label", fmt.Sprintf("%q", t.Label), "the name of another column")
 	if err := t.Options.Validate(); err != nil {
 		p = append(p, err)
@@ -58,6 +63,7 @@ func (t *TextCSV) fill(ctx context.Context, w *setWriter, tb *table) error {
 			return err
 		}
 	}
+	places := placesOf(classes)
 	ordered := make([]leaf, len(tb.train))
 	for i, r := range tb.train {
 		ordered[i].id = r.id
@@ -72,9 +78,9 @@ func (t *TextCSV) fill(ctx context.Context, w *setWriter, tb *table) error {
 				return document{}, err
 			}
 			label := strings.TrimSpace(fields[labelAt])
-			class := slices.Index(classes, label)
-			if class < 0 {
-				return document{}, r.errorf("column %s: %q is no class (want one of %s)", t.Label, label, strings.Join(classes[:min(len(classes), 20)], ", "))
+			class, known := places[label]
+			if !known {
+				return document{}, r.errorf("column %s: %q is no class (want one of %s)", t.Label, short(label), someOf(classes))
 			}
 			return document{r.id, fields[textAt], class}, nil
 		},
@@ -102,7 +108,7 @@ func (t *table) classes(ctx context.Context, at int) ([]string, error) {
 		return nil
 	})
 	if err == nil && len(seen) < 2 {
-		err = fmt.Errorf("column %s: classes %q, want at least 2", t.header[at], classNames(seen))
+		err = fmt.Errorf("column %s: classes [%s], want at least 2", t.header[at], someOf(classNames(seen)))
 	}
 	return classNames(seen), err
 }

@@ -20,8 +20,8 @@ type TextFolder struct {
 	text.Options `yaml:",inline"`
 }
 
-// maxText bounds one text.
-const maxText = 64 << 20
+// maxText bounds one text: some are held at once, and a megabyte is a long novel.
+const maxText = 16 << 20
 
 // Kind returns "text_folder".
 func (*TextFolder) Kind() string { return "text_folder" }
@@ -112,18 +112,23 @@ func (c *corpus) fill(ctx context.Context, w *setWriter) error {
 	if err != nil {
 		return err
 	}
-	if err := bad.err(); err != nil {
+	if err := bad.err(1); err != nil {
 		return err
 	}
-	w.set.Skipped = bad.what
+	w.set.Skipped = bad.skipped()
 	meta := packMeta{inTokens, Info{
 		Name: c.name, Input: []int{tok.MaxLen}, Target: 1,
 		Classes: len(c.classes), ClassNames: c.classes, Preprocess: &Preprocess{Text: tok},
 	}}
-	if err := c.write(ctx, w, meta, tok, 0, c.train); err != nil || c.test == 0 {
+	if err := c.write(ctx, w, meta, tok, 0, c.train); err != nil {
 		return err
 	}
-	return c.write(ctx, w, meta, tok, c.train, c.train+c.test)
+	if c.test > 0 {
+		if err := c.write(ctx, w, meta, tok, c.train, c.train+c.test); err != nil {
+			return err
+		}
+	}
+	return bad.err(w.least())
 }
 
 // byID returns the places of leaves in the order of their ids.
@@ -140,7 +145,8 @@ func byID(leaves []leaf) []int {
 // shuffling the samples leaves the vocabulary as it is.
 func (c *corpus) count(ctx context.Context, w *setWriter) (*text.Tokenizer, *broken, error) {
 	counter := text.NewCounter(c.options)
-	bad := &broken{skip: c.skip, total: max(c.train+c.test, c.bad.total), what: c.bad.what}
+	bad := &c.bad
+	bad.skip, bad.total = c.skip, max(c.train+c.test, c.bad.total)
 	err := inOrder(ctx, c.train+c.test, func(i int) (attempt, error) {
 		if i < c.train {
 			i = c.counted[i]

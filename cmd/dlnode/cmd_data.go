@@ -77,6 +77,7 @@ type getFrom struct {
 }
 
 func (m *Main) getData(ctx context.Context, name string, from getFrom) error {
+	name = strings.ReplaceAll(name, "-", "_") // as many write cats-vs-dogs
 	all := dataset.List()
 	at := slices.IndexFunc(all, func(e dataset.Entry) bool { return e.Name == name })
 	if at < 0 {

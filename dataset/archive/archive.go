@@ -131,6 +131,7 @@ type Files struct {
 	Path    string   // of the source
 	Members []Member // sorted by name, which are distinct
 	Dirs    []string // names of the directories that are known, sorted
+	Links   []string // names of links that are not followed: to directories, and all in an archive
 
 	dir  bool
 	data io.ReaderAt          // where members of a tar lie
@@ -192,9 +193,21 @@ func hidden(name string) bool {
 	return false
 }
 
-// add appends a file or a directory under its cleaned name.
-func (f *Files) add(name string, isDir bool, size, offset int64) error {
-	name = path.Clean(strings.ReplaceAll(name, `\`, "/"))
+// kind is what a source says that a member is.
+type kind int
+
+const (
+	aFile kind = iota
+	aDir
+	aLink
+)
+
+// add appends a file, a directory or a link under its cleaned name.
+func (f *Files) add(name string, is kind, size, offset int64) error {
+	if !f.dir { // archives made on Windows
+		name = strings.ReplaceAll(name, `\`, "/")
+	}
+	name = path.Clean(name)
 	switch {
 	case name == "." || name == "..":
 		return nil
@@ -202,8 +215,11 @@ func (f *Files) add(name string, isDir bool, size, offset int64) error {
 		return fmt.Errorf("member %q leads out of the archive", name)
 	case hidden(name):
 		return nil
-	case isDir:
+	case is == aDir:
 		f.Dirs = append(f.Dirs, name)
+		return nil
+	case is == aLink:
+		f.Links = append(f.Links, name)
 		return nil
 	case len(f.Members) == maxMembers:
 		return fmt.Errorf("more than %d files", maxMembers)
@@ -215,6 +231,7 @@ func (f *Files) add(name string, isDir bool, size, offset int64) error {
 // tidy sorts, and tells a name that stands there twice.
 func (f *Files) tidy() error {
 	slices.SortFunc(f.Members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
+	slices.Sort(f.Links)
 	slices.Sort(f.Dirs)
 	f.Dirs = slices.Compact(f.Dirs)
 	for i := 1; i < len(f.Members); i++ {
@@ -225,7 +242,8 @@ func (f *Files) tidy() error {
 	return nil
 }
 
-// listDir walks a directory. Links to files are followed, links to directories not.
+// listDir walks a directory. Links to files are followed; links to directories,
+// which may lead around in a circle, are not.
 func (s *Source) listDir() (*Files, error) {
 	files := &Files{Path: s.path, dir: true}
 	root, err := filepath.EvalSymlinks(s.path)
@@ -241,17 +259,24 @@ func (s *Source) listDir() (*Files, error) {
 			return err
 		}
 		name = filepath.ToSlash(name)
-		if d.IsDir() && hidden(name) {
+		switch {
+		case hidden(name) && d.IsDir():
 			return fs.SkipDir
+		case hidden(name): // such as the dangling link by which an editor locks a file
+			return nil
+		case d.IsDir():
+			return files.add(name, aDir, 0, 0)
 		}
 		info, err := os.Stat(at)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
+		case info.IsDir():
+			return files.add(name, aLink, 0, 0)
+		case !info.Mode().IsRegular():
+			return nil // sockets and devices
 		}
-		if !d.IsDir() && !info.Mode().IsRegular() {
-			return nil
-		}
-		return files.add(name, d.IsDir(), info.Size(), 0)
+		return files.add(name, aFile, info.Size(), 0)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.path, err)
@@ -310,6 +335,9 @@ func unpack(ctx context.Context, f *os.File, tmp string) (*os.File, error) {
 	if err == nil && n > maxSpool {
 		err = fmt.Errorf("more than %d bytes", int64(maxSpool))
 	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errors.New("the file ends too early")
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("offset %d (unpacked): %w", n, err), temp.Close())
 	}
@@ -327,27 +355,61 @@ func (s *Source) listTar(ctx context.Context, f *os.File) (*Files, error) {
 	in := io.NewSectionReader(f, 0, info.Size())
 	for r := tar.NewReader(in); ; {
 		h, err := r.Next()
+		at, _ := in.Seek(0, io.SeekCurrent) // never fails there
 		if err == io.EOF {
+			if err := checkTarEnd(f, at); err != nil {
+				return nil, fmt.Errorf("offset %d: %w", at, err)
+			}
 			return files, nil
 		}
-		at, _ := in.Seek(0, io.SeekCurrent) // never fails there
 		if err := errors.Join(err, ctx.Err()); err != nil {
 			return nil, fmt.Errorf("offset %d: %w", at, err)
 		}
-		isDir := h.Typeflag == tar.TypeDir
-		if !isDir && h.Typeflag != tar.TypeReg {
-			continue // links and devices
-		}
-		if h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.size"] != "" {
-			return nil, fmt.Errorf("offset %d: member %q is sparse (want a plain tar)", at, h.Name)
-		}
-		if h.Size < 0 || h.Size > info.Size()-at {
-			return nil, fmt.Errorf("offset %d: member %q has %d bytes, but %d are left", at, h.Name, h.Size, info.Size()-at)
-		}
-		if err := files.add(h.Name, isDir, h.Size, at); err != nil {
+		if err := files.addTar(h, at, info.Size()-at); err != nil {
 			return nil, fmt.Errorf("offset %d: %w", at, err)
 		}
 	}
+}
+
+// checkTarEnd makes sure that the block before offset at is one of the zero blocks
+// that end a tar: without them it was cut off between two members, and nobody
+// would miss the rest.
+func checkTarEnd(f *os.File, at int64) error {
+	var last [512]byte
+	if at < int64(len(last)) {
+		return errors.New("a tar without a member")
+	}
+	if _, err := f.ReadAt(last[:], at-int64(len(last))); err != nil {
+		return err
+	}
+	if last != [512]byte{} {
+		return errors.New("the file ends too early: the blocks of zeros that end a tar are missing")
+	}
+	return nil
+}
+
+// addTar appends a member whose bytes begin at an offset; left is what lies behind
+// that.
+func (f *Files) addTar(h *tar.Header, at, left int64) error {
+	is := aFile
+	switch h.Typeflag {
+	case tar.TypeReg:
+	case tar.TypeDir:
+		is = aDir
+	case tar.TypeSymlink, tar.TypeLink:
+		is = aLink
+	case tar.TypeGNUSparse:
+		return fmt.Errorf("member %q is sparse (want a plain tar)", h.Name)
+	default:
+		return nil // devices and comments
+	}
+	if h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.size"] != "" {
+		return fmt.Errorf("member %q is sparse (want a plain tar)", h.Name)
+	}
+	if is == aFile && (h.Size < 0 || h.Size > left) {
+		return fmt.Errorf("member %q has %d bytes, but %d are left", h.Name, h.Size, left)
+	}
+	return f.add(h.Name, is, h.Size, at)
 }
 
 func (s *Source) listZip() (*Files, error) {
@@ -361,11 +423,17 @@ func (s *Source) listZip() (*Files, error) {
 	}
 	files := &Files{Path: s.path, zips: map[string]*zip.File{}}
 	for _, m := range z.File {
-		if !m.Mode().IsRegular() && !m.Mode().IsDir() {
+		is := aFile
+		switch mode := m.Mode(); {
+		case mode.IsDir():
+			is = aDir
+		case mode&fs.ModeSymlink != 0:
+			is = aLink
+		case !mode.IsRegular():
 			continue
 		}
 		before := len(files.Members)
-		if err := files.add(m.Name, m.Mode().IsDir(), int64(min(m.UncompressedSize64, 1<<62)), 0); err != nil {
+		if err := files.add(m.Name, is, int64(min(m.UncompressedSize64, 1<<62)), 0); err != nil {
 			return nil, err
 		}
 		if len(files.Members) > before {
@@ -421,6 +489,9 @@ func (f *Files) read(m Member, limit int64) ([]byte, error) {
 
 func (f *Files) open(m Member) (io.ReadCloser, error) {
 	if z, ok := f.zips[m.Name]; ok {
+		if z.Flags&1 != 0 {
+			return nil, errors.New("the member is encrypted")
+		}
 		return z.Open()
 	}
 	return os.Open(f.at(m))

@@ -212,7 +212,7 @@ func TestDamagedArchivesAreTold(t *testing.T) {
 		"text":           {[]byte("hello"), "offset 0: neither tar, tar.gz nor zip: it starts with 68 65 6c 6c"},
 		"short tar":      {whole[:1024+512], `offset 1024: member "top/b/3.txt" has 3000 bytes, but 512 are left`},
 		"cut header":     {whole[:512+100], "offset 612: unexpected EOF"},
-		"short gz":       {z[:len(z)/2], "(unpacked): unexpected EOF"},
+		"short gz":       {z[:len(z)/2], "(unpacked): the file ends too early"},
 		"flipped gz":     {flipped, "gzip: invalid checksum"},
 		"short zip":      {asZip(t)[:100], "zip: not a valid zip file"},
 		"leading out":    {asTar(t, []string{"../out.txt"}), `member "../out.txt" leads out of the archive`},

@@ -22,11 +22,12 @@ import (
 // MaxPixels bounds the images that are decoded.
 const MaxPixels = 1 << 26
 
-// The best that the two formats can do: pixels for a byte of the file. A header
-// that promises more lies, and costs nothing.
+// The best that the two formats can do: a header that promises more lies, and costs
+// nothing. In a JPEG a bit makes a block of 8×8 at best (that of a coarse scan); in
+// a PNG deflate makes 1032 bytes of one.
 const (
-	jpegPixelsPerByte = 1 << 10
-	pngPixelsPerByte  = 8 * 1032
+	jpegPixelsPerByte = 8 * 64
+	inflated          = 1032
 )
 
 // Steps says what becomes of a file. It is all that a prediction needs to treat an
@@ -88,7 +89,7 @@ func (s Steps) Decode(file, dst []byte) error {
 func decode(file []byte) (image.Image, error) {
 	var config func(*bytes.Reader) (image.Config, error)
 	var whole func(*bytes.Reader) (image.Image, error)
-	perByte := jpegPixelsPerByte
+	pixelsPerByte := jpegPixelsPerByte
 	switch {
 	case len(file) == 0:
 		return nil, errors.New("the file is empty")
@@ -98,7 +99,7 @@ func decode(file []byte) (image.Image, error) {
 	case bytes.HasPrefix(file, []byte("\x89PNG\r\n\x1a\n")):
 		config = func(r *bytes.Reader) (image.Config, error) { return png.DecodeConfig(r) }
 		whole = func(r *bytes.Reader) (image.Image, error) { return png.Decode(r) }
-		perByte = pngPixelsPerByte
+		pixelsPerByte = 8 * inflated / pngDepth(file)
 	default:
 		return nil, fmt.Errorf("offset 0: neither JPEG nor PNG: it starts with % x", file[:min(len(file), 4)])
 	}
@@ -107,7 +108,7 @@ func decode(file []byte) (image.Image, error) {
 	if err != nil {
 		return nil, at(r, err)
 	}
-	if c.Width < 1 || c.Height < 1 || c.Width > MaxPixels/c.Height || c.Width*c.Height > perByte*len(file) {
+	if c.Width < 1 || c.Height < 1 || c.Width > MaxPixels/c.Height || c.Width*c.Height > pixelsPerByte*len(file) {
 		return nil, fmt.Errorf("the header says %d×%d pixels, which %d bytes can't hold, or which are more than %d",
 			c.Width, c.Height, len(file), MaxPixels)
 	}
@@ -117,6 +118,25 @@ func decode(file []byte) (image.Image, error) {
 		return nil, at(r, err)
 	}
 	return img, nil
+}
+
+// pngDepth returns the bits of a pixel by the header, whose own checksum the
+// decoder looks at.
+func pngDepth(file []byte) int {
+	const depthAt, colorAt = 24, 25
+	if len(file) <= colorAt {
+		return 1
+	}
+	channels := 1 // gray, or a palette
+	switch file[colorAt] {
+	case 2:
+		channels = 3
+	case 4:
+		channels = 2
+	case 6:
+		channels = 4
+	}
+	return min(max(1, int(file[depthAt])), 16) * channels
 }
 
 // at adds how far the decoder has come.

@@ -7,6 +7,7 @@
 package text
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ const DefaultFilters = "!\"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n"
 const (
 	maxLen   = 1 << 20
 	maxWords = 1 << 24 // ids must be exact as float32
+	maxSplit = 1 << 8  // bytes: every character of a text may become it
 )
 
 // Options say how a text is taken apart, under Keras' names.
@@ -52,6 +54,7 @@ func (o Options) Validate() error {
 	}
 	check(o.NumWords == 0 || o.NumWords >= 2 && o.NumWords <= maxWords, "num_words", o.NumWords, fmt.Sprintf("0 for all, or 2 to %d", maxWords))
 	check(o.Split != "", "split", `""`, "what stands between words")
+	check(len(o.Split) <= maxSplit, "split", fmt.Sprintf("a text of %d bytes", len(o.Split)), fmt.Sprintf("at most %d", maxSplit))
 	check(o.MaxLen >= 0 && o.MaxLen <= maxLen, "maxlen", o.MaxLen, fmt.Sprintf("0 for the longest text, or 1 to %d", maxLen))
 	check(o.Padding == "pre" || o.Padding == "post", "padding", fmt.Sprintf("%q", o.Padding), "pre or post")
 	check(o.Truncating == "pre" || o.Truncating == "post", "truncating", fmt.Sprintf("%q", o.Truncating), "pre or post")
@@ -234,8 +237,13 @@ func (t *Tokenizer) Ready() error {
 	if err := t.Validate(); err != nil {
 		return err
 	}
-	if t.MaxLen == 0 {
+	switch {
+	case t.MaxLen == 0:
 		return errors.New("maxlen: 0 is not allowed (want 1 or more)")
+	case len(t.Words) >= maxWords || t.NumWords > 0 && len(t.Words) >= t.NumWords:
+		return fmt.Errorf("words: %d of them, and num_words is %d (want fewer, and fewer than %d)", len(t.Words), t.NumWords, maxWords)
+	case slices.Contains(t.Words, ""):
+		return fmt.Errorf("words: that of id %d is empty", slices.Index(t.Words, "")+1)
 	}
 	return t.index()
 }
@@ -295,10 +303,19 @@ func (t *Tokenizer) Decode(row []int32) string {
 }
 
 // Clean checks that a file is UTF-8 and gives its text: without a byte order mark,
-// and with the line ends of Unix, as Python opens it. The error has the offset.
+// and with the line ends of Unix, as Python opens it. A zero byte is an error too:
+// no text has one, but UTF-16 and what is no text at all do. The error has the
+// offset, that of the first bad byte.
 func Clean(file []byte) (string, error) {
-	if i := invalid(file); i >= 0 {
+	if len(file) >= 2 && (file[0] == 0xff && file[1] == 0xfe || file[0] == 0xfe && file[1] == 0xff) {
+		return "", fmt.Errorf("offset 0: the bytes % x are the mark of UTF-16, want UTF-8", file[:2])
+	}
+	zero := bytes.IndexByte(file, 0)
+	if i := invalid(file); i >= 0 && (zero < 0 || i < zero) {
 		return "", fmt.Errorf("offset %d: byte 0x%02x is not UTF-8", i, file[i])
+	}
+	if zero >= 0 {
+		return "", fmt.Errorf("offset %d: byte 0x00 (is it UTF-16, or no text?)", zero)
 	}
 	s := strings.TrimPrefix(string(file), "\ufeff")
 	if strings.Contains(s, "\r") {
