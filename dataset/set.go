@@ -307,7 +307,7 @@ func syncDir(dir string) error {
 }
 
 // decoderVersion goes up when any decoder makes something else of the same files.
-const decoderVersion = 1
+const decoderVersion = 2
 
 // decodeOnce opens the packed form of a data set from the cache, where it is named
 // by the digest of its sources and by the fields of its spec, and makes it first
