@@ -49,6 +49,7 @@ func TestMNISTIsWhatItsPublishersSay(t *testing.T) {
 	want := Info{
 		Name: "mnist", Input: []int{28, 28}, Target: 1, Classes: 10,
 		ClassNames: []string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"},
+		Preprocess: imageSteps([]int{28, 28}),
 	}
 	for _, c := range []struct {
 		d      Dataset
