@@ -309,3 +309,30 @@ func FuzzDecodeMeaning(f *testing.F) {
 		}
 	})
 }
+
+// Whatever comes as a table, it ends, and every row has a field for each column.
+func FuzzReadRows(f *testing.F) {
+	for _, text := range []string{spamCSV, "a\tb\n\n1\t2\r\n3\n", "\ufeffa,b\n\"1\n2\",3\n\"", "a,a\n", "\"", "\r\n\r\n1,2"} {
+		f.Add([]byte(text), false, true)
+		f.Add([]byte(text), true, false)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, tab, named bool) {
+		rows, err := ReadRows(bytes.NewReader(b), tab, named)
+		if err != nil {
+			return
+		}
+		for n := 0; ; n++ {
+			fields, _, err := rows.Next()
+			switch {
+			case err == io.EOF:
+				return
+			case n > len(b):
+				t.Fatalf("%d rows in %d bytes", n, len(b))
+			case err == nil && len(fields) != len(rows.Header):
+				t.Fatalf("row %d has %q, the header %q", n, fields, rows.Header)
+			case err != nil && !errors.As(err, new(*BrokenRow)):
+				t.Fatal(err)
+			}
+		}
+	})
+}

@@ -199,25 +199,26 @@ func taskWithLoss(t *testing.T, loss string) *Task {
 }
 
 func TestOutputsAreReadAsClasses(t *testing.T) {
+	nan := float32(math.NaN())
 	for _, c := range []struct {
-		loss        string
-		out         []float32
-		class       int
-		probability float32
-		ok          bool
+		loss string
+		out  []float32
+		k    int
+		want []Choice
 	}{
-		{"sparse_categorical_crossentropy", []float32{0.2, 0.5, 0.3}, 1, 0.5, true},
-		{"categorical_crossentropy", []float32{0.4, 0.4, 0.2}, 0, 0.4, true},
-		{"binary_crossentropy", []float32{0.75}, 1, 0.75, true},
-		{"binary_crossentropy", []float32{0.5}, 0, 0.5, true},
-		{"binary_crossentropy", []float32{0.25}, 0, 0.75, true},
-		{"binary_crossentropy", []float32{0.25, 0.75}, 0, 0, false},
-		{"mean_squared_error", []float32{3}, 0, 0, false},
+		{"sparse_categorical_crossentropy", []float32{0.2, 0.5, 0.3}, 1, []Choice{{1, 0.5}}},
+		{"sparse_categorical_crossentropy", []float32{0.2, 0.5, 0.3}, 2, []Choice{{1, 0.5}, {2, 0.3}}},
+		{"sparse_categorical_crossentropy", []float32{nan, 0.5, nan}, 1, []Choice{{1, 0.5}}},
+		{"categorical_crossentropy", []float32{0.2, 0.4, 0.4}, 9, []Choice{{1, 0.4}, {2, 0.4}, {0, 0.2}}},
+		{"binary_crossentropy", []float32{0.75}, 1, []Choice{{1, 0.75}}},
+		{"binary_crossentropy", []float32{0.5}, 1, []Choice{{0, 0.5}}},
+		{"binary_crossentropy", []float32{0.25}, 2, []Choice{{0, 0.75}, {1, 0.25}}},
+		{"binary_crossentropy", []float32{0.25, 0.75}, 1, nil},
+		{"mean_squared_error", []float32{3}, 1, nil},
 	} {
 		p := &Predictor{loss: c.loss}
-		class, probability, ok := p.Class(c.out)
-		if class != c.class || probability != c.probability || ok != c.ok {
-			t.Errorf("%s, %v: got %d, %v, %v", c.loss, c.out, class, probability, ok)
+		if got := p.Choices(c.out, c.k); !slices.Equal(got, c.want) {
+			t.Errorf("%s, %v: got %v, want %v", c.loss, c.out, got, c.want)
 		}
 	}
 }

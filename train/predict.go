@@ -1,9 +1,11 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -71,28 +73,35 @@ func (p *Predictor) Predict(ctx context.Context, x []float32) ([]float32, error)
 	return predict(ctx, p.Model, p.params, x, p.micro)
 }
 
-// Class reads one sample's output, [Model.OutputLen], as the choice of a class:
-// the likeliest one (the first of equals) and its probability. It is not ok where
-// the model tells no classes apart.
-func (p *Predictor) Class(out []float32) (class int, probability float32, ok bool) {
+// Choice is a class, and how likely a model finds it.
+type Choice struct {
+	Class       int
+	Probability float32
+}
+
+// Choices reads one sample's output, [Model.OutputLen], as the choice of a class:
+// the k likeliest ones, the likeliest first and of equals the first. There are none
+// where the model tells no classes apart.
+func (p *Predictor) Choices(out []float32, k int) []Choice {
+	all := p.probabilities(out)
+	// NaN is less likely than anything.
+	slices.SortStableFunc(all, func(a, b Choice) int { return cmp.Compare(b.Probability, a.Probability) })
+	return all[:min(k, len(all))]
+}
+
+// probabilities lists all classes.
+func (p *Predictor) probabilities(out []float32) (all []Choice) {
 	switch p.loss {
 	case "sparse_categorical_crossentropy", "categorical_crossentropy":
 		for i, v := range out {
-			if v > out[class] {
-				class = i
-			}
+			all = append(all, Choice{i, v})
 		}
-		return class, out[class], true
 	case "binary_crossentropy":
-		if len(out) != 1 {
-			return 0, 0, false // independent units
+		if len(out) == 1 { // else they are independent of one another
+			all = []Choice{{0, 1 - out[0]}, {1, out[0]}}
 		}
-		if out[0] > 0.5 {
-			return 1, out[0], true
-		}
-		return 0, 1 - out[0], true
 	}
-	return 0, 0, false
+	return all
 }
 
 // predict deals microbatches out to one goroutine per core. An output is a

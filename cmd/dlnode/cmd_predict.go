@@ -6,25 +6,35 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	"github.com/dlnode/dlnode/checkpoint"
 	"github.com/dlnode/dlnode/train"
 )
 
+// predictFlags are the flags of dlnode predict.
+type predictFlags struct {
+	format, as, column string
+	top                int
+}
+
 func (m *Main) newPredictCommand() *cobra.Command {
-	var format string
+	var f predictFlags
 	c := &cobra.Command{
 		Use:   "predict CHECKPOINT FILE...",
-		Short: "Apply a checkpoint to samples in files",
-		Long: "Apply a checkpoint to samples in files (- is standard input), each of which holds\n\n" +
-			"  IDX images, plain or .gz: bytes, which become 0 to 1 as in training, or\n" +
-			"  JSON: one array of numbers for each sample, nested as the sample's shape is.\n\n" +
+		Short: "Apply a checkpoint to pictures, texts, rows or numbers",
+		Long: "Apply a checkpoint to samples. The checkpoint says how they become numbers, and what its\n" +
+			"classes are called. FILE is a file, a directory of those that the model was trained on,\n" +
+			"or - for standard input, and holds\n\n" +
+			"  image  a JPEG or a PNG, resized as in training;\n" +
+			"  text   a text, or one in each line (lines);\n" +
+			"  csv    a table with the columns of the training table, or with one of texts (or tsv);\n" +
+			"  idx    images of bytes, which become 0 to 1, plain or .gz;\n" +
+			"  json   one array of numbers for each sample, nested as the sample's shape is.\n\n" +
+			"What can't be read is named and left out: the exit code is 3, once all others are told.\n" +
 			"CHECKPOINT is a checkpoint, or a directory around some: the newest undamaged one counts.",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) < 2 {
@@ -33,20 +43,48 @@ func (m *Main) newPredictCommand() *cobra.Command {
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			return m.predict(c.Context(), args[0], args[1:], format)
+			return m.predict(c.Context(), args[0], args[1:], f)
 		},
 	}
-	c.Flags().StringVar(&format, "format", "table", "`format` of the output: table, or json for one object per line")
+	fl := c.Flags()
+	fl.StringVar(&f.format, "format", "table", "`format` of the output: table, or json for one object per line")
+	fl.IntVar(&f.top, "top", 1, "`N` likeliest classes to tell")
+	fl.StringVar(&f.as, "as", "", "`kind` of all files: image, text, lines, csv, tsv, idx or json (default by their names, then\nby how they begin, then as the model was trained)")
+	fl.StringVar(&f.column, "column", "", "`name` of the column of texts in a table (default that of the job, or text)")
 	return c
+}
+
+func (f predictFlags) validate() error {
+	if f.top < 1 {
+		return usage("--top: %d is not allowed (want at least 1)", f.top)
+	}
+	return checkKind(f.as)
 }
 
 // prediction is one line of predict's output.
 type prediction struct {
-	File        string `json:"file"`
-	Sample      int    `json:"sample"`          // from 0, in the file
-	Class       *int   `json:"class,omitempty"` // where the model tells classes apart
-	Probability *real  `json:"probability,omitempty"`
-	Output      []real `json:"output"`
+	File        string   `json:"file"`
+	Sample      int      `json:"sample"`          // from 0, in the file
+	Class       *int     `json:"class,omitempty"` // where the model tells classes apart
+	Name        string   `json:"name,omitempty"`  // of the class, where it has one
+	Probability *real    `json:"probability,omitempty"`
+	Top         []choice `json:"top,omitempty"` // of several, this one first
+	Output      []real   `json:"output"`
+}
+
+// choice is a class that the sample may be of.
+type choice struct {
+	Class       int    `json:"class"`
+	Name        string `json:"name,omitempty"`
+	Probability real   `json:"probability"`
+}
+
+// String returns what people call the class.
+func (c choice) String() string {
+	if c.Name != "" {
+		return c.Name
+	}
+	return strconv.Itoa(c.Class)
 }
 
 // real is a float32 that may be NaN or infinite in JSON too.
@@ -63,84 +101,62 @@ func (r real) MarshalJSON() ([]byte, error) {
 // String writes a number in its shortest form.
 func (r real) String() string { return strconv.FormatFloat(float64(r), 'g', -1, 32) }
 
-func (m *Main) predict(ctx context.Context, path string, files []string, format string) error {
-	write, ok := map[string]func(io.Writer) predictionWriter{"table": newTableWriter, "json": newJSONWriter}[format]
+func (m *Main) predict(ctx context.Context, path string, files []string, f predictFlags) error {
+	write, ok := map[string]func(io.Writer) predictionWriter{"table": newTableWriter, "json": newJSONWriter}[f.format]
 	if !ok {
-		return usage("--format: %q is not allowed (want table or json)", format)
+		return usage("--format: %q is not allowed (want table or json)", f.format)
+	}
+	if err := f.validate(); err != nil {
+		return err
 	}
 	ctx, stop := interruptible(ctx)
 	defer stop()
-	snap, _, err := m.loadCheckpoint(path)
+	snap, at, err := m.loadCheckpoint(path)
 	if err != nil {
 		return err
 	}
-	w := write(m.Stdout)
-	for _, file := range files {
-		if err := m.predictFile(ctx, snap, file, w); err != nil {
-			return err
-		}
-	}
-	return w.flush()
-}
-
-// predictFile predicts the samples of one file. What was read from others stays
-// told if it fails.
-func (m *Main) predictFile(ctx context.Context, snap *checkpoint.Snapshot, file string, w predictionWriter) error {
-	s, err := m.openSamples(file)
-	if err != nil {
-		return exit(codeData, err)
-	}
-	p, err := train.NewPredictor(snap, s.shape)
-	if err != nil {
-		return exit(codeForeign, fmt.Errorf("%s: %w", file, err))
-	}
-	out, err := p.Predict(ctx, s.x)
+	in, err := m.newInputs(snap, at, f)
 	if err != nil {
 		return err
 	}
-	width := p.Model.OutputLen()
-	for i := range s.n {
-		if err := w.write(predictionOf(p, file, i, out[i*width:(i+1)*width])); err != nil {
-			return err
-		}
+	p := &predicting{snap: snap, names: in.classNames(), top: f.top, out: write(m.Stdout), broken: in.broken}
+	err = in.each(files, func(r raw) error { return p.add(ctx, r) })
+	if err == nil {
+		err = p.flush(ctx)
 	}
-	return nil
+	if err == nil && in.failed > 0 {
+		err = exit(codeData, fmt.Errorf("files or samples that were left out, as told above: %d", in.failed))
+	}
+	return err
 }
 
-func predictionOf(p *train.Predictor, file string, sample int, out []float32) prediction {
-	r := prediction{File: file, Sample: sample, Output: make([]real, len(out))}
+// predictionOf puts an output into words.
+func predictionOf(p *train.Predictor, r raw, out []float32, top int, names []string) prediction {
+	line := prediction{File: r.file, Sample: r.sample, Output: make([]real, len(out))}
 	for i, v := range out {
-		r.Output[i] = real(v)
+		line.Output[i] = real(v)
 	}
-	if class, probability, ok := p.Class(out); ok {
-		shown := real(probability)
-		r.Class, r.Probability = &class, &shown
-	}
-	return r
-}
-
-// openSamples reads a file, or standard input if it is called "-".
-func (m *Main) openSamples(file string) (*samples, error) {
-	in := m.Stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, err
+	for _, c := range p.Choices(out, top) {
+		told := choice{Class: c.Class, Probability: real(c.Probability)}
+		if c.Class < len(names) {
+			told.Name = names[c.Class]
 		}
-		defer f.Close() // only read from
-		in = f
+		line.Top = append(line.Top, told)
 	}
-	s, err := readSamples(in)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+	if len(line.Top) > 0 {
+		first := line.Top[0]
+		line.Class, line.Name, line.Probability = &first.Class, first.Name, &first.Probability
 	}
-	return s, nil
+	if top == 1 {
+		line.Top = nil // it says no more
+	}
+	return line
 }
 
 // predictionWriter writes predictions in one format.
 type predictionWriter interface {
 	write(prediction) error
-	flush() error
+	flush() error // what was written is seen
 }
 
 type jsonWriter struct{ enc *json.Encoder }
@@ -162,19 +178,33 @@ func newTableWriter(w io.Writer) predictionWriter {
 }
 
 func (w *tableWriter) write(p prediction) error {
-	head, line := "FILE\tSAMPLE\tOUTPUT\n", fmt.Sprintf("%s\t%d\t%s\n", p.File, p.Sample, reals(p.Output))
+	head, line := "FILE\tSAMPLE\tOUTPUT", fmt.Sprintf("%s\t%d\t%s", p.File, p.Sample, reals(p.Output))
 	if p.Class != nil {
-		head, line = "FILE\tSAMPLE\tCLASS\tPROBABILITY\n", fmt.Sprintf("%s\t%d\t%d\t%.4f\n", p.File, p.Sample, *p.Class, *p.Probability)
+		head = "FILE\tSAMPLE\tCLASS\tPROBABILITY"
+		line = fmt.Sprintf("%s\t%d\t%v\t%.4f", p.File, p.Sample, choice{Class: *p.Class, Name: p.Name}, *p.Probability)
+	}
+	if len(p.Top) > 1 {
+		head += "\tTHEN"
+		line += "\t" + others(p.Top[1:])
 	}
 	if !w.headed {
 		w.headed = true
-		line = head + line
+		line = head + "\n" + line
 	}
-	_, err := io.WriteString(w.w, line)
+	_, err := fmt.Fprintln(w.w, line)
 	return err
 }
 
 func (w *tableWriter) flush() error { return w.w.Flush() }
+
+// others lists what else a sample may be.
+func others(all []choice) string {
+	words := make([]string, len(all))
+	for i, c := range all {
+		words[i] = fmt.Sprintf("%v %.4f", c, c.Probability)
+	}
+	return strings.Join(words, ", ")
+}
 
 func reals(all []real) string {
 	words := make([]string, len(all))

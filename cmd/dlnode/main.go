@@ -8,7 +8,7 @@
 //	dlnode job show job.yaml             a job file with every default written out
 //	dlnode data list | get mnist         data sets
 //	dlnode checkpoint ls | verify DIR    what was saved, and whether it is whole
-//	dlnode eval, dlnode predict          a checkpoint at work
+//	dlnode eval, dlnode predict          a checkpoint at work, on its data or on raw files
 //	dlnode version                       which program this is, and its kernels here
 //	dlnode plot RUN...                   learning curves as a picture
 //	dlnode bench allreduce | link | step how good the network is, and where a step's time goes

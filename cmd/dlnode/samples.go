@@ -12,89 +12,99 @@ import (
 	"github.com/dlnode/dlnode/dataset"
 )
 
-// samples are inputs without labels.
-type samples struct {
-	shape []int     // of one sample
-	n     int       // at least 1
-	x     []float32 // [n, product of shape]
-}
-
-// readSamples reads IDX, plain or compressed, or JSON, whichever it is.
-func readSamples(r io.Reader) (*samples, error) {
-	in := bufio.NewReader(r)
-	first, err := in.Peek(1)
-	if errors.Is(err, io.EOF) {
-		return nil, errors.New("is empty (want samples in IDX or JSON)")
+// idx takes images of bytes; they become numbers from 0 to 1.
+func (in *inputs) idx(path string, b *bufio.Reader, use func(raw) error) error {
+	idx, err := dataset.DecodeIDX(b, dataset.MaxIDXBytes)
+	if err == nil && len(idx.Dims) < 2 {
+		err = fmt.Errorf("offset 3: %d dimension, want at least 2: samples × their shape (is it a file of labels?)", len(idx.Dims))
 	}
 	if err != nil {
-		return nil, err
+		in.broken(fmt.Errorf("%s: %w", path, err))
+		return nil
 	}
-	if first[0] == 0 || first[0] == 0x1f { // IDX, gzip
-		return readIDX(in)
+	width := idx.RecordLen()
+	for n := range idx.Len() {
+		err := use(raw{file: path, sample: n, shape: idx.Dims[1:], fill: func(x []float32) error {
+			for i, b := range idx.Data[n*width : (n+1)*width] {
+				x[i] = float32(b) / 255
+			}
+			return nil
+		}})
+		if err != nil {
+			return err
+		}
 	}
-	return readJSON(in)
+	return nil
 }
 
-// readIDX reads images of bytes; they become numbers from 0 to 1.
-func readIDX(r io.Reader) (*samples, error) {
-	idx, err := dataset.DecodeIDX(r, dataset.MaxIDXBytes)
-	if err != nil {
-		return nil, err
-	}
-	if len(idx.Dims) < 2 {
-		return nil, fmt.Errorf("offset 3: %d dimension, want at least 2: samples × their shape (is it a file of labels?)", len(idx.Dims))
-	}
-	s := &samples{shape: idx.Dims[1:], n: idx.Len(), x: make([]float32, len(idx.Data))}
-	for i, b := range idx.Data {
-		s.x[i] = float32(b) / 255
-	}
-	return s, nil
-}
-
-// readJSON reads one array after another, a sample each.
-func readJSON(r io.Reader) (*samples, error) {
-	s := &samples{}
-	for dec := json.NewDecoder(r); ; s.n++ {
+// json takes one array after another, a sample each. What is no sample is told,
+// and the next array taken; where JSON itself ends, so does the file.
+func (in *inputs) json(path string, b *bufio.Reader, use func(raw) error) error {
+	var first []int // shape of the first sample
+	dec := json.NewDecoder(b)
+	for n := 0; ; n++ {
 		var v any
 		err := dec.Decode(&v)
-		if err == io.EOF {
-			break
+		switch {
+		case err == io.EOF && n == 0:
+			in.broken(fmt.Errorf("%s: is empty (want samples)", path))
+			return nil
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			in.broken(fmt.Errorf("%s: sample %d: not JSON: %w", path, n, err))
+			return nil
+		}
+		s, err := arrayOf(v)
+		if err == nil && first == nil {
+			first = s.shape
+		}
+		if err == nil && !slices.Equal(s.shape, first) {
+			err = fmt.Errorf("got shape %v, but that of those before is %v", s.shape, first)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("sample %d: not JSON: %w", s.n, err)
+			in.broken(fmt.Errorf("%s: sample %d: %w", path, n, err))
+			continue
 		}
-		shape, err := s.take(v)
+		err = use(raw{file: path, sample: n, shape: s.shape, fill: func(x []float32) error {
+			copy(x, s.x)
+			return nil
+		}})
 		if err != nil {
-			return nil, fmt.Errorf("sample %d: %w", s.n, err)
-		}
-		if s.n == 0 {
-			s.shape = shape
-		}
-		if len(shape) == 0 {
-			return nil, fmt.Errorf("sample %d: %v is no array (want an array of numbers for each sample)", s.n, v)
-		}
-		if !slices.Equal(shape, s.shape) {
-			return nil, fmt.Errorf("sample %d: got shape %v, but that of sample 0 is %v", s.n, shape, s.shape)
+			return err
 		}
 	}
-	if s.n == 0 {
-		return nil, errors.New("holds no samples")
+}
+
+// array is a sample that came as nested arrays of numbers.
+type array struct {
+	shape []int
+	x     []float32 // [product of shape]
+}
+
+// arrayOf reads a JSON value.
+func arrayOf(v any) (*array, error) {
+	a := &array{}
+	shape, err := a.take(v)
+	if err == nil && len(shape) == 0 {
+		err = fmt.Errorf("%v is no array (want an array of numbers for each sample)", v)
 	}
-	return s, nil
+	a.shape = shape
+	return a, err
 }
 
 // take appends the numbers of a value to x and returns its shape; that of a
 // number has no axes.
-func (s *samples) take(v any) (shape []int, err error) {
+func (a *array) take(v any) (shape []int, err error) {
 	switch v := v.(type) {
 	case float64:
 		if math.Abs(v) > math.MaxFloat32 {
 			return nil, fmt.Errorf("%v does not fit into 32 bits", v)
 		}
-		s.x = append(s.x, float32(v))
+		a.x = append(a.x, float32(v))
 		return nil, nil
 	case []any:
-		return s.takeAll(v)
+		return a.takeAll(v)
 	}
 	shown, err := json.Marshal(v)
 	if err != nil {
@@ -103,13 +113,13 @@ func (s *samples) take(v any) (shape []int, err error) {
 	return nil, fmt.Errorf("%s is no number (want arrays of numbers)", shown)
 }
 
-func (s *samples) takeAll(all []any) ([]int, error) {
+func (a *array) takeAll(all []any) ([]int, error) {
 	if len(all) == 0 {
 		return nil, errors.New("an array is empty (want numbers)")
 	}
 	var inner []int
 	for i, v := range all {
-		shape, err := s.take(v)
+		shape, err := a.take(v)
 		if err != nil {
 			return nil, err
 		}

@@ -39,6 +39,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":    exits,
 			"idx":      writeIDX,
+			"png":      writePNG,
 			"flip":     flip,
 			"truncate": truncate,
 			"replace":  replace,
@@ -102,6 +103,17 @@ func writeIDX(ts *testscript.TestScript, neg bool, args []string) {
 	w := gzip.NewWriter(f)
 	_, err = w.Write(b)
 	ts.Check(errors.Join(err, w.Close()))
+}
+
+// png FILE SIZE SEED writes an image of a size such as 20x30, which the seed makes.
+func writePNG(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: png FILE SIZE SEED")
+	}
+	w, h, _ := strings.Cut(args[1], "x")
+	path := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(filepath.Dir(path), 0o755))
+	ts.Check(os.WriteFile(path, stripes(number(ts, w), number(ts, h), number(ts, args[2])), 0o644))
 }
 
 // flip FILE OFFSET flips the lowest bit of a byte; a negative offset counts from
