@@ -45,6 +45,7 @@ type turn struct {
 	Seconds  float64  `json:"seconds"`            // of all windows
 	Windows  int      `json:"windows"`
 	Profile  string   `json:"profile,omitempty"` // file for a CPU profile of the windows
+	party
 }
 
 // report is what it tells. Times are seconds since 1970.
@@ -62,6 +63,7 @@ const windows = 5
 func main() {
 	var c config
 	var pythons, switches, threads, rows string
+	var processes, batch int
 	child := flag.String("child", "", "be a turn: its JSON")
 	flag.StringVar(&rows, "rows", "", "only rows whose `regexp` matches \"NET, batch N, T threads\"")
 	flag.StringVar(&pythons, "python", "python3", "interpreters that have torch, separated by commas")
@@ -72,9 +74,19 @@ func main() {
 	flag.Float64Var(&c.tune, "tune", 1, "length of the trial of a switch")
 	flag.IntVar(&c.micro, "microbatch", 0, "dlnode's microbatch; 0 is batch/threads")
 	flag.Float64Var(&c.peak, "peak", 0, "GFLOP/s that one core can do; 0 measures it")
+	flag.IntVar(&processes, "processes", 0, "compare one process with so many, of one thread each, instead")
+	flag.IntVar(&batch, "batch", 128, "global batch for -processes")
 	flag.StringVar(&c.profiles, "profile", "", "a `directory` for a CPU profile of each row")
 	flag.Parse()
-	if err := start(&c, *child, rows, pythons, switches, threads); err != nil {
+	err := start(&c, *child, rows, pythons, switches, threads)
+	switch {
+	case err != nil || *child != "":
+	case processes > 0:
+		err = c.scale(processes, batch)
+	default:
+		err = c.run()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "training:", err)
 		os.Exit(1)
 	}
@@ -100,7 +112,7 @@ func start(c *config, child, rows, pythons, switches, threads string) (err error
 	for word := range words(switches) {
 		c.switches = append(c.switches, word)
 	}
-	return c.run()
+	return nil
 }
 
 // words yields the parts of a list between commas.

@@ -39,7 +39,12 @@ func train1(t *turn) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := train.Fit(ctx, task, t.Threads, nil); !errors.Is(err, errFull) {
+	if t.alone() {
+		_, err = train.Fit(ctx, task, t.Threads, nil)
+	} else {
+		err = trainTogether(ctx, task, t)
+	}
+	if !errors.Is(err, errFull) {
 		return nil, cmp.Or(err, errors.New("training ended before its time"))
 	}
 	w.report.Peak, err = peakMemory()
@@ -85,7 +90,9 @@ func (n *net) task(t *turn, w *watch, x, y []float32) (*train.Task, error) {
 
 // watch is a data set that knows from what is read where training stands: when
 // the first sample of a step is read, the step before is done, since a step reads
-// nothing before the last one is committed, and all of its samples.
+// nothing before the last one is committed, and all of its samples. Of several nodes
+// each reads its share of them: nodes of one speed have equal shares. One that reads
+// ahead is ahead by as much in every window.
 type watch struct {
 	dataset.Dataset
 	turn   *turn
@@ -103,8 +110,9 @@ type watch struct {
 const warmUp = 5
 
 func (w *watch) Read(i int, x, y []float32) (uint64, error) {
-	if n := w.read.Add(1) - 1; n%uint64(w.turn.Batch) == 0 {
-		if err := w.done(n / uint64(w.turn.Batch)); err != nil {
+	share := uint64(w.turn.share())
+	if n := w.read.Add(1) - 1; n%share == 0 {
+		if err := w.done(n / share); err != nil {
 			return 0, err
 		}
 	}

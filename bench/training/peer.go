@@ -76,7 +76,7 @@ func (s *side) command(t *turn) (*exec.Cmd, error) {
 		return cmd, nil
 	}
 	cmd := exec.Command(s.python, "-W", "ignore", "-c", script, string(arg))
-	cmd.Env = append(os.Environ(), tuned(t.Threads)...)
+	cmd.Env = slices.Concat(os.Environ(), tuned(t.Threads), t.environment())
 	return cmd, nil
 }
 

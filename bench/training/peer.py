@@ -8,6 +8,9 @@ fused          Adam as one kernel (torch 2.4 and later)
 channels_last  images with their channels last
 no_onednn      without oneDNN
 
+With several processes the net is in DistributedDataParallel over gloo; each process
+has its share of the batch, and all do the same number of steps in a window.
+
 Subnormal numbers are flushed to zero in any case: gradients that vanish along 200
 steps of an LSTM make PyTorch more than ten times slower on CPUs that compute with
 subnormals in microcode. And the forget gate's bias begins at 1, as Keras has it.
@@ -17,11 +20,14 @@ import sys
 import time
 
 import torch
+from torch import distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
 turn = json.loads(sys.argv[1])
 switches = turn.get("switches") or []
+world = turn.get("processes") or 1
+share = turn["batch"] // world
 torch.set_num_threads(turn["threads"])
 torch.set_flush_denormal(True)  # before there are other threads: they inherit it
 torch.manual_seed(0)
@@ -94,16 +100,21 @@ data = time.perf_counter() - begun
 net = make()
 if "channels_last" in switches:
     net = net.to(memory_format=torch.channels_last)
+if world > 1:
+    dist.init_process_group("gloo")
+    net = nn.parallel.DistributedDataParallel(net, gradient_as_bucket_view=True)
 options = {"fused": True} if "fused" in switches else {}
 optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, **options)
 
 
 def batches():
-    """Yields the indices of whole batches, epoch after epoch, each in another order."""
+    """Yields the indices of whole batches, epoch after epoch, each in another order, or
+    this process' share of them."""
+    first = share * turn.get("rank", 0)
     while True:
         order = torch.randperm(len(X))
         for i in range(0, len(X) - turn["batch"] + 1, turn["batch"]):
-            yield order[i : i + turn["batch"]]
+            yield order[i + first : i + first + share]
 
 
 chosen = batches()
@@ -130,6 +141,24 @@ def window():
             return n / took
 
 
+def together(steps):
+    """Does that many steps with all processes and returns samples per second."""
+    dist.barrier()
+    begun = time.perf_counter()
+    for _ in range(steps):
+        step()
+    dist.barrier()
+    return steps * turn["batch"] / (time.perf_counter() - begun)
+
+
+def agreed():
+    """Returns how many steps fill a window, as rank 0 sees it."""
+    rate = together(2)
+    steps = torch.tensor([max(1, round(turn["seconds"] / turn["windows"] * rate / turn["batch"]))])
+    dist.broadcast(steps, 0)
+    return steps.item()
+
+
 def peak():
     """The most that this process had resident, in bytes."""
     with open("/proc/self/status") as status:
@@ -141,6 +170,10 @@ first = time.time()
 for _ in range(4):
     step()
 wall, cpu = time.perf_counter(), time.process_time()
-rates = [window() for _ in range(turn["windows"])]
+if world > 1:
+    steps = agreed()
+    rates = [together(steps) for _ in range(turn["windows"])]
+else:
+    rates = [window() for _ in range(turn["windows"])]
 busy = (time.process_time() - cpu) / (time.perf_counter() - wall)
 print(json.dumps(dict(version=torch.__version__, first=first, data=data, rates=rates, busy=busy, peak=peak())))
