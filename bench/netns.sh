@@ -8,7 +8,8 @@
 #   NODES=4        namespaces, joined by a bridge
 #   PYTHON=python3 an interpreter that has torch; empty leaves gloo out
 #   BURST=512kb    of the limit: at most so much is sent faster
-#   RUN=           a program that is run instead of the comparison, with PLACES set for its ranks
+#   RUN=           a command that is run in bench/ instead of the comparison, with PLACES set
+#                  for its ranks, as in RUN='go run ./exactness' NODES=2 bench/netns.sh 1gbit -processes 2
 #
 # Each end of each veth has a token bucket (tc tbf), so a link carries RATE in each
 # direction. A limit is a promise of the kernel's: where it lacks tbf, this says so and
@@ -59,9 +60,10 @@ for ((i = 0; i < nodes; i++)); do
 	places+=${places:+,}"ip netns exec $ns=10.77.0.$((i + 1))"
 done
 
+cd "$here"
 if [ -n "${RUN:-}" ]; then
-	PLACES=$places BITS=$bits "$RUN" "$@"
+	# shellcheck disable=SC2086 # a command of several words
+	PLACES=$places $RUN "$@"
 	exit
 fi
-cd "$here"
 go run ./allreduce -places "$places" -nic eth0 -rate "$bits" -worlds "$nodes" -python "$python" -sizes 4MiB,64MiB -seconds 3 "$@"

@@ -64,6 +64,7 @@ func main() {
 	var c config
 	var pythons, switches, threads, rows string
 	var processes, batch int
+	var plain, places string
 	child := flag.String("child", "", "be a turn: its JSON")
 	flag.StringVar(&rows, "rows", "", "only rows whose `regexp` matches \"NET, batch N, T threads\"")
 	flag.StringVar(&pythons, "python", "python3", "interpreters that have torch, separated by commas")
@@ -75,6 +76,8 @@ func main() {
 	flag.IntVar(&c.micro, "microbatch", 0, "dlnode's microbatch; 0 is batch/threads")
 	flag.Float64Var(&c.peak, "peak", 0, "GFLOP/s that one core can do; 0 measures it")
 	flag.IntVar(&processes, "processes", 0, "compare one process with so many, of one thread each, instead")
+	flag.StringVar(&plain, "plain", "", "for -processes: this `program` with plain sums (see ../exactness), in the place of PyTorch")
+	flag.StringVar(&places, "places", "", "for -processes: where they run, `COMMAND=ADDRESS,...`, one each, as in \"ip netns exec a=10.0.0.1\"")
 	flag.IntVar(&batch, "batch", 128, "global batch for -processes")
 	flag.StringVar(&c.profiles, "profile", "", "a `directory` for a CPU profile of each row")
 	flag.Parse()
@@ -82,7 +85,7 @@ func main() {
 	switch {
 	case err != nil || *child != "":
 	case processes > 0:
-		err = c.scale(processes, batch)
+		err = c.scale(processes, batch, plain, places)
 	default:
 		err = c.run()
 	}

@@ -22,7 +22,9 @@ var allSwitches = []string{"fused", "channels_last", "no_onednn"}
 // side is one of those who take turns.
 type side struct {
 	name     string
-	python   string // "": dlnode
+	python   string   // "": dlnode
+	program  string   // dlnode; "": this one
+	prefix   []string // of its command line: where it runs
 	switches []string
 
 	rates  []float64 // of the turns, each the median of its windows
@@ -67,15 +69,19 @@ func (s *side) command(t *turn) (*exec.Cmd, error) {
 		return nil, err
 	}
 	if s.python == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, err
+		program := s.program
+		if program == "" {
+			if program, err = os.Executable(); err != nil {
+				return nil, err
+			}
 		}
-		cmd := exec.Command(self, "-child", string(arg))
+		argv := append(slices.Clone(s.prefix), program, "-child", string(arg))
+		cmd := exec.Command(argv[0], argv[1:]...)
 		cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(t.Threads))
 		return cmd, nil
 	}
-	cmd := exec.Command(s.python, "-W", "ignore", "-c", script, string(arg))
+	argv := append(slices.Clone(s.prefix), s.python, "-W", "ignore", "-c", script, string(arg))
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = slices.Concat(os.Environ(), tuned(t.Threads), t.environment())
 	return cmd, nil
 }

@@ -37,20 +37,74 @@ func (p party) alone() bool { return p.Processes <= 1 }
 // share is how many samples of a batch a process has.
 func (t *turn) share() int { return t.Batch / max(1, t.Processes) }
 
+// place is where a process runs: behind a command, under an address.
+type place struct {
+	prefix []string
+	addr   string
+}
+
+// parsePlaces reads what -places says of so many processes; without it all run here.
+func parsePlaces(text string, n int) ([]place, error) {
+	if text == "" {
+		return slices.Repeat([]place{{nil, "127.0.0.1"}}, n), nil
+	}
+	var all []place
+	for p := range words(text) {
+		command, addr, ok := strings.Cut(p, "=")
+		if !ok {
+			return nil, fmt.Errorf("-places: %q has no address", p)
+		}
+		all = append(all, place{strings.Fields(command), addr})
+	}
+	if len(all) < n {
+		return nil, fmt.Errorf("-places: %d for %d processes", len(all), n)
+	}
+	return all[:n], nil
+}
+
+// rival is what dlnode is compared with.
+type rival struct {
+	*side
+	name string
+}
+
+// rival is the program with plain sums, or else PyTorch; nil is none.
+func (c *config) rival(plain string) (*rival, error) {
+	switch {
+	case plain != "":
+		return &rival{&side{name: "plain", program: plain}, "plain"}, nil
+	case len(c.pythons) == 0:
+		return nil, nil
+	case len(c.pythons) > 1:
+		return nil, errors.New("-processes: one interpreter at a time")
+	}
+	return &rival{&side{name: c.pythons[0], python: c.pythons[0]}, "DDP"}, nil
+}
+
 // scale measures all nets that match at a batch, and prints a table.
-func (c *config) scale(processes, batch int) error {
-	if len(c.pythons) > 1 {
-		return errors.New("-processes: one interpreter at a time")
+func (c *config) scale(processes, batch int, plain, places string) error {
+	where, err := parsePlaces(places, processes)
+	if err != nil {
+		return err
+	}
+	r, err := c.rival(plain)
+	if err != nil {
+		return err
 	}
 	fmt.Printf("%s; %s; %s; global batch %d, one thread a process; medians of %d turns of %.3gs\n\n",
 		time.Now().Format(time.DateOnly), processor(), kernel.Name(), batch, c.rounds, c.seconds)
-	printHead("net", "dlnode 1", fmt.Sprintf("dlnode %d", processes), "speedup", "turns", "DDP 1", fmt.Sprintf("DDP %d", processes), "speedup", "turns", fmt.Sprintf("dlnode/DDP, %d", processes), "turns")
+	several := func(name string) string { return fmt.Sprintf("%s %d", name, processes) }
+	head := []string{"net", "dlnode 1", several("dlnode"), "speedup", "turns"}
+	if r != nil {
+		head = append(head, r.name+" 1", several(r.name), "speedup", "turns", several("dlnode/"+r.name), "turns", "dlnode/"+r.name+" 1", "turns")
+	}
+	printHead(head...)
 	for i := range nets {
 		n := &nets[i]
 		if !c.rows.MatchString(n.about) {
 			continue
 		}
-		cells, err := c.scaleNet(n, processes, batch)
+		cells, err := c.scaleNet(n, where, batch, r)
 		if err != nil {
 			return fmt.Errorf("%s: %w", n.about, err)
 		}
@@ -60,18 +114,19 @@ func (c *config) scale(processes, batch int) error {
 }
 
 // scaleNet lets one and several of each side take turns.
-func (c *config) scaleNet(n *net, processes, batch int) ([]string, error) {
-	t := turn{Net: n.name, Batch: batch, Threads: 1, Micro: batch / processes, Samples: n.cut(batch), Seconds: c.seconds, Windows: windows}
+func (c *config) scaleNet(n *net, where []place, batch int, r *rival) ([]string, error) {
+	processes := len(where)
+	t := turn{Net: n.name, Batch: batch, Threads: 1, Micro: batch / processes, Samples: max(n.cut(batch), batch), Seconds: c.seconds, Windows: windows}
 	sides := []*side{{name: "dlnode"}}
-	for _, python := range c.pythons {
-		sides = append(sides, &side{name: python, python: python})
+	if r != nil {
+		sides = append(sides, r.side)
 	}
 	rates := make([][2][]float64, len(sides)) // of each side, of one process and of several
 	for round := range c.rounds {
 		for i, s := range sides {
 			for k, n := range []int{1, processes} {
 				t.Processes = n
-				r, err := s.playTogether(t)
+				r, err := s.playTogether(t, where[:n])
 				if err != nil {
 					return nil, err
 				}
@@ -85,10 +140,11 @@ func (c *config) scaleNet(n *net, processes, batch int) ([]string, error) {
 		cells = append(cells, samples(median(r[0])), samples(median(r[1])))
 		cells = append(cells, quotients(r[1], r[0])...)
 	}
-	if len(rates) < 2 {
-		return append(cells, "", "", "", "", "", ""), nil
+	if r != nil {
+		cells = append(cells, quotients(rates[0][1], rates[1][1])...)
+		cells = append(cells, quotients(rates[0][0], rates[1][0])...)
 	}
-	return append(cells, quotients(rates[0][1], rates[1][1])...), nil
+	return cells, nil
 }
 
 // quotients is a by b, turn by turn: the median, then the least and the greatest.
@@ -102,16 +158,14 @@ func quotients(a, b []float64) []string {
 
 // playTogether lets fresh processes take a turn. The report is rank 0's; the others of
 // dlnode's nodes would train on for ever, and are killed then.
-func (s *side) playTogether(t turn) (r *report, err error) {
+func (s *side) playTogether(t turn, where []place) (r *report, err error) {
+	lead := *s
+	lead.prefix = where[0].prefix
 	if t.alone() {
 		t.party = party{}
-		return s.play(t)
+		return lead.play(t)
 	}
 	if t.Dir, err = os.MkdirTemp("", "bench-training-"); err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(t.Dir)) }()
-	if t.Addrs, err = freeAddrs(t.Processes); err != nil {
 		return nil, err
 	}
 	var others []*exec.Cmd
@@ -122,11 +176,15 @@ func (s *side) playTogether(t turn) (r *report, err error) {
 			}
 			_ = o.Wait() // rank 0 has told all there is
 		}
+		err = errors.Join(err, os.RemoveAll(t.Dir))
 	}()
+	if t.Addrs, err = freeAddrs(where); err != nil {
+		return nil, err
+	}
 	for rank := 1; rank < t.Processes; rank++ {
-		other := t
-		other.Rank = rank
-		cmd, err := s.command(&other)
+		one, other := *s, t
+		one.prefix, other.Rank = where[rank].prefix, rank
+		cmd, err := one.command(&other)
 		if err != nil {
 			return nil, err
 		}
@@ -135,12 +193,13 @@ func (s *side) playTogether(t turn) (r *report, err error) {
 		}
 		others = append(others, cmd)
 	}
-	return s.play(t)
+	return lead.play(t)
 }
 
-// freeAddrs finds ports of loopback that nobody uses now, for TCP and UDP.
-func freeAddrs(n int) (addrs []string, err error) {
-	for len(addrs) < n {
+// freeAddrs finds ports that nobody uses now, for TCP and UDP. What is free on loopback
+// here is free in a network namespace that nobody else has, too.
+func freeAddrs(where []place) (addrs []string, err error) {
+	for len(addrs) < len(where) {
 		l, err := network.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
@@ -151,7 +210,8 @@ func freeAddrs(n int) (addrs []string, err error) {
 			continue // taken for UDP
 		}
 		p.Close()
-		addrs = append(addrs, l.Addr().String())
+		_, port, _ := network.SplitHostPort(l.Addr().String()) // it has one
+		addrs = append(addrs, network.JoinHostPort(where[len(addrs)].addr, port))
 	}
 	return addrs, nil
 }
@@ -162,7 +222,11 @@ func (p party) environment() []string {
 		return nil
 	}
 	host, port, _ := network.SplitHostPort(p.Addrs[0]) // we made it
-	return []string{"RANK=" + strconv.Itoa(p.Rank), "WORLD_SIZE=" + strconv.Itoa(p.Processes), "MASTER_ADDR=" + host, "MASTER_PORT=" + port, "GLOO_SOCKET_IFNAME=lo"}
+	nic := "GLOO_SOCKET_IFNAME=eth0"                   // of netns.sh
+	if host == "127.0.0.1" {
+		nic = "GLOO_SOCKET_IFNAME=lo"
+	}
+	return []string{nic, "RANK=" + strconv.Itoa(p.Rank), "WORLD_SIZE=" + strconv.Itoa(p.Processes), "MASTER_ADDR=" + host, "MASTER_PORT=" + port}
 }
 
 // trainTogether trains as one node of several, as `dlnode run` does, until ctx ends.
@@ -173,7 +237,7 @@ func trainTogether(ctx context.Context, task *train.Task, t *turn) error {
 	join := slices.Delete(slices.Clone(t.Addrs), t.Rank, t.Rank+1)
 	_, err := train.Run(ctx, train.Config{
 		Task:   task,
-		Gossip: cluster.Config{Name: name, Bind: t.Addrs[t.Rank], Join: join, Label: strings.ReplaceAll(t.Addrs[0], ":", "-")},
+		Gossip: cluster.Config{Name: name, Bind: t.Addrs[t.Rank], Join: join, Label: strings.ReplaceAll(t.Addrs[0], ":", "-"), Insecure: true},
 		Dir:    dir, Checkpoints: filepath.Join(dir, "checkpoints"), Threads: t.Threads, MinNodes: t.Processes, Expect: t.Processes, ExpectFor: time.Minute,
 	})
 	return cmp.Or(err, context.Cause(ctx))
