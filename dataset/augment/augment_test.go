@@ -285,3 +285,32 @@ func BenchmarkImage(b *testing.B) {
 		})
 	}
 }
+
+// FuzzSpec holds New and Image to: a spec is refused, or every image comes out, of
+// finite values.
+func FuzzSpec(f *testing.F) {
+	f.Add(40.0, 0.2, 0.2, 0.2, 0.8, 1.2, "nearest", 0.0, 1.0, 1.0, 4, 8, uint64(1), 5, 7)
+	f.Add(360.0, 16384.0, 16384.0, 89.0, 64.0, 64.0, "reflect", 1e6, 64.0, 64.0, 16384, 16384, uint64(9), 1, 1)
+	f.Add(math.NaN(), -1.0, 2.0, 90.0, 0.0, math.Inf(1), "?", 2e6, -1.0, 65.0, -1, -1, uint64(0), 3, 3)
+	f.Fuzz(func(t *testing.T, rotation, width, height, shear, zoomLo, zoomHi float64, fill string, cval, lightLo, lightHi float64, crop, hole int, key uint64, h, w int) {
+		s := Spec{
+			RotationRange: rotation, WidthShiftRange: width, HeightShiftRange: height, ShearRange: shear,
+			ZoomRange: Range{zoomLo, zoomHi}, BrightnessRange: Range{lightLo, lightHi},
+			HorizontalFlip: key&1 != 0, VerticalFlip: key&2 != 0, FillMode: fill, Cval: cval, RandomCrop: crop, Cutout: hole,
+		}
+		a, err := New(s, []int{h, w, 2})
+		if err != nil || a.Len() > 1<<12 {
+			return
+		}
+		src, dst := picture(a), make([]float32, a.Len())
+		for i := range dst {
+			dst[i] = float32(math.NaN())
+		}
+		a.Image(dst, src, Key{Seed: key, Epoch: key >> 7, ID: key * 31})
+		for i, v := range dst {
+			if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+				t.Fatalf("value %d is %v", i, v)
+			}
+		}
+	})
+}

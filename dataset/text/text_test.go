@@ -165,3 +165,71 @@ func BenchmarkEncode(b *testing.B) {
 		tok.Encode(s, row)
 	}
 }
+
+// FuzzTokenizer reads any JSON for a tokenizer: it is refused, or its rows hold ids
+// that it has.
+func FuzzTokenizer(f *testing.F) {
+	f.Add([]byte(`{"num_words":9,"lower":true,"filters":".","split":" ","oov_token":"?","maxlen":4,"padding":"post","truncating":"pre","words":["?","a"]}`), "a b. A ?")
+	f.Add([]byte(`{"split":" ","padding":"pre","truncating":"pre","maxlen":1048576,"words":["",""]}`), "")
+	f.Add([]byte(`{"split":"..","filters":"...","padding":"pre","truncating":"post","maxlen":3,"words":["a","b","c"]}`), "a..b...c")
+	f.Fuzz(func(t *testing.T, text []byte, s string) {
+		var tok Tokenizer
+		if json.Unmarshal(text, &tok) != nil || tok.Ready() != nil {
+			return
+		}
+		row := make([]int32, tok.MaxLen)
+		tok.Encode(s, row)
+		for _, id := range row {
+			if id < 0 || int(id) >= tok.Vocabulary() {
+				t.Fatalf("id %d of %d words", id, len(tok.Words))
+			}
+		}
+		tok.Decode(row)
+	})
+}
+
+// FuzzClean holds Clean to: what is accepted is UTF-8 without zero bytes and carriage
+// returns, and what is refused is told where.
+func FuzzClean(f *testing.F) {
+	f.Add([]byte("\ufeffone\r\ntwo\rthree"))
+	f.Add([]byte("caf\xe9"))
+	f.Add([]byte("\xff\xfea\x00"))
+	f.Add([]byte("ab\x00"))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		s, err := Clean(file)
+		if err == nil && (!utf8.ValidString(s) || strings.ContainsAny(s, "\x00\r")) {
+			t.Fatalf("%q becomes %q", file, s)
+		}
+		if err != nil && !strings.HasPrefix(err.Error(), "offset ") {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestTextsThatAreNoneAreToldByOffset(t *testing.T) {
+	for file, want := range map[string]string{
+		"\xff\xfeh\x00i\x00":     "offset 0: the bytes ff fe are the mark of UTF-16, want UTF-8",
+		"\xfe\xff\x00h":          "offset 0: the bytes fe ff are the mark of UTF-16, want UTF-8",
+		"h\x00i\x00":             "offset 1: byte 0x00 (is it UTF-16, or no text?)",
+		"caf\xe9 \x00":           "offset 3: byte 0xe9 is not UTF-8",
+		"\x00 caf\xe9":           "offset 0: byte 0x00 (is it UTF-16, or no text?)",
+		"surrogate \xed\xa0\x80": "offset 10: byte 0xed is not UTF-8",
+	} {
+		if _, err := Clean([]byte(file)); err == nil || err.Error() != want {
+			t.Errorf("%q: got %v, want %s", file, err, want)
+		}
+	}
+	for text, want := range map[string]string{
+		`{"split":" ","padding":"pre","truncating":"pre","maxlen":3,"words":["a",""]}`:                "words: that of id 2 is empty",
+		`{"num_words":2,"split":" ","padding":"pre","truncating":"pre","maxlen":3,"words":["a","b"]}`: "words: 2 of them, and num_words is 2",
+		`{"split":"` + strings.Repeat("x", 300) + `","padding":"pre","truncating":"pre","maxlen":3}`:  "split: a text of 300 bytes is not allowed (want at most 256)",
+	} {
+		var tok Tokenizer
+		if err := json.Unmarshal([]byte(text), &tok); err != nil {
+			t.Fatal(err)
+		}
+		if err := tok.Ready(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
