@@ -503,3 +503,163 @@ func TestABrokenDownloadIsGoneOnWith(t *testing.T) {
 		}
 	}
 }
+
+// A download may break off anywhere: what is there then is whole, or kept to be gone
+// on with, or nothing.
+func TestADownloadThatBreaksOffAnywhereIsGoneOnWith(t *testing.T) {
+	const keep = 100_000
+	big := content["big.gz"]
+	for _, at := range []int{0, 1, keep - 1, keep, 256 << 10, 256<<10 + 1, len(big) - 1} {
+		t.Run(fmt.Sprint(at), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			var asked []string
+			url, _ := mirror(t, func(w http.ResponseWriter, r *http.Request) {
+				body := content[filepath.Base(r.URL.Path)]
+				if filepath.Base(r.URL.Path) == "big.gz" {
+					asked = append(asked, r.Header.Get("Range"))
+					if len(asked) == 1 {
+						w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+						w.Write(body[:at])
+						return
+					}
+				}
+				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+			})
+			var reported []int64 // where the second attempt begins
+			get := func(env Env) error {
+				f := newFetcher(filepath.Join(dir, "toy"), []source{newMirrorSource(url, time.Minute)}, env)
+				f.keep = keep
+				return f.run(t.Context(), entry().Files)
+			}
+			if err := get(Env{}); err == nil {
+				t.Fatal("half a file is a file")
+			}
+			want := ""
+			if at >= keep {
+				want = fmt.Sprintf("bytes=%d-", at)
+				if info, err := os.Stat(filepath.Join(dir, "toy", ".big.gz.partial")); err != nil || info.Size() != int64(at) {
+					t.Fatalf("kept: %v, %v", info, err)
+				}
+			} else {
+				wantCache(t, dir)
+			}
+			if err := get(Env{Progress: func(p Progress) { reported = append(reported, p.Done) }}); err != nil {
+				t.Fatal(err)
+			}
+			wantCache(t, dir, "big.gz", "small.gz")
+			if len(asked) != 2 || asked[1] != want {
+				t.Errorf("asked for %q, want %q the second time", asked, want)
+			}
+			if want != "" && reported[0] != int64(at) {
+				t.Errorf("progress begins at %d, want %d", reported[0], at)
+			}
+		})
+	}
+}
+
+// A server whose file is another one by now, or that answers with another range than
+// was asked for, is asked for the whole; nothing is stuck for ever.
+func TestARangeThatIsRefusedStartsAnew(t *testing.T) {
+	for name, refuse := range map[string]http.HandlerFunc{
+		"416": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusRequestedRangeNotSatisfiable) },
+		"another range": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Range", "bytes 7-9/10")
+			w.WriteHeader(http.StatusPartialContent)
+		},
+		"another file": func(w http.ResponseWriter, r *http.Request) {
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(bytes.Repeat([]byte("x"), 640_000)))
+		},
+	} {
+		dir := writeTree(t, map[string][]byte{"toy/.big.gz.partial": content["big.gz"][:300_000]})
+		url, _ := mirror(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Range") != "" {
+				refuse(w, r)
+				return
+			}
+			w.Write(content[filepath.Base(r.URL.Path)])
+		})
+		if err := fetchToy(t.Context(), dir, time.Minute, url); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		wantCache(t, dir, "big.gz", "small.gz")
+	}
+}
+
+// A process that is killed leaves a temporary file, which the next one takes if it is
+// still.
+func TestWhatAKilledDownloadLeftIsGoneOnWith(t *testing.T) {
+	big := content["big.gz"]
+	for name, c := range map[string]struct {
+		age  time.Duration
+		left []byte
+		want string
+	}{
+		"long still":    {time.Hour, big[:300_000], "bytes=300000-"},
+		"being written": {0, big[:300_000], ""},
+		"too little":    {time.Hour, big[:1000], ""},
+		"rotten":        {time.Hour, bytes.Repeat([]byte("x"), 300_000), "bytes=300000-, "},
+		"all of it":     {time.Hour, append(bytes.Clone(big), 1), ""},
+	} {
+		dir := writeTree(t, map[string][]byte{"toy/.big.gz.123.part": c.left, "toy/.other.gz.9.part": nil})
+		part := filepath.Join(dir, "toy", ".big.gz.123.part")
+		then := time.Now().Add(-c.age)
+		if err := os.Chtimes(part, then, then); err != nil {
+			t.Fatal(err)
+		}
+		var asked []string
+		url, _ := mirror(t, func(w http.ResponseWriter, r *http.Request) {
+			if filepath.Base(r.URL.Path) == "big.gz" {
+				asked = append(asked, r.Header.Get("Range"))
+			}
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content[filepath.Base(r.URL.Path)]))
+		})
+		f := newFetcher(filepath.Join(dir, "toy"), []source{newMirrorSource(url, time.Minute)}, Env{})
+		f.keep = 100_000
+		if err := f.run(t.Context(), entry().Files); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := strings.Join(asked, ", "); got != c.want {
+			t.Errorf("%s: asked for %q, want %q", name, got, c.want)
+		}
+		for _, name := range []string{"big.gz", "small.gz"} {
+			if b, err := os.ReadFile(filepath.Join(dir, "toy", name)); err != nil || !bytes.Equal(b, content[name]) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
+// What the user has is copied into the cache if its digest is right, from a file of
+// any name or a directory; what is wrong with it is told otherwise.
+func TestEveryDataSetIsTakenFromWhatTheUserHas(t *testing.T) {
+	for _, e := range List() {
+		have := map[string][]byte{}
+		for i := range e.Files { // stand-ins for what was published
+			b := []byte(fmt.Sprintf("%s of %s, file %d", e.Files[i].Name, e.Name, i))
+			sum := sha256.Sum256(b)
+			e.Files[i] = File{e.Files[i].Name, int64(len(b)), hex.EncodeToString(sum[:])}
+			have[e.Files[i].Name] = b
+		}
+		dir, env := writeFiles(t, have), Env{CacheDir: t.TempDir(), Offline: true}
+		if _, err := e.adopt(t.Context(), dir, env); err != nil || !e.Cached(env.CacheDir) {
+			t.Errorf("%s from a directory: %v", e.Name, err)
+		}
+		last := e.Files[len(e.Files)-1].Name
+		if err := os.WriteFile(filepath.Join(dir, last), bytes.ToUpper(have[last]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		env.CacheDir = t.TempDir()
+		_, err := e.adopt(t.Context(), dir, env)
+		want := fmt.Sprintf("%s could not be had from any source:", last)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), fmt.Sprintf("%s: SHA-256 is %x, want ", dir, sha256.Sum256(bytes.ToUpper(have[last])))) {
+			t.Errorf("%s: got %v, want %q", e.Name, err, want)
+		}
+		if _, err := os.Stat(filepath.Join(env.CacheDir, e.Name, last)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: a file of another content is in the cache (%v)", e.Name, err)
+		}
+		if _, err := e.adopt(t.Context(), filepath.Join(dir, "none"), env); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s from nowhere: %v", e.Name, err)
+		}
+	}
+}
