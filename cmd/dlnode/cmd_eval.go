@@ -16,23 +16,42 @@ import (
 )
 
 func (m *Main) newEvalCommand() *cobra.Command {
-	var part, jobFile string
-	var asJSON bool
+	var f evalFlags
 	c := &cobra.Command{
 		Use:   "eval CHECKPOINT",
 		Short: "Compute loss and metrics of a checkpoint on its job's data",
 		Long: "Compute loss and metrics of a checkpoint on the data of the job that it was trained by.\n" +
 			"CHECKPOINT is a checkpoint, or a directory around some: the newest undamaged one counts.\n" +
-			"The job is in the checkpoint, apart from the paths of data files: name the job file for those.",
+			"The job is in the checkpoint, apart from the paths of data files: name the job file for those.\n" +
+			"The worst mistakes are the samples that the model is most sure of and wrong about.",
 		Args: takes("CHECKPOINT"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return m.eval(c.Context(), args[0], jobFile, part, asJSON)
+			return m.eval(c.Context(), args[0], f)
 		},
 	}
-	c.Flags().StringVar(&part, "data", "test", "`part` of the data: train, validation or test")
-	c.Flags().StringVar(&jobFile, "job", "", "job `file`, where the data lies in files of your own")
-	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	c.Flags().StringVar(&f.part, "data", "test", "`part` of the data: train, validation or test")
+	c.Flags().StringVar(&f.jobFile, "job", "", "job `file`, where the data lies in files of your own")
+	c.Flags().IntVar(&f.worst, "worst", 0, "list the `N` worst mistakes; texts as the model reads them")
+	c.Flags().StringVar(&f.pictures, "pictures", "", "draw the confusion matrix, and the worst mistakes of images, into a `directory`")
+	c.Flags().BoolVar(&f.json, "json", false, "print a JSON object")
 	return c
+}
+
+// evalFlags are the flags of dlnode eval.
+type evalFlags struct {
+	part, jobFile, pictures string
+	worst                   int
+	json                    bool
+}
+
+func (f evalFlags) validate() error {
+	if f.part != "train" && f.part != "validation" && f.part != "test" {
+		return usage("--data: %q is not allowed (want train, validation or test)", f.part)
+	}
+	if f.worst < 0 {
+		return usage("--worst: %d is not allowed (want at least 0)", f.worst)
+	}
+	return nil
 }
 
 // evalResult is what eval prints.
@@ -44,11 +63,13 @@ type evalResult struct {
 	Samples    int           `json:"samples"`
 	Values     []train.Value `json:"values"`
 	Confusion  [][]uint64    `json:"confusion_matrix,omitempty"` // [of class, taken for class]
+	Worst      []mistake     `json:"worst,omitempty"`
+	Pictures   []string      `json:"pictures,omitempty"` // files
 }
 
-func (m *Main) eval(ctx context.Context, path, jobFile, part string, asJSON bool) error {
-	if part != "train" && part != "validation" && part != "test" {
-		return usage("--data: %q is not allowed (want train, validation or test)", part)
+func (m *Main) eval(ctx context.Context, path string, f evalFlags) error {
+	if err := f.validate(); err != nil {
+		return err
 	}
 	ctx, stop := interruptible(ctx)
 	defer stop()
@@ -56,7 +77,7 @@ func (m *Main) eval(ctx context.Context, path, jobFile, part string, asJSON bool
 	if err != nil {
 		return err
 	}
-	j, err := jobOf(snap, at, jobFile)
+	j, err := jobOf(snap, at, f.jobFile)
 	if err != nil {
 		return err
 	}
@@ -64,18 +85,43 @@ func (m *Main) eval(ctx context.Context, path, jobFile, part string, asJSON bool
 	if err != nil {
 		return err
 	}
-	data, err := partOf(t, part)
+	if err := sameMeaning(t, snap, at); err != nil {
+		return err
+	}
+	data, err := partOf(t, f.part)
 	if err != nil {
 		return err
 	}
-	r := evalResult{Checkpoint: at, Step: snap.Step, Epoch: snap.Epoch, Data: part, Samples: data.Len()}
+	r := evalResult{Checkpoint: at, Step: snap.Step, Epoch: snap.Epoch, Data: f.part, Samples: data.Len()}
 	if r.Values, r.Confusion, err = evaluate(ctx, t, snap, data); err != nil {
 		return err
 	}
-	if asJSON {
+	if f.worst > 0 || f.pictures != "" {
+		if err := m.findMistakes(ctx, t, snap, data, f, &r); err != nil {
+			return err
+		}
+	}
+	if f.json {
 		return json.NewEncoder(m.Stdout).Encode(r)
 	}
 	return m.printEval(r, data.Info().ClassNames)
+}
+
+// sameMeaning checks that raw input becomes the numbers here that it became in
+// training: a vocabulary that was counted anew would make figures of noise.
+func sameMeaning(t *train.Task, snap *checkpoint.Snapshot, at string) error {
+	there, err := dataset.DecodeMeaning(snap.Data)
+	if err != nil {
+		return exit(codeData, fmt.Errorf("%s: data.json: %w", at, err))
+	}
+	if there == nil {
+		return nil // it does not say
+	}
+	here := dataset.MeaningOf(t.Train.Info())
+	if diff := here.Differences("here", "there", there); len(diff) > 0 {
+		return exit(codeForeign, fmt.Errorf("the data here are others than those of %s (there):\n  %s", at, strings.Join(diff, "\n  ")))
+	}
+	return nil
 }
 
 // jobOf returns the job that a checkpoint was trained by: the job file if there
@@ -143,8 +189,19 @@ func (m *Main) printEval(r evalResult, classes []string) error {
 	for _, v := range r.Values {
 		fmt.Fprintf(w, "%s\t%.6g\n", v.Name, float64(v.Value))
 	}
-	if err := w.Flush(); err != nil || r.Confusion == nil {
+	if err := w.Flush(); err != nil {
 		return err
 	}
-	return writeConfusion(m.Stdout, "confusion matrix", r.Confusion, classes)
+	if r.Confusion != nil {
+		if err := writeConfusion(m.Stdout, "confusion matrix", r.Confusion, classes); err != nil {
+			return err
+		}
+	}
+	if err := writeMistakes(m.Stdout, r.Worst); err != nil {
+		return err
+	}
+	for _, path := range r.Pictures {
+		fmt.Fprintln(m.Stdout, path)
+	}
+	return nil
 }

@@ -265,7 +265,7 @@ func TestTheWorstMistakesComeFirst(t *testing.T) {
 		0.0, 1.0, // wrong by 1
 		nan, nan, // nobody knows
 	}, []int{0, 0, 0, 0, 0}, 2)
-	if want := "[{3 0 1 1} {0 0 1 0.9}]"; fmt.Sprint(got) != want {
+	if want := "[{3 0 1 1 1} {0 0 1 0.9 0.79999995}]"; fmt.Sprint(got) != want {
 		t.Errorf("the worst are %v, want %s", got, want)
 	}
 	if got := Worst([]float32{1, 0}, []int{0}, 5); len(got) != 0 {

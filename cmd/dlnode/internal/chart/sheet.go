@@ -18,6 +18,7 @@ type Mistake struct {
 	Class       int
 	Taken       int     // the likeliest class
 	Probability float32 // of Taken
+	Lead        float32 // by how much Taken is more likely than Class
 }
 
 // Worst returns the samples that a model is most sure of and wrong about, the worst
@@ -30,7 +31,6 @@ func Worst(probabilities []float32, labels []int, n int) []Mistake {
 	}
 	classes := len(probabilities) / len(labels)
 	var all []Mistake
-	lead := func(m Mistake) float32 { return m.Probability - probabilities[m.Sample*classes+m.Class] }
 	for i, class := range labels {
 		row := probabilities[i*classes : (i+1)*classes]
 		taken := class
@@ -40,10 +40,15 @@ func Worst(probabilities []float32, labels []int, n int) []Mistake {
 			}
 		}
 		if taken != class {
-			all = append(all, Mistake{i, class, taken, row[taken]})
+			all = append(all, Mistake{i, class, taken, row[taken], row[taken] - row[class]})
 		}
 	}
-	slices.SortStableFunc(all, func(a, b Mistake) int { return cmp.Compare(lead(b), lead(a)) })
+	return WorstOf(all, n)
+}
+
+// WorstOf sorts mistakes, the worst first and equals as they were, and keeps n.
+func WorstOf(all []Mistake, n int) []Mistake {
+	slices.SortStableFunc(all, func(a, b Mistake) int { return cmp.Compare(b.Lead, a.Lead) })
 	return all[:min(n, len(all))]
 }
 
