@@ -8,12 +8,16 @@ import (
 	"fmt"
 	"hash/crc32"
 	"image/color"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dlnode/dlnode/dataset/pack"
+	"github.com/dlnode/dlnode/dataset/text"
 )
 
 // fault is bad data, and what must be said of it: the file, the place in it, what
@@ -390,6 +394,87 @@ func TestWhatAKilledDecoderLeftIsSwept(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(cache, "decoded", ".*.part"))
 	if err != nil || len(left) != 2 || strings.Contains(left[0], "-1.7") {
 		t.Errorf("%q is left, %v", left, err)
+	}
+}
+
+// A pack whose checksums fit may still hold what no reader writes.
+func TestAPackIsHeldToWhatItSaysOfItself(t *testing.T) {
+	words := &Preprocess{Text: &text.Tokenizer{Options: text.Default(), Words: []string{"a", "b"}}}
+	words.Text.MaxLen = 2
+	value := func(v ...float32) (b []byte) {
+		for _, f := range v {
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(f))
+		}
+		return b
+	}
+	ids := func(v ...int32) (b []byte) {
+		for _, id := range v {
+			b = binary.LittleEndian.AppendUint32(b, uint32(id))
+		}
+		return b
+	}
+	nan := float32(math.NaN())
+	for name, c := range map[string]struct {
+		meta packMeta
+		y, x []byte
+		want string
+	}{
+		"a class too high": {packMeta{inFloats, Info{Input: []int{1}, Target: 1, Classes: 2}}, value(2), value(0), "record 0: class id is 2, want an integer from 0 to 1"},
+		"half a class":     {packMeta{inBytes, Info{Input: []int{1}, Target: 1, Classes: 2}}, value(0.5), []byte{1}, "record 0: class id is 0.5"},
+		"no target":        {packMeta{inFloats, Info{Input: []int{1}, Target: 1}}, value(nan), value(0), "record 0: target 0 is NaN, want a finite number"},
+		"no input":         {packMeta{inFloats, Info{Input: []int{2}, Target: 1}}, value(1), value(0, nan), "record 0: input 1 is NaN, want a finite number"},
+		"a word too high":  {packMeta{inTokens, Info{Input: []int{2}, Target: 1, Classes: 2, Preprocess: words}}, value(1), ids(1, 3), "record 0: input 1 is 3, want a word id from 0 to 2"},
+		"a negative word":  {packMeta{inTokens, Info{Input: []int{2}, Target: 1, Classes: 2}}, value(1), ids(-1, 3), "record 0: input 0 is -1, want a word id from 0 to"},
+	} {
+		dir := t.TempDir()
+		p, err := createPart(dir, c.meta)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum, err := func() (pack.Sum, error) {
+			if err := p.w.Add(0, append(c.y, c.x...)); err != nil {
+				return pack.Sum{}, err
+			}
+			return p.finish()
+		}()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := pack.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := believe(r, dir, setPart{Index: sum})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = d.Read(0, make([]float32, d.Info().InputLen()), make([]float32, 1)); err == nil || !strings.HasPrefix(err.Error(), dir+": "+c.want) {
+			t.Errorf("%s: got %v, want %q", name, err, c.want)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	// What is made of raw input must have the length of the samples.
+	words.Text.MaxLen = 3
+	dir := t.TempDir()
+	p, err := createPart(dir, packMeta{inTokens, Info{Input: []int{2}, Target: 1, Preprocess: words}})
+	if err == nil {
+		err = p.w.Add(0, append(value(1), ids(0, 0)...))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, err := p.finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := pack.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := believe(r, dir, setPart{Index: sum}); err == nil || !strings.Contains(err.Error(), "raw input becomes 3 values, but samples of shape [2] have 2") {
+		t.Errorf("another length: %v", err)
 	}
 }
 

@@ -25,7 +25,9 @@ import (
 // passed through. Where there is train/, the test set is test/, validation/ or
 // val/, the first that holds files. Classes are numbered in the order of their
 // names, and files belong to a class however deep they lie in it. Hidden files,
-// and those with another extension, are not looked at.
+// and those with another extension, are not looked at. Links to files are followed
+// in a directory; others that may hide a sample or a class are an error, and so is a
+// class of the test set that nothing is trained on.
 //
 // The id of a sample is the number of its file in the order of names, the training
 // files first. Samples stand in the order of a permutation that the field shuffle

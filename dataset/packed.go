@@ -66,6 +66,7 @@ func (m packMeta) payload() (int, error) {
 type packed struct {
 	packMeta
 	r      *pack.Reader
+	at     string       // where it lies, for people
 	width  int          // values of x
 	tokens int          // word ids are below it
 	unit   [256]float32 // unit[b] = float32(b)/255
@@ -147,7 +148,7 @@ func (d *packed) readContext(ctx context.Context, i int, x, y []float32) (uint64
 	}
 	d.values(payload[4*len(y):], x)
 	if err := d.believable(x, y); err != nil {
-		return 0, fmt.Errorf("record %d: %w", i, err)
+		return 0, fmt.Errorf("%s: record %d: %w", d.at, i, err)
 	}
 	return d.r.ID(i), nil
 }

@@ -129,7 +129,7 @@ func believe(r *pack.Reader, at string, want setPart) (*packed, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", at, err), r.Close())
 	}
-	d.print = want.Fingerprint
+	d.at, d.print = at, want.Fingerprint
 	return d, nil
 }
 

@@ -22,7 +22,8 @@ import (
 
 // Table is what the kinds have in common that read a sample from each row of a
 // file, plain or .gz: values between commas, quoted as RFC 4180 has it, or between
-// tabs, where no character quotes.
+// tabs, where no character quotes. It is UTF-8, with or without its mark, and lines
+// end as on Unix or on Windows.
 //
 // The id of a sample is the number of its row, the header not counted and the
 // training rows first.

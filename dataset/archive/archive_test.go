@@ -4,12 +4,16 @@ import (
 	"archive/tar"
 	"archive/zip"
 	"bytes"
+	"compress/flate"
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -264,4 +268,129 @@ func FuzzList(f *testing.F) {
 			}
 		}
 	})
+}
+
+// member is one of a tar with all that a header can say.
+type member struct {
+	tar.Header
+	content string
+}
+
+func tarOf(t testing.TB, members ...member) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, m := range members {
+		m.Mode, m.Size = 0o644, int64(len(m.content))
+		if err := w.WriteHeader(&m.Header); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(m.content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// Links in an archive are listed, and never followed: what they lead to may lie
+// anywhere. A tar that is cut between two members is told from one that ends.
+func TestWhatATarMayHoldBesideFiles(t *testing.T) {
+	one := member{tar.Header{Name: "a/1.txt", Typeflag: tar.TypeReg}, "one"}
+	whole := tarOf(t, one,
+		member{tar.Header{Name: "a/2.txt", Typeflag: tar.TypeLink, Linkname: "a/1.txt"}, ""},
+		member{tar.Header{Name: "b", Typeflag: tar.TypeSymlink, Linkname: "/etc"}, ""},
+		member{tar.Header{Name: "a/.hidden", Typeflag: tar.TypeSymlink, Linkname: "x"}, ""},
+		member{tar.Header{Name: "pipe", Typeflag: tar.TypeFifo}, ""})
+	files, err := list(t, file(t, whole))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a/2.txt", "b"}, files.Links); diff != "" || len(files.Members) != 1 {
+		t.Errorf("%d members, links %s", len(files.Members), diff)
+	}
+	sparse := tarOf(t, member{tar.Header{Name: "x", Typeflag: tar.TypeReg, Format: tar.FormatGNU}, ""})
+	sparse[156] = tar.TypeGNUSparse
+	copy(sparse[148:], "        ")
+	var sum int
+	for _, b := range sparse[:512] {
+		sum += int(b)
+	}
+	copy(sparse[148:], fmt.Sprintf("%06o\x00 ", sum))
+	const end = 1024 // two blocks of zeros
+	for name, c := range map[string]struct {
+		b    []byte
+		want string
+	}{
+		"as it is":            {whole, ""},
+		"one block of zeros":  {whole[:len(whole)-end/2], ""},
+		"cut between members": {whole[:len(whole)-end], "the blocks of zeros that end a tar are missing"},
+		"sparse":              {sparse, `member "x" is sparse (want a plain tar)`},
+		"absolute":            {tarOf(t, member{tar.Header{Name: "/etc/x", Typeflag: tar.TypeReg}, "x"}), `member "/etc/x" leads out of the archive`},
+		"hidden way out":      {tarOf(t, member{tar.Header{Name: "a/../../x", Typeflag: tar.TypeReg}, "x"}), `member "../x" leads out of the archive`},
+		"a way out by a link": {tarOf(t, member{tar.Header{Name: "../x", Typeflag: tar.TypeSymlink, Linkname: "y"}, ""}), `member "../x" leads out of the archive`},
+	} {
+		if _, err := list(t, file(t, c.b)); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// A member may be larger than it says, or not what its checksum says.
+func TestMembersOfAZipAreHeldToTheirHeaders(t *testing.T) {
+	zeros := make([]byte, 1<<20)
+	make1 := func(change func(*zip.FileHeader)) []byte {
+		var packed, b bytes.Buffer
+		d, err := flate.NewWriter(&packed, flate.BestCompression)
+		if err == nil {
+			_, err = d.Write(zeros)
+		}
+		if err = errors.Join(err, d.Close()); err != nil {
+			t.Fatal(err)
+		}
+		h := &zip.FileHeader{
+			Name: "a/1.txt", Method: zip.Deflate, CRC32: crc32.ChecksumIEEE(zeros),
+			CompressedSize64: uint64(packed.Len()), UncompressedSize64: uint64(len(zeros)),
+		}
+		change(h)
+		w := zip.NewWriter(&b)
+		f, err := w.CreateRaw(h)
+		if err == nil {
+			_, err = f.Write(packed.Bytes())
+		}
+		if err = errors.Join(err, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	for name, c := range map[string]struct {
+		change func(*zip.FileHeader)
+		want   string
+	}{
+		"as it is":        {func(*zip.FileHeader) {}, ""},
+		"more than said":  {func(h *zip.FileHeader) { h.UncompressedSize64 = 9 }, "a/1.txt: "},
+		"less than said":  {func(h *zip.FileHeader) { h.UncompressedSize64 = 1<<20 + 1 }, "a/1.txt: "},
+		"above the limit": {func(h *zip.FileHeader) { h.UncompressedSize64 = 1 << 40 }, "a/1.txt: 1099511627776 bytes, want at most 2097152"},
+		"checksum":        {func(h *zip.FileHeader) { h.CRC32++ }, "a/1.txt: zip: checksum error"},
+		"encrypted":       {func(h *zip.FileHeader) { h.Flags |= 1 }, "a/1.txt: the member is encrypted"},
+		"method":          {func(h *zip.FileHeader) { h.Method = 99 }, "a/1.txt: zip: unsupported compression algorithm"},
+	} {
+		files, err := list(t, file(t, make1(c.change)))
+		if err != nil || len(files.Members) != 1 {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err = files.Read(files.Members[0], 2<<20)
+		runtime.ReadMemStats(&after)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+		if used := after.TotalAlloc - before.TotalAlloc; used > 8<<20 {
+			t.Errorf("%s: %d bytes allocated", name, used)
+		}
+	}
 }
