@@ -4,7 +4,7 @@
 // connection, so that a ping does not queue behind a tensor:
 //
 //	control   Deliver, Ping, Describe, Status: small protobuf messages, one connection per peer
-//	bulk      Fetch: the state as one opaque blob, a connection of its own
+//	bulk      Fetch, Part: the state, or a piece of the data, as one opaque blob, a connection of its own
 //	ring      one connection per group, made for it and closed with it
 //
 // A [Group] drives one allreduce.Group over two streams: it opens one to its right neighbour and is

@@ -23,6 +23,7 @@ type Handlers struct {
 	Describe func(ctx context.Context) (payload []byte, err error)
 	Status   func(ctx context.Context) (json []byte, err error)
 	Fetch    func(ctx context.Context, r FetchRequest) (blob []byte, err error) // blob must not change after
+	Part     func(ctx context.Context, r PartRequest) (blob []byte, err error)  // likewise; fs.ErrNotExist: not here
 }
 
 // ServerConfig describes the node's door.
@@ -40,6 +41,7 @@ type Server struct {
 	cfg    ServerConfig
 	grpc   *grpc.Server
 	groups registry
+	parts  chan struct{} // holds one for each call that is being answered with data
 	done   chan struct{} // closed when accepting has ended
 	once   sync.Once
 }
@@ -51,7 +53,7 @@ func Serve(cfg ServerConfig) *Server {
 	}
 	setDefault(&cfg.GroupWait, 2*time.Second)
 	setDefault(&cfg.Log, slog.New(slog.DiscardHandler))
-	s := &Server{cfg: cfg, done: make(chan struct{}), groups: newRegistry()}
+	s := &Server{cfg: cfg, done: make(chan struct{}), groups: newRegistry(), parts: make(chan struct{}, partCalls)}
 	s.grpc = grpc.NewServer(
 		grpc.Creds(transportCredentials(cfg.TLS)),
 		grpc.ForceServerCodecV2(newCodec()),

@@ -438,6 +438,66 @@ func (x *FetchRequest) GetTransition() uint64 {
 	return 0
 }
 
+type PartRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Length        uint64                 `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"` // 0: the whole file
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartRequest) Reset() {
+	*x = PartRequest{}
+	mi := &file_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartRequest) ProtoMessage() {}
+
+func (x *PartRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartRequest.ProtoReflect.Descriptor instead.
+func (*PartRequest) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PartRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PartRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *PartRequest) GetLength() uint64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
 // Raw stands for bytes that are not protobuf.
 type Raw struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -447,7 +507,7 @@ type Raw struct {
 
 func (x *Raw) Reset() {
 	*x = Raw{}
-	mi := &file_node_proto_msgTypes[9]
+	mi := &file_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -459,7 +519,7 @@ func (x *Raw) String() string {
 func (*Raw) ProtoMessage() {}
 
 func (x *Raw) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[9]
+	mi := &file_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -472,7 +532,7 @@ func (x *Raw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raw.ProtoReflect.Descriptor instead.
 func (*Raw) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{9}
+	return file_node_proto_rawDescGZIP(), []int{10}
 }
 
 var File_node_proto protoreflect.FileDescriptor
@@ -504,14 +564,19 @@ const file_node_proto_rawDesc = "" +
 	"\x04view\x18\x01 \x01(\fR\x04view\x12\x1e\n" +
 	"\n" +
 	"transition\x18\x02 \x01(\x04R\n" +
-	"transition\"\x05\n" +
-	"\x03Raw2\xcc\x02\n" +
+	"transition\"Q\n" +
+	"\vPartRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x16\n" +
+	"\x06length\x18\x03 \x01(\x04R\x06length\"\x05\n" +
+	"\x03Raw2\xfe\x02\n" +
 	"\x04Node\x122\n" +
 	"\aDeliver\x12\x13.dlnode.v1.Envelope\x1a\x12.dlnode.v1.Receipt\x124\n" +
 	"\x04Ping\x12\x16.dlnode.v1.PingRequest\x1a\x14.dlnode.v1.PingReply\x12>\n" +
 	"\bDescribe\x12\x1a.dlnode.v1.DescribeRequest\x1a\x16.dlnode.v1.Description\x12:\n" +
 	"\x06Status\x12\x18.dlnode.v1.StatusRequest\x1a\x16.dlnode.v1.StatusReply\x122\n" +
-	"\x05Fetch\x12\x17.dlnode.v1.FetchRequest\x1a\x0e.dlnode.v1.Raw0\x01\x12*\n" +
+	"\x05Fetch\x12\x17.dlnode.v1.FetchRequest\x1a\x0e.dlnode.v1.Raw0\x01\x120\n" +
+	"\x04Part\x12\x16.dlnode.v1.PartRequest\x1a\x0e.dlnode.v1.Raw0\x01\x12*\n" +
 	"\x04Ring\x12\x0e.dlnode.v1.Raw\x1a\x0e.dlnode.v1.Raw(\x010\x01B8Z6github.com/dlnode/dlnode/allreduce/rpc/internal/nodepbb\x06proto3"
 
 var (
@@ -526,7 +591,7 @@ func file_node_proto_rawDescGZIP() []byte {
 	return file_node_proto_rawDescData
 }
 
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_node_proto_goTypes = []any{
 	(*Envelope)(nil),        // 0: dlnode.v1.Envelope
 	(*Receipt)(nil),         // 1: dlnode.v1.Receipt
@@ -537,26 +602,29 @@ var file_node_proto_goTypes = []any{
 	(*StatusRequest)(nil),   // 6: dlnode.v1.StatusRequest
 	(*StatusReply)(nil),     // 7: dlnode.v1.StatusReply
 	(*FetchRequest)(nil),    // 8: dlnode.v1.FetchRequest
-	(*Raw)(nil),             // 9: dlnode.v1.Raw
+	(*PartRequest)(nil),     // 9: dlnode.v1.PartRequest
+	(*Raw)(nil),             // 10: dlnode.v1.Raw
 }
 var file_node_proto_depIdxs = []int32{
-	0, // 0: dlnode.v1.Node.Deliver:input_type -> dlnode.v1.Envelope
-	2, // 1: dlnode.v1.Node.Ping:input_type -> dlnode.v1.PingRequest
-	4, // 2: dlnode.v1.Node.Describe:input_type -> dlnode.v1.DescribeRequest
-	6, // 3: dlnode.v1.Node.Status:input_type -> dlnode.v1.StatusRequest
-	8, // 4: dlnode.v1.Node.Fetch:input_type -> dlnode.v1.FetchRequest
-	9, // 5: dlnode.v1.Node.Ring:input_type -> dlnode.v1.Raw
-	1, // 6: dlnode.v1.Node.Deliver:output_type -> dlnode.v1.Receipt
-	3, // 7: dlnode.v1.Node.Ping:output_type -> dlnode.v1.PingReply
-	5, // 8: dlnode.v1.Node.Describe:output_type -> dlnode.v1.Description
-	7, // 9: dlnode.v1.Node.Status:output_type -> dlnode.v1.StatusReply
-	9, // 10: dlnode.v1.Node.Fetch:output_type -> dlnode.v1.Raw
-	9, // 11: dlnode.v1.Node.Ring:output_type -> dlnode.v1.Raw
-	6, // [6:12] is the sub-list for method output_type
-	0, // [0:6] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	0,  // 0: dlnode.v1.Node.Deliver:input_type -> dlnode.v1.Envelope
+	2,  // 1: dlnode.v1.Node.Ping:input_type -> dlnode.v1.PingRequest
+	4,  // 2: dlnode.v1.Node.Describe:input_type -> dlnode.v1.DescribeRequest
+	6,  // 3: dlnode.v1.Node.Status:input_type -> dlnode.v1.StatusRequest
+	8,  // 4: dlnode.v1.Node.Fetch:input_type -> dlnode.v1.FetchRequest
+	9,  // 5: dlnode.v1.Node.Part:input_type -> dlnode.v1.PartRequest
+	10, // 6: dlnode.v1.Node.Ring:input_type -> dlnode.v1.Raw
+	1,  // 7: dlnode.v1.Node.Deliver:output_type -> dlnode.v1.Receipt
+	3,  // 8: dlnode.v1.Node.Ping:output_type -> dlnode.v1.PingReply
+	5,  // 9: dlnode.v1.Node.Describe:output_type -> dlnode.v1.Description
+	7,  // 10: dlnode.v1.Node.Status:output_type -> dlnode.v1.StatusReply
+	10, // 11: dlnode.v1.Node.Fetch:output_type -> dlnode.v1.Raw
+	10, // 12: dlnode.v1.Node.Part:output_type -> dlnode.v1.Raw
+	10, // 13: dlnode.v1.Node.Ring:output_type -> dlnode.v1.Raw
+	7,  // [7:14] is the sub-list for method output_type
+	0,  // [0:7] is the sub-list for method input_type
+	0,  // [0:0] is the sub-list for extension type_name
+	0,  // [0:0] is the sub-list for extension extendee
+	0,  // [0:0] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -570,7 +638,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

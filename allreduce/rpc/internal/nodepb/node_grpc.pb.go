@@ -29,6 +29,7 @@ const (
 	Node_Describe_FullMethodName = "/dlnode.v1.Node/Describe"
 	Node_Status_FullMethodName   = "/dlnode.v1.Node/Status"
 	Node_Fetch_FullMethodName    = "/dlnode.v1.Node/Fetch"
+	Node_Part_FullMethodName     = "/dlnode.v1.Node/Part"
 	Node_Ring_FullMethodName     = "/dlnode.v1.Node/Ring"
 )
 
@@ -46,6 +47,9 @@ type NodeClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
 	// Fetch copies the state of a certain transition; its size is in the header dlnode-size.
 	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Raw], error)
+	// Part copies a part of the data set that the node trains on, or of a file that describes it; its
+	// size is in the header dlnode-size. NOT_FOUND says that it is not here. A call needs a deadline.
+	Part(ctx context.Context, in *PartRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Raw], error)
 	// Ring is one link of a ring: frames go with the call, closing notes both ways.
 	Ring(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Raw, Raw], error)
 }
@@ -117,9 +121,28 @@ func (c *nodeClient) Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.C
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Node_FetchClient = grpc.ServerStreamingClient[Raw]
 
+func (c *nodeClient) Part(ctx context.Context, in *PartRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Raw], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Node_ServiceDesc.Streams[1], Node_Part_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PartRequest, Raw]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Node_PartClient = grpc.ServerStreamingClient[Raw]
+
 func (c *nodeClient) Ring(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Raw, Raw], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Node_ServiceDesc.Streams[1], Node_Ring_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Node_ServiceDesc.Streams[2], Node_Ring_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -144,6 +167,9 @@ type NodeServer interface {
 	Status(context.Context, *StatusRequest) (*StatusReply, error)
 	// Fetch copies the state of a certain transition; its size is in the header dlnode-size.
 	Fetch(*FetchRequest, grpc.ServerStreamingServer[Raw]) error
+	// Part copies a part of the data set that the node trains on, or of a file that describes it; its
+	// size is in the header dlnode-size. NOT_FOUND says that it is not here. A call needs a deadline.
+	Part(*PartRequest, grpc.ServerStreamingServer[Raw]) error
 	// Ring is one link of a ring: frames go with the call, closing notes both ways.
 	Ring(grpc.BidiStreamingServer[Raw, Raw]) error
 	mustEmbedUnimplementedNodeServer()
@@ -170,6 +196,9 @@ func (UnimplementedNodeServer) Status(context.Context, *StatusRequest) (*StatusR
 }
 func (UnimplementedNodeServer) Fetch(*FetchRequest, grpc.ServerStreamingServer[Raw]) error {
 	return status.Error(codes.Unimplemented, "method Fetch not implemented")
+}
+func (UnimplementedNodeServer) Part(*PartRequest, grpc.ServerStreamingServer[Raw]) error {
+	return status.Error(codes.Unimplemented, "method Part not implemented")
 }
 func (UnimplementedNodeServer) Ring(grpc.BidiStreamingServer[Raw, Raw]) error {
 	return status.Error(codes.Unimplemented, "method Ring not implemented")
@@ -278,6 +307,17 @@ func _Node_Fetch_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Node_FetchServer = grpc.ServerStreamingServer[Raw]
 
+func _Node_Part_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(PartRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(NodeServer).Part(m, &grpc.GenericServerStream[PartRequest, Raw]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Node_PartServer = grpc.ServerStreamingServer[Raw]
+
 func _Node_Ring_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(NodeServer).Ring(&grpc.GenericServerStream[Raw, Raw]{ServerStream: stream})
 }
@@ -313,6 +353,11 @@ var Node_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Fetch",
 			Handler:       _Node_Fetch_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Part",
+			Handler:       _Node_Part_Handler,
 			ServerStreams: true,
 		},
 		{
