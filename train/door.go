@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync"
 
 	"github.com/dlnode/dlnode/allreduce/rpc"
 	"github.com/dlnode/dlnode/cluster/view"
+	"github.com/dlnode/dlnode/dataset"
 )
 
 // What other nodes and people ask of this one, answered by the server's
@@ -24,7 +26,7 @@ func (d *driver) storeAnswer() {
 }
 
 func (d *driver) handlers() rpc.Handlers {
-	return rpc.Handlers{Deliver: d.onDeliver, Ping: d.onPing, Describe: d.onDescribe, Status: d.onStatus, Fetch: d.onFetch}
+	return rpc.Handlers{Deliver: d.onDeliver, Ping: d.onPing, Describe: d.onDescribe, Status: d.onStatus, Fetch: d.onFetch, Part: d.onPart}
 }
 
 // generation goes with every refusal.
@@ -37,7 +39,18 @@ func (d *driver) generation() uint64 {
 
 var errStarting = errors.New("starting")
 
+// there tells whether there is a node behind the door. Before, there may be no task.
+func (d *driver) there() error {
+	if d.answer.Load() == nil {
+		return errStarting
+	}
+	return nil
+}
+
 func (d *driver) onDeliver(_ context.Context, e rpc.Envelope) ([]byte, error) {
+	if err := d.there(); err != nil {
+		return nil, err
+	}
 	m, err := Admit(d.task, e)
 	if err != nil {
 		return nil, err
@@ -61,7 +74,12 @@ func (d *driver) onPing(_ context.Context, incarnation uint64) ([]byte, error) {
 	return AnswerPing(a.pong, incarnation, d.engine.Done(), sent)
 }
 
-func (d *driver) onDescribe(context.Context) ([]byte, error) { return json.Marshal(d.task.Identity()) }
+func (d *driver) onDescribe(context.Context) ([]byte, error) {
+	if err := d.there(); err != nil {
+		return nil, err
+	}
+	return json.Marshal(d.task.Identity())
+}
 
 func (d *driver) onStatus(context.Context) ([]byte, error) {
 	s := d.status.Load()
@@ -72,6 +90,9 @@ func (d *driver) onStatus(context.Context) ([]byte, error) {
 }
 
 func (d *driver) onFetch(ctx context.Context, r rpc.FetchRequest) ([]byte, error) {
+	if err := d.there(); err != nil {
+		return nil, err
+	}
 	type reply struct {
 		blob []byte
 		err  error
@@ -86,4 +107,53 @@ func (d *driver) onFetch(ctx context.Context, r rpc.FetchRequest) ([]byte, error
 	case <-d.ctx.Done():
 		return nil, errGone
 	}
+}
+
+// sharing is the data set as others get it, made when the first of them asks.
+type sharing struct {
+	once  sync.Once
+	made  chan struct{}
+	share *dataset.Share
+	err   error
+}
+
+// shared returns what others get, which may take as long as it takes to read all
+// of the data once.
+func (d *driver) shared(ctx context.Context) (*dataset.Share, error) {
+	s := &d.share
+	s.once.Do(func() {
+		s.made = make(chan struct{})
+		d.spawn(func() {
+			defer close(s.made)
+			s.share, s.err = d.task.Share(d.ctx)
+		})
+	})
+	select {
+	case <-s.made:
+		return s.share, s.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// maxSharedFile is the longest description of data, its index included.
+const maxSharedFile = 1 << 30
+
+func (d *driver) onPart(ctx context.Context, r rpc.PartRequest) ([]byte, error) {
+	if err := d.there(); err != nil {
+		return nil, err
+	}
+	if d.gone.Load() {
+		return nil, errGone
+	}
+	s, err := d.shared(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if r.Length == 0 {
+		return s.Whole(ctx, r.Name, maxSharedFile, func([]byte) error { return nil })
+	}
+	blob := make([]byte, r.Length)
+	n, err := s.Part(ctx, r.Name, r.Offset, blob, func(int) error { return nil })
+	return blob[:n], err
 }

@@ -27,7 +27,8 @@ import (
 // Config says how a node takes part in a run. Nothing in it can change a bit of
 // the result.
 type Config struct {
-	Task *Task
+	Task      *Task
+	FromPeers *FromPeers // instead of Task: it is made of what the others have
 
 	// Gossip says who the node is and whom it looks for: Name, Bind, Advertise,
 	// Join, Secret, Insecure, Label and the intervals. Incarnation is drawn if 0.
@@ -58,11 +59,17 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 		return Result{}, err
 	}
 	defer d.journal.close()
-	state, err := d.load()
-	if err != nil {
-		return Result{}, err
+	if d.task == nil {
+		if err := d.gather(ctx); err != nil {
+			return d.forsake(err)
+		}
 	}
-	if err := d.open(state); err != nil {
+	state, err := d.load()
+	if err == nil {
+		err = d.open(state)
+	}
+	if err != nil {
+		d.shutdown()
 		return Result{}, err
 	}
 	d.loop(ctx)
@@ -87,6 +94,8 @@ type driver struct {
 	store   *checkpoint.Store
 	writer  *checkpoint.Writer
 	journal *journal
+	peers   *peers // where data may come from
+	share   sharing
 
 	ctx    context.Context // of calls; ends when the node has exited
 	cancel context.CancelFunc
@@ -134,6 +143,9 @@ func newDriver(cfg Config) (*driver, error) {
 	if n := len(cfg.Gossip.Name); n == 0 || n > 64 || strings.ContainsAny(cfg.Gossip.Name, "#/ ") {
 		return nil, &ConfigError{fmt.Errorf("node name %q: want 1 to 64 characters, without '#', '/' and spaces", cfg.Gossip.Name)}
 	}
+	if (cfg.Task == nil) == (cfg.FromPeers == nil) {
+		return nil, &ConfigError{errors.New("want either a task or peers to make it of")}
+	}
 	cfg.Gossip.Wait = true
 	cfg.Gossip.Log = cfg.Log
 	if err := cfg.Gossip.Validate(); err != nil {
@@ -142,6 +154,7 @@ func newDriver(cfg Config) (*driver, error) {
 	d := &driver{cfg: cfg, task: cfg.Task, log: cfg.Log.With("node", cfg.Gossip.Name), box: newMailbox()}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	var err error
+	d.shown.since = time.Now()
 	d.journal, err = openJournal(cfg.Dir)
 	return d, err
 }
@@ -164,9 +177,11 @@ func (d *driver) load() (*State, error) {
 
 // open starts everything that listens or runs.
 func (d *driver) open(s *State) error {
-	d.shown.since, d.shown.epochs = time.Now(), map[int]bool{}
-	if err := d.listen(); err != nil {
-		return err
+	d.shown.epochs = map[int]bool{}
+	if d.server == nil {
+		if err := d.listen(); err != nil {
+			return err
+		}
 	}
 	d.engine = NewEngine(d.task, d.cfg.Threads)
 	d.engine.Clock(func() time.Duration { return time.Since(d.shown.since) })
@@ -179,10 +194,14 @@ func (d *driver) open(s *State) error {
 	d.host = NewHost(HostConfig{Task: d.task, Self: d.self, MinNodes: d.cfg.MinNodes, Expect: d.cfg.Expect, ExpectFor: d.cfg.ExpectFor, Each: d.pool.each}, s, d)
 	d.storeAnswer()
 	d.refresh(time.Now())
-	if err := d.startGossip(); err != nil {
-		d.shutdown()
-		return err
+	if d.gossip == nil {
+		if err := d.startGossip(); err != nil {
+			return err
+		}
+	} else {
+		d.gossip.Update(d.self)
 	}
+	d.spawn(func() { d.awaitJoined() })
 	d.journal.write(Record{T: "start", Time: time.Now(), Node: g.Name, Incarnation: g.Incarnation, Transition: s.Transition, Step: s.Step, Text: hex.EncodeToString(d.task.Trajectory[:])})
 	d.line(Line{Ready: d.ready()})
 	return nil
@@ -202,6 +221,7 @@ func (d *driver) listen() error {
 		return fmt.Errorf("the gRPC server cannot listen on %s: %w", addr, err)
 	}
 	d.client = rpc.NewClient(rpc.ClientConfig{})
+	d.peers = newPeers(d.client, d.log)
 	d.server = rpc.Serve(rpc.ServerConfig{
 		Listener: l, Generation: d.generation, Log: d.log, Handlers: d.handlers(),
 	})
@@ -225,13 +245,14 @@ func (d *driver) advertised() string {
 
 func (d *driver) startGossip() error {
 	g, err := cluster.Start(d.cfg.Gossip, d.self, func(e cluster.Event) {
-		d.box.post(func() { d.onGossip(e) })
+		if d.onPeer(e); e.Fact.Trajectory != ([32]byte{}) { // else it has no data yet, and can't train
+			d.box.post(func() { d.onGossip(e) })
+		}
 	})
 	if err != nil {
 		return err
 	}
 	d.gossip = g
-	d.spawn(func() { d.awaitJoined() })
 	return nil
 }
 
@@ -253,6 +274,16 @@ func (d *driver) awaitJoined() {
 			return
 		}
 		d.box.post(func() { d.Tell(Event{Time: time.Now(), Kind: "unreachable", Text: err.Error()}) })
+	}
+}
+
+// onPeer keeps account of who may have data.
+func (d *driver) onPeer(e cluster.Event) {
+	switch e.Kind {
+	case cluster.Up, cluster.Update:
+		d.peers.up(e.Fact)
+	case cluster.Left, cluster.Failed:
+		d.peers.down(e.Fact)
 	}
 }
 
@@ -352,17 +383,23 @@ func (d *driver) shutdown() {
 		d.group.Close(allreduce.Broken, "", errGone.Error())
 		d.group.Wait() // until the neighbours have its last words
 	}
-	d.server.Close()
-	d.client.Close()
+	if d.server != nil {
+		d.server.Close()
+		d.client.Close()
+	}
 	d.calls.Wait()
 	if d.gossip != nil {
 		d.gossip.Close()
 	}
-	d.pool.close()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if err := d.writer.Close(ctx); err != nil {
-		d.log.Error("the last checkpoint may be missing", "error", err)
+	if d.pool != nil {
+		d.pool.close()
+	}
+	if d.writer != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := d.writer.Close(ctx); err != nil {
+			d.log.Error("the last checkpoint may be missing", "error", err)
+		}
 	}
 	d.box.close()
 }

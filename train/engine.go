@@ -239,19 +239,25 @@ func (w *Worker) scalars(a *Attempt) *exact.Scalars {
 // Microbatch adds one microbatch of the attempt to the worker's sums: a
 // sample's way from the record to the integer grid.
 func (w *Worker) Microbatch(ctx context.Context, a *Attempt, mb int, params []float32) error {
+	w.ctx = ctx
 	if err := w.take(place{a.Kind, a.Step, mb}); err != nil {
 		return err
 	}
-	return w.compute(ctx, a, params)
+	return w.compute(a, params)
 }
 
 // take gets the microbatch at a place into hand.
 func (w *Worker) take(at place) (err error) {
+	w.hand.ctx = w.ctx
+	var ended <-chan struct{}
+	if w.ctx != nil {
+		ended = w.ctx.Done()
+	}
 	w.timed(&w.dataTime, func() {
 		switch {
 		case w.reader == nil:
 			err = w.hand.read(at)
-		case w.reader.has(at):
+		case w.reader.await(ended, at):
 			w.hand, w.reader.ahead = w.reader.ahead, w.hand
 		default:
 			err = w.reader.timed(w.hand, at)
@@ -261,8 +267,7 @@ func (w *Worker) take(at place) (err error) {
 }
 
 // compute adds the microbatch in hand to the sums.
-func (w *Worker) compute(ctx context.Context, a *Attempt, params []float32) error {
-	w.ctx = ctx
+func (w *Worker) compute(a *Attempt, params []float32) error {
 	w.count += uint64(w.hand.batch.N)
 	w.idSum += w.hand.idSum
 	train := a.Kind == Update
@@ -272,7 +277,7 @@ func (w *Worker) compute(ctx context.Context, a *Attempt, params []float32) erro
 		w.ws.Backward(params, w.grads, w.ready)
 	}
 	if w.ws.Aborted() {
-		return context.Cause(ctx)
+		return context.Cause(w.ctx)
 	}
 	w.sum(a)
 	w.done.Add(1)

@@ -124,13 +124,14 @@ func (p *pool) begin(ctx context.Context, a *Attempt, r shard.Range, params []fl
 }
 
 func (p *pool) work(i int, w *Worker, j *batchJob) {
+	w.ctx = j.ctx
 	for mb := p.take(i, j); mb != none && !j.broken.Load(); mb = p.take(i, j) {
 		err := w.take(place{j.attempt.Kind, j.attempt.Step, int(mb)})
 		if err == nil && w.reader.pays() {
 			w.reader.order(p.next(i, j))
 		}
 		if err == nil {
-			err = w.compute(j.ctx, j.attempt, j.params)
+			err = w.compute(j.attempt, j.params)
 		}
 		if err != nil {
 			j.fail(err)

@@ -1,6 +1,8 @@
 package train
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -31,8 +33,9 @@ type samples struct {
 	x, y    []float32 // [Plan.Micro, one sample's]
 	weights []float32 // [Plan.Micro]; used where the samples have weights
 	ids     []uint64
-	raw     []float32   // one sample as the data set has it; nil where it stays so
-	stop    atomic.Bool // nobody needs what is being read
+	raw     []float32       // one sample as the data set has it; nil where it stays so
+	stop    atomic.Bool     // nobody needs what is being read
+	ctx     context.Context // ends a sample's way from elsewhere; nil never
 }
 
 func newSamples(t *Task) *samples {
@@ -91,7 +94,7 @@ func (s *samples) sample(data dataset.Dataset, i int, at place, x, y []float32) 
 	if changed {
 		as = s.raw
 	}
-	if id, err = data.Read(i, as, y); err != nil {
+	if id, err = dataset.ReadContext(cmp.Or(s.ctx, context.Background()), data, i, as, y); err != nil {
 		return 0, err
 	}
 	if err := t.Model.CheckInput(as); err != nil {
@@ -127,7 +130,9 @@ type reader struct {
 	ahead   *samples // read, or being read
 	reading place    // the zero place while nothing is
 	orders  chan place
-	read    chan struct{} // an order is done
+	read    chan struct{}   // an order is done
+	ctx     context.Context // of orders
+	cancel  context.CancelFunc
 	cost    time.Duration // of the last reading, ahead or not
 	spent   atomic.Int64  // on all of them, as a time.Duration
 	least   time.Duration // from which cost on reading ahead pays
@@ -139,12 +144,15 @@ type reader struct {
 const worthwhile = 200 * time.Microsecond
 
 func newReader(t *Task) *reader {
-	return &reader{ahead: newSamples(t), orders: make(chan place, 1), read: make(chan struct{}, 1), least: worthwhile}
+	r := &reader{ahead: newSamples(t), orders: make(chan place, 1), read: make(chan struct{}, 1), least: worthwhile}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r
 }
 
 // run carries out orders until close.
 func (r *reader) run() {
 	for at := range r.orders {
+		r.ahead.ctx = r.ctx
 		_ = r.timed(r.ahead, at) // ahead.at says so; who needs the samples meets the error again
 		r.read <- struct{}{}
 	}
@@ -173,20 +181,35 @@ func (r *reader) pays() bool { return r.cost >= r.least }
 
 // has tells whether ahead is the microbatch at a place, when nothing is being read:
 // it waits for a reading of that place, and ends one of another.
-func (r *reader) has(at place) bool {
-	if r.reading != (place{}) {
-		if r.reading != at {
-			r.ahead.stop.Store(true)
+func (r *reader) has(at place) bool { return r.await(nil, at) }
+
+// await is has, but ends the reading of that place too when ended is closed.
+func (r *reader) await(ended <-chan struct{}, at place) bool {
+	if r.reading == (place{}) {
+		return r.ahead.at == at
+	}
+	done := false
+	if r.reading == at {
+		select {
+		case <-r.read:
+			done = true
+		case <-ended:
 		}
+	}
+	if !done {
+		r.ahead.stop.Store(true)
+		r.cancel()
 		<-r.read
 		r.ahead.stop.Store(false)
-		r.reading = place{}
+		r.ctx, r.cancel = context.WithCancel(context.Background())
 	}
+	r.reading = place{}
 	return r.ahead.at == at
 }
 
-// close ends run, as soon as the sample in hand is read.
+// close ends run, as soon as the sample in hand is read, or does not come at once.
 func (r *reader) close() {
 	r.ahead.stop.Store(true)
+	r.cancel()
 	close(r.orders)
 }

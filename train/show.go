@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -154,7 +155,7 @@ func (d *driver) progressNow(now time.Time) Progress {
 	p := Progress{
 		Node: d.self.ID, Coordinator: coordinator.ID, Generation: d.host.node.Views().Fact().Generation, Transition: s.Transition,
 		Step: s.Step, Epochs: d.task.Job.Epochs,
-		Samples: d.samples(s), Values: d.values(s), Waiting: waiting,
+		Samples: d.samples(s), Values: d.values(s), Waiting: cmp.Or(waiting, d.peers.waiting()),
 	}
 	p.Epoch, p.Steps = d.task.place(s)
 	if v, _ := d.host.node.View(); v != nil {

@@ -2,6 +2,7 @@ package train
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -39,8 +40,9 @@ type Task struct {
 	canonical   []byte // the mathematical part of the job
 	meaning     []byte // of the samples' numbers, as a checkpoint holds it; nil where there is nothing to tell
 	data        [32]byte
-	start       *State   // of transition 0
-	startDigest [32]byte // of start, before it belongs to a trajectory
+	whole       dataset.Dataset // Train and Validation
+	start       *State          // of transition 0
+	startDigest [32]byte        // of start, before it belongs to a trajectory
 	windows     []exact.Window
 	augment     *augment.Augmenter // of the training samples; nil if they are shown as they are
 	columns     []column           // what is summed over samples: loss, then the metrics
@@ -80,6 +82,7 @@ func newTask(j *job.Job, train, test dataset.Dataset, from *checkpoint.Snapshot)
 // split takes the validation samples from the end, as Keras does.
 func (t *Task) split() error {
 	all := t.Train
+	t.whole = all
 	n := all.Len()
 	if n == 0 {
 		return fmt.Errorf("data set %s has no samples", all.Info().Name)
@@ -178,13 +181,17 @@ type Identity struct {
 	Numerics int
 	Job      []byte // canonical
 	Data     [32]byte
-	Meaning  [32]byte // SHA-256 of what the samples' numbers mean
-	Start    [32]byte // digest of the starting state
+	Outline  dataset.Outline // of the data, to tell differences
+	Meaning  [32]byte        // SHA-256 of what the samples' numbers mean
+	Start    [32]byte        // digest of the starting state
 }
 
 // Identity returns this task's.
 func (t *Task) Identity() Identity {
-	return Identity{Numerics: Numerics, Job: t.canonical, Data: t.data, Meaning: sha256.Sum256(t.meaning), Start: t.startDigest}
+	return Identity{
+		Numerics: Numerics, Job: t.canonical, Data: t.data, Outline: dataset.OutlineOf(t.whole),
+		Meaning: sha256.Sum256(t.meaning), Start: t.startDigest,
+	}
 }
 
 // Differences tells in words in what two identities differ.
@@ -195,7 +202,7 @@ func (id Identity) Differences(here, there string, other Identity) []string {
 	}
 	diff = append(diff, job.Diff(id.Job, other.Job)...)
 	if id.Data != other.Data {
-		diff = append(diff, fmt.Sprintf("data: content %x on %s, %x on %s", id.Data[:4], here, other.Data[:4], there))
+		diff = append(diff, id.Outline.Differences(here, there, other.Outline)...)
 	}
 	if id.Meaning != other.Meaning {
 		diff = append(diff, fmt.Sprintf("data: names of classes, or how raw input becomes numbers: %x on %s, %x on %s", id.Meaning[:4], here, other.Meaning[:4], there))
@@ -207,6 +214,16 @@ func (id Identity) Differences(here, there string, other Identity) []string {
 		diff = append(diff, "starting state: the weights differ")
 	}
 	return diff
+}
+
+// Share is the data set as others get it: NewShare of dataset. Of data that lie in
+// no pack each sample is read.
+func (t *Task) Share(ctx context.Context) (*dataset.Share, error) {
+	spec, ok := t.Job.Data.(dataset.Spec)
+	if !ok {
+		return nil, fmt.Errorf("%T is not a data set of package dataset, and can't be shared", t.Job.Data)
+	}
+	return dataset.NewShare(ctx, spec, t.whole, t.Test)
 }
 
 // StepsPerEpoch returns how many updates an epoch has.
