@@ -73,7 +73,7 @@ func (m *Main) benchStep(ctx context.Context, path string, f benchStepFlags) (er
 	if err := f.check(j); err != nil {
 		return err
 	}
-	if err := m.fetch(ctx, j); err != nil {
+	if err := m.fetch(ctx, j, launchFlags{}); err != nil {
 		return err
 	}
 	endless(j)

@@ -116,7 +116,7 @@ func (m *Main) demoDir(dir string) (path string, temporary bool, err error) {
 // perform is the demo: several nodes with trouble, then one without, and both
 // models.
 func (m *Main) perform(ctx context.Context, j *job.Job, f demoFlags, dir string) error {
-	if err := m.fetch(ctx, j); err != nil {
+	if err := m.fetch(ctx, j, launchFlags{}); err != nil {
 		return err
 	}
 	path := filepath.Join(dir, "job.yaml")

@@ -30,6 +30,7 @@ type launchFlags struct {
 	nodes, maxRestarts, threads, minNodes int
 	dir, fork, logLevel                   string
 	leaveGrace                            time.Duration
+	data                                  dataFlags
 }
 
 // runsDir is where run directories go that nobody named, and where status looks
@@ -55,6 +56,7 @@ func (m *Main) newLaunchCommand() *cobra.Command {
 	fl.IntVar(&f.threads, "threads", 0, "microbatches that a node computes at the same time (default its share of the CPUs)")
 	fl.IntVar(&f.minNodes, "min-nodes", 0, "nodes below which training waits (default the job's min_nodes)")
 	fl.StringVar(&f.fork, "fork", "", "start a new trajectory from the checkpoint in this `directory`")
+	f.data.add(c, "those of the first node: the others get them from it")
 	fl.StringVar(&f.logLevel, "log-level", "info", "of the nodes' logs: debug, info, warn or error")
 	fl.DurationVar(&f.leaveGrace, "leave-grace", 30*time.Second, "how long a node may take to leave before it is killed")
 	return c
@@ -74,7 +76,7 @@ func (m *Main) launch(ctx context.Context, path string, f launchFlags) error {
 	if err := m.refuseBusy(ctx, f.dir); err != nil {
 		return err
 	}
-	if err := m.fetch(ctx, j); err != nil {
+	if err := m.fetch(ctx, j, f); err != nil {
 		return err
 	}
 	d := m.display()
@@ -181,7 +183,7 @@ func (m *Main) fleetConfig(j *job.Job, path string, f launchFlags, d *ui.Display
 	}
 	return fleet.Config{
 		Program: program, Env: m.Env, Job: path, JobName: j.Name, Dir: fleet.Layout(f.dir),
-		Nodes: f.nodes, Threads: f.threads, Args: args, Display: d,
+		Nodes: f.nodes, Threads: f.threads, Args: args, ArgsOf: f.data.argsOf, Display: d,
 		Policy: supervise.Policy{
 			MaxRestarts: f.maxRestarts, LeaveGrace: f.leaveGrace, Hopeless: []int{codeUsage, codeData, codeForeign, codeFatal},
 		},
@@ -235,7 +237,7 @@ func nodes(n int) string {
 
 // fetch brings a job's data set into the cache, fetched and decoded, so that not
 // every node does it for itself. Other data are the nodes' own affair.
-func (m *Main) fetch(ctx context.Context, j *job.Job) error {
+func (m *Main) fetch(ctx context.Context, j *job.Job, f launchFlags) error {
 	spec, ok := j.Data.(dataset.Spec)
 	if !ok {
 		return nil
@@ -244,7 +246,10 @@ func (m *Main) fetch(ctx context.Context, j *job.Job) error {
 	defer stop()
 	meter := newFetchMeter(m.Stderr)
 	defer meter.end()
-	env := m.dataEnv()
+	env := f.data.env(m.dataEnv(), f.dir)
+	if f.data.where != fromPeers && f.data.cache != 0 {
+		return nil // each node keeps its own part
+	}
 	env.Progress = meter.show
 	return dataError(ctx, j.Blame("data", dataset.Prepare(ctx, spec, env)))
 }

@@ -16,7 +16,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dlnode/dlnode/checkpoint"
 	"github.com/dlnode/dlnode/cluster"
 	"github.com/dlnode/dlnode/cmd/dlnode/internal/supervise"
 	"github.com/dlnode/dlnode/internal/kernel"
@@ -32,6 +31,7 @@ type runFlags struct {
 	dir, checkpoints, fork, logFormat, logLevel          string
 	threads, minNodes, expect                            int
 	expectFor                                            time.Duration
+	data                                                 dataFlags
 }
 
 func (m *Main) newRunCommand() *cobra.Command {
@@ -64,6 +64,7 @@ func (m *Main) newRunCommand() *cobra.Command {
 	fl.IntVar(&f.expect, "expect", 0, "nodes to wait for before the very first step")
 	fl.DurationVar(&f.expectFor, "expect-for", 10*time.Second, "how long to wait for them")
 	fl.StringVar(&f.fork, "fork", "", "start a new trajectory from the checkpoint in this `directory`")
+	f.data.add(c, "those of the other nodes")
 	fl.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	fl.BoolVar(&f.events, "events", false, "print what happens as JSON lines on standard output")
@@ -89,7 +90,7 @@ func (m *Main) run(ctx context.Context, path string, f runFlags) error {
 	}
 	ctx, stop := m.untilAsked(ctx, f)
 	defer stop()
-	if cfg.Task, err = m.task(ctx, j, f.fork); err != nil {
+	if err := m.runTask(ctx, j, f, &cfg); err != nil {
 		return err
 	}
 	out := m.lineWriter(f)
@@ -146,29 +147,6 @@ func runError(err error) error {
 		return exit(codeUsage, err)
 	}
 	return err
-}
-
-// task opens the data of a job and builds its model, from the state of another
-// run's checkpoint if fork names one. It must be one checkpoint, not a directory
-// of some: all nodes, and all restarts, have to start from the same.
-func (m *Main) task(ctx context.Context, j *job.Job, fork string) (*train.Task, error) {
-	if fork == "" {
-		return m.openTask(ctx, j)
-	}
-	store, err := checkpoint.Open(checkpoint.OS(), filepath.Dir(fork))
-	if err != nil {
-		return nil, exit(codeData, err)
-	}
-	snap, err := store.Load(fork)
-	if err != nil {
-		return nil, exit(codeData, err)
-	}
-	data, test, err := m.openData(ctx, j)
-	if err != nil {
-		return nil, err
-	}
-	t, err := train.Fork(j, data, test, snap)
-	return t, exit(codeUsage, err)
 }
 
 func (m *Main) runConfig(j *job.Job, f runFlags, log *slog.Logger) (train.Config, error) {

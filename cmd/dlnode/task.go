@@ -13,24 +13,17 @@ import (
 
 // openData opens a job's data, fetching it with a word on Stderr if need be. The
 // error carries its exit code.
-func (m *Main) openData(ctx context.Context, j *job.Job) (data, test dataset.Dataset, err error) {
+func (m *Main) openData(ctx context.Context, j *job.Job, env dataset.Env) (data, test dataset.Dataset, err error) {
 	meter := newFetchMeter(m.Stderr)
 	defer meter.end()
-	env := m.dataEnv()
 	env.Progress = meter.show
 	data, test, err = train.OpenData(ctx, j, env)
 	return data, test, dataError(ctx, err)
 }
 
-// openTask opens a job's data and builds its model. That they do not fit together
-// is the job's fault.
+// openTask is task for who trains nothing.
 func (m *Main) openTask(ctx context.Context, j *job.Job) (*train.Task, error) {
-	data, test, err := m.openData(ctx, j)
-	if err != nil {
-		return nil, err
-	}
-	t, err := train.NewTask(j, data, test)
-	return t, exit(codeUsage, err)
+	return m.task(ctx, j, nil, m.dataEnv())
 }
 
 // dataError gives an error in reading data its exit code, unless it only says that

@@ -31,16 +31,17 @@ import (
 	"github.com/dlnode/dlnode/train"
 )
 
-// Config is a fleet to start. All fields but Args, Env and Watch are needed.
+// Config is a fleet to start. All fields but Args, ArgsOf, Env and Watch are needed.
 type Config struct {
 	Program string   // this program; it is run as "Program run ..."
 	Env     []string // of the nodes, as "key=value", on top of our own
 	Job     string   // path of the job file
 	JobName string
 	Dir     Layout
-	Nodes   int      // how many to start
-	Threads int      // of each node
-	Args    []string // further flags of each node
+	Nodes   int                      // how many to start
+	Threads int                      // of each node
+	Args    []string                 // further flags of each node
+	ArgsOf  func(id string) []string // and of one; nil for none
 	Policy  supervise.Policy
 	Display *ui.Display
 	// Watch sees the progress that is shown, and may make trouble. It is called
@@ -171,7 +172,11 @@ func (c Config) argv(id, label string, expect int, bind string, join []string) [
 	if len(join) > 0 {
 		argv = append(argv, "--join", strings.Join(join, ","))
 	}
-	return append(append(argv, c.Args...), "--", c.Job)
+	argv = append(argv, c.Args...)
+	if c.ArgsOf != nil {
+		argv = append(argv, c.ArgsOf(id)...)
+	}
+	return append(argv, "--", c.Job)
 }
 
 // line takes a line of a node's standard output, on that node's goroutine.
