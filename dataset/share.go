@@ -198,3 +198,9 @@ func KeptFromPeers(dir string, spec Spec) bool {
 	s, err := decodeSet(text)
 	return err == nil && s.sameAs(spec) == nil
 }
+
+// Missing tells whether an error of Open says that the data are not here and could
+// not be fetched.
+func Missing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.As(err, new(*unavailableError))
+}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -113,8 +112,8 @@ func (m *Main) runTask(ctx context.Context, j *job.Job, f runFlags, cfg *train.C
 	}
 	if f.data.where != fromPeers {
 		cfg.Task, err = m.task(ctx, j, from, env)
-		if err != nil && f.data.where == "" && ctx.Err() == nil && codeOf(err) == codeData {
-			err = exit(codeData, fmt.Errorf("%w\nWith --data peers a node gets its data from those of its cluster that have them", err))
+		if f.data.where == "" && dataset.Missing(err) {
+			err = exit(codeData, fmt.Errorf("%w (with --data peers they come from nodes that have them)", err))
 		}
 		return err
 	}
@@ -131,14 +130,6 @@ func (m *Main) runTask(ctx context.Context, j *job.Job, f runFlags, cfg *train.C
 		},
 	}
 	return nil
-}
-
-// codeOf returns the exit code that an error carries.
-func codeOf(err error) int {
-	if e := (*exitError)(nil); errors.As(err, &e) {
-		return e.code
-	}
-	return codeFailed
 }
 
 // forkFrom loads the checkpoint that a run starts from, nil if there is none. It
