@@ -32,8 +32,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-
-	"github.com/dlnode/dlnode/dataset/pack"
 )
 
 // Info describes the samples of a data set. Its slices are shared by everyone
@@ -138,7 +136,7 @@ type Env struct {
 	CacheDir  string         // fetched data sets lie in CacheDir/NAME, decoded ones in CacheDir/decoded; "" is DefaultCacheDir()
 	Dir       string         // where relative paths of a Spec start; "" is the working directory
 	Packed    string         // where the data lie packed, a directory or a URL: taken instead of a Spec's own sources
-	Peers     pack.Source    // others who have the data, as Share gives it: taken instead of all that; KeepDir and KeepBytes are needed then
+	Peers     Source         // others who have the data, as Share gives it: taken instead of all that; KeepDir and KeepBytes are needed then
 	KeepDir   string         // of this process alone: what comes from a web server or from Peers is kept there …
 	KeepBytes int64          // … up to so much; 0 keeps all of it, in CacheDir, for any number of processes
 	Offline   bool           // use the cache only: start no go command, open no connection

@@ -16,7 +16,11 @@ import (
 	"github.com/dlnode/dlnode/dataset/pack"
 )
 
-// Share is a data set as others get it, a source of these files:
+// Source is a place that others' data can be had from: a Share, or what brings one
+// from another machine.
+type Source = pack.Source
+
+// Share is a data set as others get it, a Source of these files:
 //
 //	dataset.json        as of a packed data set
 //	INDEX/index.json    and the other files of a pack, under the SHA-256 of its index

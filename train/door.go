@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/dlnode/dlnode/allreduce/rpc"
@@ -134,6 +135,16 @@ func (d *driver) shared(ctx context.Context) (*dataset.Share, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+}
+
+// Share is the data set as others get it: NewShare of dataset. Of data that lie in
+// no pack each sample is read.
+func (t *Task) Share(ctx context.Context) (*dataset.Share, error) {
+	spec, ok := t.Job.Data.(dataset.Spec)
+	if !ok {
+		return nil, fmt.Errorf("%T is not a data set of package dataset, and can't be shared", t.Job.Data)
+	}
+	return dataset.NewShare(ctx, spec, t.whole, t.Test)
 }
 
 // maxSharedFile is the longest description of data, its index included.

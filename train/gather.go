@@ -10,7 +10,7 @@ import (
 
 	"github.com/dlnode/dlnode/cluster"
 	"github.com/dlnode/dlnode/cluster/view"
-	"github.com/dlnode/dlnode/dataset/pack"
+	"github.com/dlnode/dlnode/dataset"
 	"github.com/dlnode/dlnode/job"
 )
 
@@ -24,7 +24,7 @@ type FromPeers struct {
 	Job  *job.Job
 	Kept bool // what it takes to open the data is here from an earlier life: nobody need be there
 	// Open makes the task, of data from others. It gives up when ctx ends.
-	Open func(ctx context.Context, others pack.Source) (*Task, error)
+	Open func(ctx context.Context, others dataset.Source) (*Task, error)
 }
 
 // errLeft tells that a node was asked to leave before it had found its data.

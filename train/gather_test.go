@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/dlnode/dlnode/dataset"
-	"github.com/dlnode/dlnode/dataset/pack"
 	"github.com/dlnode/dlnode/job"
 )
 
@@ -19,7 +18,7 @@ func (f *fleet) fromPeers(name, join string, expect int, j *job.Job) Config {
 	keep := filepath.Join(c.Dir, "data")
 	c.FromPeers = &FromPeers{
 		Job: j, Kept: dataset.KeptFromPeers(keep, j.Data.(dataset.Spec)),
-		Open: func(ctx context.Context, others pack.Source) (*Task, error) {
+		Open: func(ctx context.Context, others dataset.Source) (*Task, error) {
 			train, test, err := OpenData(ctx, j, dataset.Env{Peers: others, KeepDir: keep, KeepBytes: 1 << 20})
 			if err != nil {
 				return nil, err
@@ -71,7 +70,7 @@ func TestANodeWithAnotherJobIsRefusedBeforeItGetsAnyData(t *testing.T) {
 	j := *task.Job
 	j.Seed++
 	c := f.fromPeers("b", seed, 0, &j)
-	c.FromPeers.Open = func(context.Context, pack.Source) (*Task, error) {
+	c.FromPeers.Open = func(context.Context, dataset.Source) (*Task, error) {
 		t.Error("it has got as far as its data")
 		return nil, context.Canceled
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/dlnode/dlnode/allreduce/rpc"
 	"github.com/dlnode/dlnode/cluster/view"
-	"github.com/dlnode/dlnode/dataset/pack"
+	"github.com/dlnode/dlnode/dataset"
 )
 
 // peers is the data set as the other nodes have it: a source that asks one after
@@ -34,7 +34,7 @@ type peers struct {
 	reason  string        // why, for the one who came last
 }
 
-var _ pack.Source = (*peers)(nil)
+var _ dataset.Source = (*peers)(nil)
 
 // peer is a node that may have data.
 type peer struct {
@@ -130,7 +130,7 @@ func (p *peers) candidates(now time.Time) []view.Fact {
 		switch {
 		case n.Trajectory == [32]byte{} || p.only != [32]byte{} && n.Trajectory != p.only, now.Before(n.after):
 		default:
-			all = append(all, candidate{n.Fact, n.gives + rand.Float64()/2})
+			all = append(all, candidate{n.Fact, n.gives + float64(rand.Float64()/2)})
 		}
 	}
 	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(b.rank, a.rank) })
@@ -151,10 +151,10 @@ func (p *peers) answered(f view.Fact, err error) {
 	}
 	switch {
 	case err == nil:
-		n.gives += (1 - n.gives) / 16
+		n.gives += float64((1 - n.gives) / 16)
 		n.pause = 0
 	case errors.Is(err, fs.ErrNotExist):
-		n.gives -= n.gives / 16
+		n.gives -= float64(n.gives / 16)
 		n.pause = 0
 	default:
 		n.pause = min(passOverMost, max(passOver, 2*n.pause))
@@ -162,10 +162,10 @@ func (p *peers) answered(f view.Fact, err error) {
 	}
 }
 
-// String implements pack.Source.
+// String implements dataset.Source.
 func (p *peers) String() string { return "peers" }
 
-// Whole implements pack.Source.
+// Whole implements dataset.Source.
 func (p *peers) Whole(ctx context.Context, name string, limit int64, check func([]byte) error) (text []byte, err error) {
 	err = p.ask(ctx, name, wholeTimeout, func(ctx context.Context, addr string) error {
 		got, err := p.client.Part(ctx, addr, rpc.PartRequest{Name: name}, limit, wholeTimeout)
@@ -177,7 +177,7 @@ func (p *peers) Whole(ctx context.Context, name string, limit int64, check func(
 	return text, err
 }
 
-// Part implements pack.Source.
+// Part implements dataset.Source.
 func (p *peers) Part(ctx context.Context, name string, off int64, dst []byte, check func(int) error) (n int, err error) {
 	r := rpc.PartRequest{Name: name, Offset: off, Length: len(dst)}
 	err = p.ask(ctx, name, partTimeout, func(ctx context.Context, addr string) error {

@@ -2,7 +2,6 @@ package train
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -214,16 +213,6 @@ func (id Identity) Differences(here, there string, other Identity) []string {
 		diff = append(diff, "starting state: the weights differ")
 	}
 	return diff
-}
-
-// Share is the data set as others get it: NewShare of dataset. Of data that lie in
-// no pack each sample is read.
-func (t *Task) Share(ctx context.Context) (*dataset.Share, error) {
-	spec, ok := t.Job.Data.(dataset.Spec)
-	if !ok {
-		return nil, fmt.Errorf("%T is not a data set of package dataset, and can't be shared", t.Job.Data)
-	}
-	return dataset.NewShare(ctx, spec, t.whole, t.Test)
 }
 
 // StepsPerEpoch returns how many updates an epoch has.

@@ -13,7 +13,6 @@ import (
 	"github.com/dlnode/dlnode/checkpoint"
 	"github.com/dlnode/dlnode/cmd/dlnode/internal/fleet"
 	"github.com/dlnode/dlnode/dataset"
-	"github.com/dlnode/dlnode/dataset/pack"
 	"github.com/dlnode/dlnode/job"
 	"github.com/dlnode/dlnode/train"
 )
@@ -123,7 +122,7 @@ func (m *Main) runTask(ctx context.Context, j *job.Job, f runFlags, cfg *train.C
 	}
 	cfg.FromPeers = &train.FromPeers{
 		Job: j, Kept: dataset.KeptFromPeers(env.KeepDir, spec),
-		Open: func(ctx context.Context, others pack.Source) (*train.Task, error) {
+		Open: func(ctx context.Context, others dataset.Source) (*train.Task, error) {
 			env := env
 			env.Peers = others
 			return m.task(ctx, j, from, env)
