@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -161,6 +162,27 @@ func TestOneHotSpreadsTheClass(t *testing.T) {
 	if diff := cmp.Diff(want, readAll(t, Slice(d, 0, 4))); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// foreseen remembers what it is told to be read soon.
+type foreseen struct {
+	Dataset
+	told []int
+}
+
+func (f *foreseen) Prefetch(i int) { f.told = append(f.told, i) }
+
+func TestWhatIsReadSoonIsToldToTheRecords(t *testing.T) {
+	d, err := NewMemory(Info{Name: "m", Input: []int{1}, Target: 1, Classes: 2}, nil, make([]float32, 9), make([]float32, 9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := &foreseen{Dataset: d}
+	Prefetch(Slice(OneHot(Slice(base, 2, 9)), 1, 6), []int{4, 0})
+	if want := []int{7, 3}; !slices.Equal(base.told, want) {
+		t.Errorf("told of %v, want %v", base.told, want)
+	}
+	Prefetch(d, []int{1}) // which it has no use for
 }
 
 func TestConcurrentReadsAgree(t *testing.T) {

@@ -465,6 +465,7 @@ func TestReadsOfAPackAllocateNothing(t *testing.T) {
 		s := read(t, d, 0)
 		readAll(t, d)
 		if n := testing.AllocsPerRun(100, func() {
+			Prefetch(d, []int{1})
 			if _, err := d.Read(1, s.X, s.Y); err != nil {
 				t.Fatal(err)
 			}

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/dlnode/dlnode/dataset/pack"
+	"github.com/dlnode/dlnode/internal/kernel"
 )
 
 // encoding is how the x of a record lies in a pack. Its y comes first, as float32.
@@ -66,11 +67,10 @@ func (m packMeta) payload() (int, error) {
 type packed struct {
 	packMeta
 	r      *pack.Reader
-	at     string       // where it lies, for people
-	width  int          // values of x
-	tokens int          // word ids are below it
-	unit   [256]float32 // unit[b] = float32(b)/255
-	recs   sync.Pool    // *[]byte of a record
+	at     string    // where it lies, for people
+	width  int       // values of x
+	tokens int       // word ids are below it
+	recs   sync.Pool // *[]byte of a record
 	print  [sha256.Size]byte
 
 	skipped []string // what was left out when the set was decoded
@@ -113,9 +113,6 @@ func newPacked(r *pack.Reader) (*packed, error) {
 		d.tokens = p.Text.Vocabulary()
 	}
 	d.width = d.packMeta.Info.InputLen()
-	for b := range d.unit {
-		d.unit[b] = float32(b) / 255
-	}
 	d.recs.New = func() any {
 		b := make([]byte, r.RecordLen())
 		return &b
@@ -182,9 +179,7 @@ func (d *packed) believable(x, y []float32) error {
 func (d *packed) values(b []byte, x []float32) {
 	switch d.Encoding {
 	case inBytes:
-		for j, v := range b[:len(x)] {
-			x[j] = d.unit[v]
-		}
+		kernel.Unit(x, b[:len(x)])
 	case inFloats:
 		for j := range x {
 			x[j] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*j:]))

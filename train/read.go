@@ -61,6 +61,7 @@ func (s *samples) read(at place) error {
 	s.at = place{}
 	var data dataset.Dataset
 	data, s.which = s.task.choose(at, s.which)
+	dataset.Prefetch(data, s.which)
 	info, n := data.Info(), len(s.which)
 	nx, ny := info.InputLen(), info.Target
 	s.batch = nn.Batch{N: n, X: s.x[:n*nx], Y: s.y[:n*ny], IDs: s.ids[:n]}

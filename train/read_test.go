@@ -27,6 +27,7 @@ validation: {split: 0.2}
 // watched is a data set that counts what is read, and may fail or wait.
 type watched struct {
 	dataset.Dataset
+	told   []int // of what is read soon
 	reads  atomic.Int64
 	broken atomic.Bool
 	gate   chan struct{} // each read comes to it, unless it is nil,
@@ -43,6 +44,21 @@ func (w *watched) Read(i int, x, y []float32) (uint64, error) {
 		return 0, errors.New("bad sector")
 	}
 	return w.Dataset.Read(i, x, y)
+}
+
+func (w *watched) Prefetch(i int) { w.told = append(w.told, i) }
+
+// A data set is told of a microbatch before the first of its samples is read.
+func TestAMicrobatchIsToldBeforeItIsRead(t *testing.T) {
+	task, data := picturesTask(t, "")
+	at := place{Update, 1, 2}
+	data.broken.Store(true) // the first read is the last
+	if err := newSamples(task).read(at); err == nil {
+		t.Fatal("no error")
+	}
+	if want := task.Plan.Samples(at.step, at.mb, nil); !slices.Equal(data.told, want) {
+		t.Errorf("told of %v, want %v", data.told, want)
+	}
 }
 
 // picturesTask makes the task of a job on pictures, and the data set that it trains

@@ -39,6 +39,8 @@ type shelf interface {
 	lacks(b int) bool
 	// keep puts a block that was checked here.
 	keep(b int, block []byte) error
+	// prefetch has the system read record i, if its block is here and was checked.
+	prefetch(i int)
 	close() error
 }
 

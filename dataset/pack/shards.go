@@ -30,6 +30,7 @@ func (s *shards) open() error {
 			return err
 		}
 		s.files = append(s.files, f)
+		atRandom(f)
 		info, err := f.Stat()
 		if err != nil {
 			return err
@@ -56,6 +57,7 @@ func (s *shards) create() error {
 			return err
 		}
 		s.files = append(s.files, f)
+		atRandom(f)
 		if _, err := f.WriteAt(s.index.header(n), 0); err != nil {
 			return err
 		}
@@ -118,6 +120,13 @@ func (s *shards) keep(b int, block []byte) error {
 	}
 	s.mark(b)
 	return nil
+}
+
+func (s *shards) prefetch(i int) {
+	if s.checked(i / s.index.PerBlock) {
+		n, off := s.index.place(i)
+		willNeed(s.files[n], off, int64(s.index.Record))
+	}
 }
 
 func (s *shards) close() error {

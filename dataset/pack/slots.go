@@ -56,6 +56,7 @@ func openSlots(path string, x *Index, limit int64) (*slots, error) {
 		return nil, err
 	}
 	s.file = f
+	atRandom(f)
 	if err = f.Truncate(int64(n) * s.size); err == nil {
 		err = s.survey()
 	}
@@ -95,13 +96,24 @@ func (s *slots) resident() int { return len(s.owner) - (len(s.owner)+7)/8 }
 // placeOf returns the place in an entry of where.
 func placeOf(entry uint64) int64 { return int64(uint32(entry)) - 1 }
 
+// offset returns where record i lies in a place.
+func (s *slots) offset(entry uint64, i int) int64 {
+	return placeOf(entry)*s.size + slotHead + int64(i%s.index.PerBlock)*int64(s.index.Record)
+}
+
+func (s *slots) prefetch(i int) {
+	if at := s.where[i/s.index.PerBlock].Load(); at&verified != 0 {
+		willNeed(s.file, s.offset(at, i), int64(s.index.Record))
+	}
+}
+
 func (s *slots) record(i int, rec []byte) (here bool, err error) {
 	b := i / s.index.PerBlock
 	at := s.where[b].Load()
 	if at&verified == 0 {
 		return false, nil
 	}
-	if _, err := s.file.ReadAt(rec, placeOf(at)*s.size+slotHead+int64(i%s.index.PerBlock)*int64(s.index.Record)); err != nil {
+	if _, err := s.file.ReadAt(rec, s.offset(at, i)); err != nil {
 		return false, fmt.Errorf("%s: record %d: %w", s.file.Name(), i, err)
 	}
 	return s.where[b].Load() == at, nil // else the place was given to another meanwhile
