@@ -101,3 +101,42 @@ func BenchmarkVector(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkPack packs what segments of a ring carry: partial sums of two float32, and
+// what becomes of them. Speeds are of elements before they are packed: of a segment
+// that the caches hold, and of a vector that they don't.
+func BenchmarkPack(b *testing.B) {
+	before := Name()
+	defer func() { must(b, Use(before)) }()
+	for _, n := range []int{32 << 10, 8 << 20} {
+		src := source(31)
+		x, f := src.sums(n), make([]float32, n)
+		for i := range f {
+			f[i] = float32(x[i])
+		}
+		acc, buf := make([]float64, n), make([]byte, 0, PackMax64(n)+packSlack)
+		packed, packed32 := Pack64(nil, x), Pack32(nil, f)
+		for _, c := range []struct {
+			what string
+			size int
+			do   func()
+		}{
+			{"Pack64", 8, func() { Pack64(buf, x) }},
+			{"UnpackAdd64", 8, func() { UnpackAdd64(acc, packed) }},
+			{"Unpack64", 8, func() { Unpack64(acc, packed) }},
+			{"Pack32", 4, func() { Pack32(buf, f) }},
+			{"Unpack32", 4, func() { Unpack32(f, packed32) }},
+			{"AddF64", 8, func() { AddF64(acc, x) }}, // to compare
+		} {
+			for _, name := range Variants() {
+				b.Run(fmt.Sprintf("%s/%d/%s", c.what, n, name), func(b *testing.B) {
+					must(b, Use(name))
+					b.SetBytes(int64(c.size * n))
+					for b.Loop() {
+						c.do()
+					}
+				})
+			}
+		}
+	}
+}

@@ -13244,6 +13244,2503 @@ done:
 	VZEROUPPER
 	RET
 
+// func pack64AVX2(dst []byte, x []float64) int
+// Requires: AVX, AVX2, BMI, BMI2, CMOV
+TEXT ·pack64AVX2(SB), $512-56
+	MOVQ dst_base+0(FP), AX
+	MOVQ x_base+24(FP), CX
+	MOVQ x_len+32(FP), DX
+
+block:
+	CMPQ           DX, $0x00000040
+	JL             end
+	VBROADCASTSD   c7fffffffffffffff<>+0(SB), Y2
+	VBROADCASTSD   cffffffffffffffff<>+0(SB), Y3
+	VMOVUPD        (CX), Y4
+	VPAND          Y2, Y4, Y1
+	VPADDQ         Y3, Y1, Y0
+	VMOVUPD        32(CX), Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VMOVUPD        64(CX), Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VMOVUPD        96(CX), Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VMOVUPD        128(CX), Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VMOVUPD        160(CX), Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VMOVUPD        192(CX), Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VMOVUPD        224(CX), Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VMOVUPD        256(CX), Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VMOVUPD        288(CX), Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VMOVUPD        320(CX), Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VMOVUPD        352(CX), Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VMOVUPD        384(CX), Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VMOVUPD        416(CX), Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VMOVUPD        448(CX), Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VMOVUPD        480(CX), Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y2
+	VPMAXUD        Y2, Y1, Y1
+	VPADDQ         Y3, Y2, Y2
+	VPMINUD        Y2, Y0, Y0
+	VEXTRACTI128   $0x01, Y4, X2
+	VPOR           X2, X4, X4
+	VPSHUFD        $0x4e, X4, X2
+	VPOR           X2, X4, X4
+	VMOVQ          X4, BX
+	TESTQ          BX, BX
+	JZ             zeros
+	VEXTRACTI128   $0x01, Y0, X2
+	VPMINUD        X2, X0, X0
+	VPSHUFD        $0x4e, X0, X2
+	VPMINUD        X2, X0, X0
+	VMOVQ          X0, SI
+	VEXTRACTI128   $0x01, Y1, X0
+	VPMAXUD        X0, X1, X1
+	VPSHUFD        $0x4e, X1, X0
+	VPMAXUD        X0, X1, X1
+	VMOVQ          X1, DI
+	MOVQ           BX, R8
+	BTRQ           $0x3f, R8
+	MOVQ           $0x00000034, R9
+	TZCNTQ         R8, R10
+	CMPQ           R10, R9
+	CMOVQGT        R9, R10
+	SHRQ           $0x34, SI
+	XORQ           R9, R9
+	TESTQ          R8, R8
+	CMOVQEQ        R9, SI
+	MOVQ           SI, R8
+	SHLQ           $0x34, R8
+	SHRQ           $0x20, DI
+	SHLQ           $0x20, DI
+	SUBQ           R8, DI
+	MOVL           BX, R8
+	ORQ            DI, R8
+	SHRXQ          R10, R8, R8
+	LEAQ           1(R8)(R8*1), R8
+	BSRQ           R8, R8
+	ADDQ           $0x00000001, R8
+	MOVQ           SI, BX
+	SHLQ           $0x06, BX
+	ORQ            R10, BX
+	SHLQ           $0x07, BX
+	ORQ            R8, BX
+	MOVL           BX, (AX)
+	ADDQ           $0x00000003, AX
+	VMOVQ          R10, X0
+	SHLQ           $0x34, SI
+	VMOVQ          SI, X1
+	VPBROADCASTQ   X1, Y1
+	LEAQ           -1(R8), SI
+	MOVQ           $0x00000001, BX
+	SHLXQ          SI, BX, BX
+	VMOVQ          BX, X2
+	VPBROADCASTQ   X2, Y2
+	MOVQ           $0x00000040, SI
+	SUBQ           R8, SI
+	VMOVQ          SI, X3
+	MOVQ           R8, BX
+	SHRQ           $0x03, BX
+	LEAQ           (BX)(BX*1), SI
+	SHLQ           $0x02, SI
+	VMOVQ          SI, X4
+	VBROADCASTSD   c7fffffffffffffff<>+0(SB), Y5
+	VPXOR          X6, X6, X6
+	VMOVUPD        (CX), Y8
+	VPAND          Y5, Y8, Y7
+	VPCMPEQQ       Y6, Y7, Y9
+	VPSUBQ         Y1, Y7, Y7
+	VPANDN         Y7, Y9, Y7
+	VPSRLQ         X0, Y7, Y7
+	VPSRLQ         X3, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VMOVUPD        Y7, (SP)
+	VPSRLQ         X4, Y7, Y7
+	VMOVUPD        32(CX), Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 32(SP)
+	VPSRLQ         X4, Y8, Y8
+	VPSLLQ         $0x20, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VMOVUPD        64(CX), Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 64(SP)
+	VPSRLQ         X4, Y8, Y8
+	VPSLLQ         $0x08, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VMOVUPD        96(CX), Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 96(SP)
+	VPSRLQ         X4, Y8, Y8
+	VPSLLQ         $0x28, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VMOVUPD        128(CX), Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 128(SP)
+	VPSRLQ         X4, Y8, Y8
+	VPSLLQ         $0x10, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VMOVUPD        160(CX), Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 160(SP)
+	VPSRLQ         X4, Y8, Y8
+	VPSLLQ         $0x30, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VMOVUPD        192(CX), Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 192(SP)
+	VPSRLQ         X4, Y8, Y8
+	VPSLLQ         $0x18, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VMOVUPD        224(CX), Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 224(SP)
+	VPSRLQ         X4, Y8, Y8
+	VPSLLQ         $0x38, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VMOVUPD        256(CX), Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 256(SP)
+	VPSRLQ         X4, Y8, Y8
+	VMOVUPD        288(CX), Y10
+	VPAND          Y5, Y10, Y9
+	VPCMPEQQ       Y6, Y9, Y11
+	VPSUBQ         Y1, Y9, Y9
+	VPANDN         Y9, Y11, Y9
+	VPSRLQ         X0, Y9, Y9
+	VPSRLQ         X3, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y9, Y9
+	VMOVUPD        Y9, 288(SP)
+	VPSRLQ         X4, Y9, Y9
+	VPSLLQ         $0x20, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        320(CX), Y10
+	VPAND          Y5, Y10, Y9
+	VPCMPEQQ       Y6, Y9, Y11
+	VPSUBQ         Y1, Y9, Y9
+	VPANDN         Y9, Y11, Y9
+	VPSRLQ         X0, Y9, Y9
+	VPSRLQ         X3, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y9, Y9
+	VMOVUPD        Y9, 320(SP)
+	VPSRLQ         X4, Y9, Y9
+	VPSLLQ         $0x08, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        352(CX), Y10
+	VPAND          Y5, Y10, Y9
+	VPCMPEQQ       Y6, Y9, Y11
+	VPSUBQ         Y1, Y9, Y9
+	VPANDN         Y9, Y11, Y9
+	VPSRLQ         X0, Y9, Y9
+	VPSRLQ         X3, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y9, Y9
+	VMOVUPD        Y9, 352(SP)
+	VPSRLQ         X4, Y9, Y9
+	VPSLLQ         $0x28, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        384(CX), Y10
+	VPAND          Y5, Y10, Y9
+	VPCMPEQQ       Y6, Y9, Y11
+	VPSUBQ         Y1, Y9, Y9
+	VPANDN         Y9, Y11, Y9
+	VPSRLQ         X0, Y9, Y9
+	VPSRLQ         X3, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y9, Y9
+	VMOVUPD        Y9, 384(SP)
+	VPSRLQ         X4, Y9, Y9
+	VPSLLQ         $0x10, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        416(CX), Y10
+	VPAND          Y5, Y10, Y9
+	VPCMPEQQ       Y6, Y9, Y11
+	VPSUBQ         Y1, Y9, Y9
+	VPANDN         Y9, Y11, Y9
+	VPSRLQ         X0, Y9, Y9
+	VPSRLQ         X3, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y9, Y9
+	VMOVUPD        Y9, 416(SP)
+	VPSRLQ         X4, Y9, Y9
+	VPSLLQ         $0x30, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        448(CX), Y10
+	VPAND          Y5, Y10, Y9
+	VPCMPEQQ       Y6, Y9, Y11
+	VPSUBQ         Y1, Y9, Y9
+	VPANDN         Y9, Y11, Y9
+	VPSRLQ         X0, Y9, Y9
+	VPSRLQ         X3, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y9, Y9
+	VMOVUPD        Y9, 448(SP)
+	VPSRLQ         X4, Y9, Y9
+	VPSLLQ         $0x18, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        480(CX), Y9
+	VPAND          Y5, Y9, Y5
+	VPCMPEQQ       Y6, Y5, Y10
+	VPSUBQ         Y1, Y5, Y5
+	VPANDN         Y5, Y10, Y1
+	VPSRLQ         X0, Y1, Y1
+	VPSRLQ         X3, Y9, Y0
+	VPAND          Y2, Y0, Y0
+	VPOR           Y0, Y1, Y1
+	VMOVUPD        Y1, 480(SP)
+	VPSRLQ         X4, Y1, Y0
+	VPSLLQ         $0x38, Y0, Y0
+	VPOR           Y0, Y8, Y8
+	VPSHUFB        packPairsAVX2<>+0(SB), Y7, Y7
+	VMOVUPD        packGroupsAVX2<>+0(SB), Y0
+	VPERMD         Y7, Y0, Y7
+	VPSHUFB        packOrderAVX2<>+0(SB), Y7, Y7
+	VPSRLQ         $0x07, Y7, Y0
+	VPXOR          Y7, Y0, Y0
+	VBROADCASTSD   c00aa00aa00aa00aa<>+0(SB), Y1
+	VPAND          Y1, Y0, Y0
+	VPSLLQ         $0x07, Y0, Y1
+	VPXOR          Y0, Y7, Y7
+	VPXOR          Y1, Y7, Y7
+	VPSRLQ         $0x0e, Y7, Y0
+	VPXOR          Y7, Y0, Y0
+	VBROADCASTSD   c0000cccc0000cccc<>+0(SB), Y1
+	VPAND          Y1, Y0, Y0
+	VPSLLQ         $0x0e, Y0, Y1
+	VPXOR          Y0, Y7, Y7
+	VPXOR          Y1, Y7, Y7
+	VPSRLQ         $0x1c, Y7, Y0
+	VPXOR          Y7, Y0, Y0
+	VBROADCASTSD   c00000000f0f0f0f0<>+0(SB), Y1
+	VPAND          Y1, Y0, Y0
+	VPSLLQ         $0x1c, Y0, Y1
+	VPXOR          Y0, Y7, Y7
+	VPXOR          Y1, Y7, Y7
+	VEXTRACTI128   $0x01, Y7, X1
+	VPSHUFB        packPairsAVX2<>+0(SB), Y8, Y8
+	VMOVUPD        packGroupsAVX2<>+0(SB), Y0
+	VPERMD         Y8, Y0, Y8
+	VPSHUFB        packOrderAVX2<>+0(SB), Y8, Y8
+	VPSRLQ         $0x07, Y8, Y0
+	VPXOR          Y8, Y0, Y0
+	VBROADCASTSD   c00aa00aa00aa00aa<>+0(SB), Y2
+	VPAND          Y2, Y0, Y0
+	VPSLLQ         $0x07, Y0, Y2
+	VPXOR          Y0, Y8, Y8
+	VPXOR          Y2, Y8, Y8
+	VPSRLQ         $0x0e, Y8, Y0
+	VPXOR          Y8, Y0, Y0
+	VBROADCASTSD   c0000cccc0000cccc<>+0(SB), Y2
+	VPAND          Y2, Y0, Y0
+	VPSLLQ         $0x0e, Y0, Y2
+	VPXOR          Y0, Y8, Y8
+	VPXOR          Y2, Y8, Y8
+	VPSRLQ         $0x1c, Y8, Y0
+	VPXOR          Y8, Y0, Y0
+	VBROADCASTSD   c00000000f0f0f0f0<>+0(SB), Y2
+	VPAND          Y2, Y0, Y0
+	VPSLLQ         $0x1c, Y0, Y2
+	VPXOR          Y0, Y8, Y8
+	VPXOR          Y2, Y8, Y8
+	VEXTRACTI128   $0x01, Y8, X3
+	MOVQ           BX, SI
+	SHLQ           $0x04, SI
+	LEAQ           packSqueezeAVX2<>+0(SB), DI
+	ADDQ           DI, SI
+	LEAQ           (BX)(BX*2), DI
+	VBROADCASTI128 (SI), Y0
+	VMOVUPD        (SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)
+	VEXTRACTI128   $0x01, Y2, (AX)(BX*2)
+	VMOVUPD        32(SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y2, (AX)(DI*2)
+	VMOVQ          X7, (AX)(BX*8)
+	ADDQ           R8, AX
+	VMOVUPD        64(SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)
+	VEXTRACTI128   $0x01, Y2, (AX)(BX*2)
+	VMOVUPD        96(SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y2, (AX)(DI*2)
+	VMOVHPS        X7, (AX)(BX*8)
+	ADDQ           R8, AX
+	VMOVUPD        128(SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)
+	VEXTRACTI128   $0x01, Y2, (AX)(BX*2)
+	VMOVUPD        160(SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y2, (AX)(DI*2)
+	VMOVQ          X1, (AX)(BX*8)
+	ADDQ           R8, AX
+	VMOVUPD        192(SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)
+	VEXTRACTI128   $0x01, Y2, (AX)(BX*2)
+	VMOVUPD        224(SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y2, (AX)(DI*2)
+	VMOVHPS        X1, (AX)(BX*8)
+	ADDQ           R8, AX
+	VMOVUPD        256(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)
+	VEXTRACTI128   $0x01, Y1, (AX)(BX*2)
+	VMOVUPD        288(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y1, (AX)(DI*2)
+	VMOVQ          X8, (AX)(BX*8)
+	ADDQ           R8, AX
+	VMOVUPD        320(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)
+	VEXTRACTI128   $0x01, Y1, (AX)(BX*2)
+	VMOVUPD        352(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y1, (AX)(DI*2)
+	VMOVHPS        X8, (AX)(BX*8)
+	ADDQ           R8, AX
+	VMOVUPD        384(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)
+	VEXTRACTI128   $0x01, Y1, (AX)(BX*2)
+	VMOVUPD        416(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y1, (AX)(DI*2)
+	VMOVQ          X3, (AX)(BX*8)
+	ADDQ           R8, AX
+	VMOVUPD        448(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)
+	VEXTRACTI128   $0x01, Y1, (AX)(BX*2)
+	VMOVUPD        480(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y1, (AX)(DI*2)
+	VMOVHPS        X3, (AX)(BX*8)
+	ADDQ           R8, AX
+
+next:
+	ADDQ $0x00000200, CX
+	SUBQ $0x00000040, DX
+	JMP  block
+
+zeros:
+	MOVB $0x00, (AX)
+	ADDQ $0x00000001, AX
+	JMP  next
+
+end:
+	SUBQ dst_base+0(FP), AX
+	MOVQ AX, ret+48(FP)
+	VZEROUPPER
+	RET
+
+DATA c7fffffffffffffff<>+0(SB)/8, $0x7fffffffffffffff
+GLOBL c7fffffffffffffff<>(SB), RODATA|NOPTR, $8
+
+DATA cffffffffffffffff<>+0(SB)/8, $0xffffffffffffffff
+GLOBL cffffffffffffffff<>(SB), RODATA|NOPTR, $8
+
+DATA packPairsAVX2<>+0(SB)/8, $0x0d0509010c040800
+DATA packPairsAVX2<>+8(SB)/8, $0x0f070b030e060a02
+DATA packPairsAVX2<>+16(SB)/8, $0x0d0509010c040800
+DATA packPairsAVX2<>+24(SB)/8, $0x0f070b030e060a02
+GLOBL packPairsAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA packGroupsAVX2<>+0(SB)/8, $0x0000000400000000
+DATA packGroupsAVX2<>+8(SB)/8, $0x0000000500000001
+DATA packGroupsAVX2<>+16(SB)/8, $0x0000000600000002
+DATA packGroupsAVX2<>+24(SB)/8, $0x0000000700000003
+GLOBL packGroupsAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA packOrderAVX2<>+0(SB)/8, $0x0706030205040100
+DATA packOrderAVX2<>+8(SB)/8, $0x0f0e0b0a0d0c0908
+DATA packOrderAVX2<>+16(SB)/8, $0x0706030205040100
+DATA packOrderAVX2<>+24(SB)/8, $0x0f0e0b0a0d0c0908
+GLOBL packOrderAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA c00aa00aa00aa00aa<>+0(SB)/8, $0x00aa00aa00aa00aa
+GLOBL c00aa00aa00aa00aa<>(SB), RODATA|NOPTR, $8
+
+DATA c0000cccc0000cccc<>+0(SB)/8, $0x0000cccc0000cccc
+GLOBL c0000cccc0000cccc<>(SB), RODATA|NOPTR, $8
+
+DATA c00000000f0f0f0f0<>+0(SB)/8, $0x00000000f0f0f0f0
+GLOBL c00000000f0f0f0f0<>(SB), RODATA|NOPTR, $8
+
+DATA packSqueezeAVX2<>+0(SB)/8, $0x8080808080808080
+DATA packSqueezeAVX2<>+8(SB)/8, $0x8080808080808080
+DATA packSqueezeAVX2<>+16(SB)/8, $0x8080808080800800
+DATA packSqueezeAVX2<>+24(SB)/8, $0x8080808080808080
+DATA packSqueezeAVX2<>+32(SB)/8, $0x8080808009080100
+DATA packSqueezeAVX2<>+40(SB)/8, $0x8080808080808080
+DATA packSqueezeAVX2<>+48(SB)/8, $0x80800a0908020100
+DATA packSqueezeAVX2<>+56(SB)/8, $0x8080808080808080
+DATA packSqueezeAVX2<>+64(SB)/8, $0x0b0a090803020100
+DATA packSqueezeAVX2<>+72(SB)/8, $0x8080808080808080
+DATA packSqueezeAVX2<>+80(SB)/8, $0x0a09080403020100
+DATA packSqueezeAVX2<>+88(SB)/8, $0x8080808080800c0b
+DATA packSqueezeAVX2<>+96(SB)/8, $0x0908050403020100
+DATA packSqueezeAVX2<>+104(SB)/8, $0x808080800d0c0b0a
+DATA packSqueezeAVX2<>+112(SB)/8, $0x0806050403020100
+DATA packSqueezeAVX2<>+120(SB)/8, $0x80800e0d0c0b0a09
+DATA packSqueezeAVX2<>+128(SB)/8, $0x0706050403020100
+DATA packSqueezeAVX2<>+136(SB)/8, $0x0f0e0d0c0b0a0908
+GLOBL packSqueezeAVX2<>(SB), RODATA|NOPTR, $144
+
+// func unpack64AVX2(dst []float64, src []byte) (done int, read int)
+// Requires: AVX, AVX2, BMI2
+TEXT ·unpack64AVX2(SB), $64-64
+	MOVQ dst_base+0(FP), AX
+	MOVQ src_base+24(FP), CX
+	MOVQ dst_len+8(FP), DX
+	MOVQ src_len+32(FP), BX
+
+block:
+	CMPQ           DX, $0x00000040
+	JL             end
+	TESTQ          BX, BX
+	JZ             end
+	MOVBLZX        (CX), SI
+	TESTL          SI, SI
+	JZ             zeros
+	ANDL           $0x0000007f, SI
+	JZ             end
+	MOVQ           SI, DI
+	SHLQ           $0x03, DI
+	ADDQ           $0x00000043, DI
+	CMPQ           BX, DI
+	JL             end
+	MOVL           (CX), DI
+	MOVL           DI, R8
+	SHRL           $0x07, DI
+	ANDL           $0x0000003f, DI
+	SHRL           $0x0d, R8
+	ANDL           $0x000007ff, R8
+	LEAQ           (SI)(DI*1), R9
+	CMPQ           R9, $0x00000040
+	JG             end
+	CMPQ           DI, $0x00000034
+	JG             end
+	ADDQ           $0x00000003, CX
+	VMOVQ          DI, X0
+	SHLQ           $0x34, R8
+	VMOVQ          R8, X1
+	VPBROADCASTQ   X1, Y1
+	LEAQ           -1(SI), R8
+	MOVQ           $0x00000001, DI
+	SHLXQ          R8, DI, DI
+	VMOVQ          DI, X2
+	VPBROADCASTQ   X2, Y2
+	MOVQ           $0x00000040, R8
+	SUBQ           SI, R8
+	VMOVQ          R8, X3
+	MOVQ           SI, DI
+	SHRQ           $0x03, DI
+	LEAQ           (DI)(DI*1), R8
+	SHLQ           $0x02, R8
+	VMOVQ          R8, X4
+	MOVQ           $-1, R8
+	MOVQ           SI, R9
+	ANDQ           $0x00000007, R9
+	SHLQ           $0x03, R9
+	BZHIQ          R9, R8, R8
+	VMOVQ          R8, X5
+	VPBROADCASTQ   X5, Y5
+	LEAQ           (CX)(DI*8), R8
+	VPBROADCASTQ   (R8), Y6
+	ADDQ           SI, R8
+	VPINSRQ        $0x01, (R8), X6, X6
+	ADDQ           SI, R8
+	VPBROADCASTQ   (R8), Y7
+	ADDQ           SI, R8
+	VPINSRQ        $0x01, (R8), X7, X7
+	ADDQ           SI, R8
+	VPBROADCASTQ   (R8), Y8
+	ADDQ           SI, R8
+	VPINSRQ        $0x01, (R8), X8, X8
+	ADDQ           SI, R8
+	VPBROADCASTQ   (R8), Y9
+	ADDQ           SI, R8
+	VPINSRQ        $0x01, (R8), X9, X9
+	ADDQ           SI, R8
+	VINSERTI128    $0x01, X7, Y6, Y6
+	VPAND          Y5, Y6, Y6
+	VPSRLQ         $0x07, Y6, Y7
+	VPXOR          Y6, Y7, Y7
+	VBROADCASTSD   c00aa00aa00aa00aa<>+0(SB), Y11
+	VPAND          Y11, Y7, Y7
+	VPSLLQ         $0x07, Y7, Y11
+	VPXOR          Y7, Y6, Y6
+	VPXOR          Y11, Y6, Y6
+	VPSRLQ         $0x0e, Y6, Y7
+	VPXOR          Y6, Y7, Y7
+	VBROADCASTSD   c0000cccc0000cccc<>+0(SB), Y11
+	VPAND          Y11, Y7, Y7
+	VPSLLQ         $0x0e, Y7, Y11
+	VPXOR          Y7, Y6, Y6
+	VPXOR          Y11, Y6, Y6
+	VPSRLQ         $0x1c, Y6, Y7
+	VPXOR          Y6, Y7, Y7
+	VBROADCASTSD   c00000000f0f0f0f0<>+0(SB), Y11
+	VPAND          Y11, Y7, Y7
+	VPSLLQ         $0x1c, Y7, Y11
+	VPXOR          Y7, Y6, Y6
+	VPXOR          Y11, Y6, Y6
+	VMOVUPD        Y6, (SP)
+	VINSERTI128    $0x01, X9, Y8, Y8
+	VPAND          Y5, Y8, Y8
+	VPSRLQ         $0x07, Y8, Y5
+	VPXOR          Y8, Y5, Y5
+	VBROADCASTSD   c00aa00aa00aa00aa<>+0(SB), Y6
+	VPAND          Y6, Y5, Y5
+	VPSLLQ         $0x07, Y5, Y6
+	VPXOR          Y5, Y8, Y8
+	VPXOR          Y6, Y8, Y8
+	VPSRLQ         $0x0e, Y8, Y5
+	VPXOR          Y8, Y5, Y5
+	VBROADCASTSD   c0000cccc0000cccc<>+0(SB), Y6
+	VPAND          Y6, Y5, Y5
+	VPSLLQ         $0x0e, Y5, Y6
+	VPXOR          Y5, Y8, Y8
+	VPXOR          Y6, Y8, Y8
+	VPSRLQ         $0x1c, Y8, Y5
+	VPXOR          Y8, Y5, Y5
+	VBROADCASTSD   c00000000f0f0f0f0<>+0(SB), Y6
+	VPAND          Y6, Y5, Y5
+	VPSLLQ         $0x1c, Y5, Y6
+	VPXOR          Y5, Y8, Y8
+	VPXOR          Y6, Y8, Y8
+	VMOVUPD        Y8, 32(SP)
+	MOVQ           DI, R8
+	SHLQ           $0x04, R8
+	LEAQ           packWidenAVX2<>+0(SB), R9
+	ADDQ           R9, R8
+	LEAQ           (DI)(DI*2), R9
+	VBROADCASTI128 (R8), Y5
+	VPXOR          X10, X10, X10
+	VBROADCASTSD   c8000000000000000<>+0(SB), Y6
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      (SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VMOVUPD        Y9, (AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      4(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VMOVUPD        Y9, 32(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      8(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VMOVUPD        Y9, 64(AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      12(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VMOVUPD        Y9, 96(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      16(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VMOVUPD        Y9, 128(AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      20(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VMOVUPD        Y9, 160(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      24(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VMOVUPD        Y9, 192(AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      28(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VMOVUPD        Y9, 224(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      32(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VMOVUPD        Y9, 256(AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      36(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VMOVUPD        Y9, 288(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      40(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VMOVUPD        Y9, 320(AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      44(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VMOVUPD        Y9, 352(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      48(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VMOVUPD        Y9, 384(AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      52(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VMOVUPD        Y9, 416(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      56(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VMOVUPD        Y9, 448(AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      60(SP), Y5
+	VPSLLQ         X4, Y5, Y5
+	VPOR           Y5, Y7, Y7
+	VPANDN         Y7, Y2, Y2
+	VPSLLQ         X0, Y2, Y4
+	VPCMPEQQ       Y10, Y2, Y2
+	VPANDN         Y1, Y2, Y2
+	VPADDQ         Y2, Y4, Y4
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y4, Y4
+	VMOVUPD        Y4, 480(AX)
+	ADDQ           SI, CX
+	SHLQ           $0x03, SI
+	ADDQ           $0x00000003, SI
+	SUBQ           SI, BX
+
+next:
+	ADDQ $0x00000200, AX
+	SUBQ $0x00000040, DX
+	JMP  block
+
+zeros:
+	VPXOR   X0, X0, X0
+	VMOVUPD Y0, (AX)
+	VMOVUPD Y0, 32(AX)
+	VMOVUPD Y0, 64(AX)
+	VMOVUPD Y0, 96(AX)
+	VMOVUPD Y0, 128(AX)
+	VMOVUPD Y0, 160(AX)
+	VMOVUPD Y0, 192(AX)
+	VMOVUPD Y0, 224(AX)
+	VMOVUPD Y0, 256(AX)
+	VMOVUPD Y0, 288(AX)
+	VMOVUPD Y0, 320(AX)
+	VMOVUPD Y0, 352(AX)
+	VMOVUPD Y0, 384(AX)
+	VMOVUPD Y0, 416(AX)
+	VMOVUPD Y0, 448(AX)
+	VMOVUPD Y0, 480(AX)
+	ADDQ    $0x00000001, CX
+	SUBQ    $0x00000001, BX
+	JMP     next
+
+end:
+	MOVQ dst_len+8(FP), AX
+	SUBQ DX, AX
+	MOVQ AX, done+48(FP)
+	SUBQ src_base+24(FP), CX
+	MOVQ CX, read+56(FP)
+	VZEROUPPER
+	RET
+
+DATA packWidenAVX2<>+0(SB)/8, $0x8080808080808080
+DATA packWidenAVX2<>+8(SB)/8, $0x8080808080808080
+DATA packWidenAVX2<>+16(SB)/8, $0x8080808080808000
+DATA packWidenAVX2<>+24(SB)/8, $0x8080808080808001
+DATA packWidenAVX2<>+32(SB)/8, $0x8080808080800100
+DATA packWidenAVX2<>+40(SB)/8, $0x8080808080800302
+DATA packWidenAVX2<>+48(SB)/8, $0x8080808080020100
+DATA packWidenAVX2<>+56(SB)/8, $0x8080808080050403
+DATA packWidenAVX2<>+64(SB)/8, $0x8080808003020100
+DATA packWidenAVX2<>+72(SB)/8, $0x8080808007060504
+DATA packWidenAVX2<>+80(SB)/8, $0x8080800403020100
+DATA packWidenAVX2<>+88(SB)/8, $0x8080800908070605
+DATA packWidenAVX2<>+96(SB)/8, $0x8080050403020100
+DATA packWidenAVX2<>+104(SB)/8, $0x80800b0a09080706
+DATA packWidenAVX2<>+112(SB)/8, $0x8006050403020100
+DATA packWidenAVX2<>+120(SB)/8, $0x800d0c0b0a090807
+DATA packWidenAVX2<>+128(SB)/8, $0x0706050403020100
+DATA packWidenAVX2<>+136(SB)/8, $0x0f0e0d0c0b0a0908
+GLOBL packWidenAVX2<>(SB), RODATA|NOPTR, $144
+
+// func unpackAdd64AVX2(acc []float64, src []byte) (done int, read int)
+// Requires: AVX, AVX2, BMI2
+TEXT ·unpackAdd64AVX2(SB), $64-64
+	MOVQ acc_base+0(FP), AX
+	MOVQ src_base+24(FP), CX
+	MOVQ acc_len+8(FP), DX
+	MOVQ src_len+32(FP), BX
+
+block:
+	CMPQ           DX, $0x00000040
+	JL             end
+	TESTQ          BX, BX
+	JZ             end
+	MOVBLZX        (CX), SI
+	TESTL          SI, SI
+	JZ             zeros
+	ANDL           $0x0000007f, SI
+	JZ             end
+	MOVQ           SI, DI
+	SHLQ           $0x03, DI
+	ADDQ           $0x00000043, DI
+	CMPQ           BX, DI
+	JL             end
+	MOVL           (CX), DI
+	MOVL           DI, R8
+	SHRL           $0x07, DI
+	ANDL           $0x0000003f, DI
+	SHRL           $0x0d, R8
+	ANDL           $0x000007ff, R8
+	LEAQ           (SI)(DI*1), R9
+	CMPQ           R9, $0x00000040
+	JG             end
+	CMPQ           DI, $0x00000034
+	JG             end
+	ADDQ           $0x00000003, CX
+	VMOVQ          DI, X0
+	SHLQ           $0x34, R8
+	VMOVQ          R8, X1
+	VPBROADCASTQ   X1, Y1
+	LEAQ           -1(SI), R8
+	MOVQ           $0x00000001, DI
+	SHLXQ          R8, DI, DI
+	VMOVQ          DI, X2
+	VPBROADCASTQ   X2, Y2
+	MOVQ           $0x00000040, R8
+	SUBQ           SI, R8
+	VMOVQ          R8, X3
+	MOVQ           SI, DI
+	SHRQ           $0x03, DI
+	LEAQ           (DI)(DI*1), R8
+	SHLQ           $0x02, R8
+	VMOVQ          R8, X4
+	MOVQ           $-1, R8
+	MOVQ           SI, R9
+	ANDQ           $0x00000007, R9
+	SHLQ           $0x03, R9
+	BZHIQ          R9, R8, R8
+	VMOVQ          R8, X5
+	VPBROADCASTQ   X5, Y5
+	LEAQ           (CX)(DI*8), R8
+	VPBROADCASTQ   (R8), Y6
+	ADDQ           SI, R8
+	VPINSRQ        $0x01, (R8), X6, X6
+	ADDQ           SI, R8
+	VPBROADCASTQ   (R8), Y7
+	ADDQ           SI, R8
+	VPINSRQ        $0x01, (R8), X7, X7
+	ADDQ           SI, R8
+	VPBROADCASTQ   (R8), Y8
+	ADDQ           SI, R8
+	VPINSRQ        $0x01, (R8), X8, X8
+	ADDQ           SI, R8
+	VPBROADCASTQ   (R8), Y9
+	ADDQ           SI, R8
+	VPINSRQ        $0x01, (R8), X9, X9
+	ADDQ           SI, R8
+	VINSERTI128    $0x01, X7, Y6, Y6
+	VPAND          Y5, Y6, Y6
+	VPSRLQ         $0x07, Y6, Y7
+	VPXOR          Y6, Y7, Y7
+	VBROADCASTSD   c00aa00aa00aa00aa<>+0(SB), Y11
+	VPAND          Y11, Y7, Y7
+	VPSLLQ         $0x07, Y7, Y11
+	VPXOR          Y7, Y6, Y6
+	VPXOR          Y11, Y6, Y6
+	VPSRLQ         $0x0e, Y6, Y7
+	VPXOR          Y6, Y7, Y7
+	VBROADCASTSD   c0000cccc0000cccc<>+0(SB), Y11
+	VPAND          Y11, Y7, Y7
+	VPSLLQ         $0x0e, Y7, Y11
+	VPXOR          Y7, Y6, Y6
+	VPXOR          Y11, Y6, Y6
+	VPSRLQ         $0x1c, Y6, Y7
+	VPXOR          Y6, Y7, Y7
+	VBROADCASTSD   c00000000f0f0f0f0<>+0(SB), Y11
+	VPAND          Y11, Y7, Y7
+	VPSLLQ         $0x1c, Y7, Y11
+	VPXOR          Y7, Y6, Y6
+	VPXOR          Y11, Y6, Y6
+	VMOVUPD        Y6, (SP)
+	VINSERTI128    $0x01, X9, Y8, Y8
+	VPAND          Y5, Y8, Y8
+	VPSRLQ         $0x07, Y8, Y5
+	VPXOR          Y8, Y5, Y5
+	VBROADCASTSD   c00aa00aa00aa00aa<>+0(SB), Y6
+	VPAND          Y6, Y5, Y5
+	VPSLLQ         $0x07, Y5, Y6
+	VPXOR          Y5, Y8, Y8
+	VPXOR          Y6, Y8, Y8
+	VPSRLQ         $0x0e, Y8, Y5
+	VPXOR          Y8, Y5, Y5
+	VBROADCASTSD   c0000cccc0000cccc<>+0(SB), Y6
+	VPAND          Y6, Y5, Y5
+	VPSLLQ         $0x0e, Y5, Y6
+	VPXOR          Y5, Y8, Y8
+	VPXOR          Y6, Y8, Y8
+	VPSRLQ         $0x1c, Y8, Y5
+	VPXOR          Y8, Y5, Y5
+	VBROADCASTSD   c00000000f0f0f0f0<>+0(SB), Y6
+	VPAND          Y6, Y5, Y5
+	VPSLLQ         $0x1c, Y5, Y6
+	VPXOR          Y5, Y8, Y8
+	VPXOR          Y6, Y8, Y8
+	VMOVUPD        Y8, 32(SP)
+	MOVQ           DI, R8
+	SHLQ           $0x04, R8
+	LEAQ           packWidenAVX2<>+0(SB), R9
+	ADDQ           R9, R8
+	LEAQ           (DI)(DI*2), R9
+	VBROADCASTI128 (R8), Y5
+	VPXOR          X10, X10, X10
+	VBROADCASTSD   c8000000000000000<>+0(SB), Y6
+	VBROADCASTSD   c7ff8000000000000<>+0(SB), Y7
+	VBROADCASTI128 (CX), Y8
+	VINSERTI128    $0x01, (CX)(DI*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      (SP), Y9
+	VPSLLQ         X4, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPANDN         Y8, Y2, Y11
+	VPSLLQ         X0, Y11, Y9
+	VPCMPEQQ       Y10, Y11, Y11
+	VPANDN         Y1, Y11, Y11
+	VPADDQ         Y11, Y9, Y9
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y9, Y9
+	VMOVUPD        (AX), Y8
+	VADDPD         Y9, Y8, Y9
+	VCMPPD         $0x03, Y9, Y9, Y8
+	VBLENDVPD      Y8, Y7, Y9, Y9
+	VMOVUPD        Y9, (AX)
+	VBROADCASTI128 (CX)(DI*4), Y8
+	VINSERTI128    $0x01, (CX)(R9*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      4(SP), Y9
+	VPSLLQ         X4, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPANDN         Y8, Y2, Y11
+	VPSLLQ         X0, Y11, Y9
+	VPCMPEQQ       Y10, Y11, Y11
+	VPANDN         Y1, Y11, Y11
+	VPADDQ         Y11, Y9, Y9
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y9, Y9
+	VMOVUPD        32(AX), Y8
+	VADDPD         Y9, Y8, Y9
+	VCMPPD         $0x03, Y9, Y9, Y8
+	VBLENDVPD      Y8, Y7, Y9, Y9
+	VMOVUPD        Y9, 32(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y8
+	VINSERTI128    $0x01, (CX)(DI*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      8(SP), Y9
+	VPSLLQ         X4, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPANDN         Y8, Y2, Y11
+	VPSLLQ         X0, Y11, Y9
+	VPCMPEQQ       Y10, Y11, Y11
+	VPANDN         Y1, Y11, Y11
+	VPADDQ         Y11, Y9, Y9
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y9, Y9
+	VMOVUPD        64(AX), Y8
+	VADDPD         Y9, Y8, Y9
+	VCMPPD         $0x03, Y9, Y9, Y8
+	VBLENDVPD      Y8, Y7, Y9, Y9
+	VMOVUPD        Y9, 64(AX)
+	VBROADCASTI128 (CX)(DI*4), Y8
+	VINSERTI128    $0x01, (CX)(R9*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      12(SP), Y9
+	VPSLLQ         X4, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPANDN         Y8, Y2, Y11
+	VPSLLQ         X0, Y11, Y9
+	VPCMPEQQ       Y10, Y11, Y11
+	VPANDN         Y1, Y11, Y11
+	VPADDQ         Y11, Y9, Y9
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y9, Y9
+	VMOVUPD        96(AX), Y8
+	VADDPD         Y9, Y8, Y9
+	VCMPPD         $0x03, Y9, Y9, Y8
+	VBLENDVPD      Y8, Y7, Y9, Y9
+	VMOVUPD        Y9, 96(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y8
+	VINSERTI128    $0x01, (CX)(DI*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      16(SP), Y9
+	VPSLLQ         X4, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPANDN         Y8, Y2, Y11
+	VPSLLQ         X0, Y11, Y9
+	VPCMPEQQ       Y10, Y11, Y11
+	VPANDN         Y1, Y11, Y11
+	VPADDQ         Y11, Y9, Y9
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y9, Y9
+	VMOVUPD        128(AX), Y8
+	VADDPD         Y9, Y8, Y9
+	VCMPPD         $0x03, Y9, Y9, Y8
+	VBLENDVPD      Y8, Y7, Y9, Y9
+	VMOVUPD        Y9, 128(AX)
+	VBROADCASTI128 (CX)(DI*4), Y8
+	VINSERTI128    $0x01, (CX)(R9*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      20(SP), Y9
+	VPSLLQ         X4, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPANDN         Y8, Y2, Y11
+	VPSLLQ         X0, Y11, Y9
+	VPCMPEQQ       Y10, Y11, Y11
+	VPANDN         Y1, Y11, Y11
+	VPADDQ         Y11, Y9, Y9
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y9, Y9
+	VMOVUPD        160(AX), Y8
+	VADDPD         Y9, Y8, Y9
+	VCMPPD         $0x03, Y9, Y9, Y8
+	VBLENDVPD      Y8, Y7, Y9, Y9
+	VMOVUPD        Y9, 160(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y8
+	VINSERTI128    $0x01, (CX)(DI*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      24(SP), Y9
+	VPSLLQ         X4, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPANDN         Y8, Y2, Y11
+	VPSLLQ         X0, Y11, Y9
+	VPCMPEQQ       Y10, Y11, Y11
+	VPANDN         Y1, Y11, Y11
+	VPADDQ         Y11, Y9, Y9
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y9, Y9
+	VMOVUPD        192(AX), Y8
+	VADDPD         Y9, Y8, Y9
+	VCMPPD         $0x03, Y9, Y9, Y8
+	VBLENDVPD      Y8, Y7, Y9, Y9
+	VMOVUPD        Y9, 192(AX)
+	VBROADCASTI128 (CX)(DI*4), Y8
+	VINSERTI128    $0x01, (CX)(R9*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      28(SP), Y9
+	VPSLLQ         X4, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPANDN         Y8, Y2, Y11
+	VPSLLQ         X0, Y11, Y9
+	VPCMPEQQ       Y10, Y11, Y11
+	VPANDN         Y1, Y11, Y11
+	VPADDQ         Y11, Y9, Y9
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y9, Y9
+	VMOVUPD        224(AX), Y8
+	VADDPD         Y9, Y8, Y9
+	VCMPPD         $0x03, Y9, Y9, Y8
+	VBLENDVPD      Y8, Y7, Y9, Y9
+	VMOVUPD        Y9, 224(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y8
+	VINSERTI128    $0x01, (CX)(DI*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      32(SP), Y9
+	VPSLLQ         X4, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPANDN         Y8, Y2, Y11
+	VPSLLQ         X0, Y11, Y9
+	VPCMPEQQ       Y10, Y11, Y11
+	VPANDN         Y1, Y11, Y11
+	VPADDQ         Y11, Y9, Y9
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y9, Y9
+	VMOVUPD        256(AX), Y8
+	VADDPD         Y9, Y8, Y9
+	VCMPPD         $0x03, Y9, Y9, Y8
+	VBLENDVPD      Y8, Y7, Y9, Y9
+	VMOVUPD        Y9, 256(AX)
+	VBROADCASTI128 (CX)(DI*4), Y8
+	VINSERTI128    $0x01, (CX)(R9*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      36(SP), Y9
+	VPSLLQ         X4, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPANDN         Y8, Y2, Y11
+	VPSLLQ         X0, Y11, Y9
+	VPCMPEQQ       Y10, Y11, Y11
+	VPANDN         Y1, Y11, Y11
+	VPADDQ         Y11, Y9, Y9
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y9, Y9
+	VMOVUPD        288(AX), Y8
+	VADDPD         Y9, Y8, Y9
+	VCMPPD         $0x03, Y9, Y9, Y8
+	VBLENDVPD      Y8, Y7, Y9, Y9
+	VMOVUPD        Y9, 288(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y8
+	VINSERTI128    $0x01, (CX)(DI*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      40(SP), Y9
+	VPSLLQ         X4, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPANDN         Y8, Y2, Y11
+	VPSLLQ         X0, Y11, Y9
+	VPCMPEQQ       Y10, Y11, Y11
+	VPANDN         Y1, Y11, Y11
+	VPADDQ         Y11, Y9, Y9
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y9, Y9
+	VMOVUPD        320(AX), Y8
+	VADDPD         Y9, Y8, Y9
+	VCMPPD         $0x03, Y9, Y9, Y8
+	VBLENDVPD      Y8, Y7, Y9, Y9
+	VMOVUPD        Y9, 320(AX)
+	VBROADCASTI128 (CX)(DI*4), Y8
+	VINSERTI128    $0x01, (CX)(R9*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      44(SP), Y9
+	VPSLLQ         X4, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPANDN         Y8, Y2, Y11
+	VPSLLQ         X0, Y11, Y9
+	VPCMPEQQ       Y10, Y11, Y11
+	VPANDN         Y1, Y11, Y11
+	VPADDQ         Y11, Y9, Y9
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y9, Y9
+	VMOVUPD        352(AX), Y8
+	VADDPD         Y9, Y8, Y9
+	VCMPPD         $0x03, Y9, Y9, Y8
+	VBLENDVPD      Y8, Y7, Y9, Y9
+	VMOVUPD        Y9, 352(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y8
+	VINSERTI128    $0x01, (CX)(DI*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      48(SP), Y9
+	VPSLLQ         X4, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPANDN         Y8, Y2, Y11
+	VPSLLQ         X0, Y11, Y9
+	VPCMPEQQ       Y10, Y11, Y11
+	VPANDN         Y1, Y11, Y11
+	VPADDQ         Y11, Y9, Y9
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y9, Y9
+	VMOVUPD        384(AX), Y8
+	VADDPD         Y9, Y8, Y9
+	VCMPPD         $0x03, Y9, Y9, Y8
+	VBLENDVPD      Y8, Y7, Y9, Y9
+	VMOVUPD        Y9, 384(AX)
+	VBROADCASTI128 (CX)(DI*4), Y8
+	VINSERTI128    $0x01, (CX)(R9*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      52(SP), Y9
+	VPSLLQ         X4, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPANDN         Y8, Y2, Y11
+	VPSLLQ         X0, Y11, Y9
+	VPCMPEQQ       Y10, Y11, Y11
+	VPANDN         Y1, Y11, Y11
+	VPADDQ         Y11, Y9, Y9
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y9, Y9
+	VMOVUPD        416(AX), Y8
+	VADDPD         Y9, Y8, Y9
+	VCMPPD         $0x03, Y9, Y9, Y8
+	VBLENDVPD      Y8, Y7, Y9, Y9
+	VMOVUPD        Y9, 416(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y8
+	VINSERTI128    $0x01, (CX)(DI*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      56(SP), Y9
+	VPSLLQ         X4, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPANDN         Y8, Y2, Y11
+	VPSLLQ         X0, Y11, Y9
+	VPCMPEQQ       Y10, Y11, Y11
+	VPANDN         Y1, Y11, Y11
+	VPADDQ         Y11, Y9, Y9
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y9, Y9
+	VMOVUPD        448(AX), Y8
+	VADDPD         Y9, Y8, Y9
+	VCMPPD         $0x03, Y9, Y9, Y8
+	VBLENDVPD      Y8, Y7, Y9, Y9
+	VMOVUPD        Y9, 448(AX)
+	VBROADCASTI128 (CX)(DI*4), Y8
+	VINSERTI128    $0x01, (CX)(R9*2), Y8, Y8
+	VPSHUFB        Y5, Y8, Y8
+	VPMOVZXBQ      60(SP), Y5
+	VPSLLQ         X4, Y5, Y5
+	VPOR           Y5, Y8, Y8
+	VPANDN         Y8, Y2, Y2
+	VPSLLQ         X0, Y2, Y0
+	VPCMPEQQ       Y10, Y2, Y2
+	VPANDN         Y1, Y2, Y2
+	VPADDQ         Y2, Y0, Y0
+	VPSLLQ         X3, Y8, Y8
+	VPAND          Y6, Y8, Y8
+	VPXOR          Y8, Y0, Y0
+	VMOVUPD        480(AX), Y1
+	VADDPD         Y0, Y1, Y0
+	VCMPPD         $0x03, Y0, Y0, Y8
+	VBLENDVPD      Y8, Y7, Y0, Y0
+	VMOVUPD        Y0, 480(AX)
+	ADDQ           SI, CX
+	SHLQ           $0x03, SI
+	ADDQ           $0x00000003, SI
+	SUBQ           SI, BX
+
+next:
+	ADDQ $0x00000200, AX
+	SUBQ $0x00000040, DX
+	JMP  block
+
+zeros:
+	ADDQ $0x00000001, CX
+	SUBQ $0x00000001, BX
+	JMP  next
+
+end:
+	MOVQ acc_len+8(FP), AX
+	SUBQ DX, AX
+	MOVQ AX, done+48(FP)
+	SUBQ src_base+24(FP), CX
+	MOVQ CX, read+56(FP)
+	VZEROUPPER
+	RET
+
+// func pack32AVX2(dst []byte, x []float32) int
+// Requires: AVX, AVX2, BMI, BMI2, CMOV
+TEXT ·pack32AVX2(SB), $512-56
+	MOVQ dst_base+0(FP), AX
+	MOVQ x_base+24(FP), CX
+	MOVQ x_len+32(FP), DX
+
+block:
+	CMPQ           DX, $0x00000040
+	JL             end
+	VBROADCASTSD   c7fffffffffffffff<>+0(SB), Y2
+	VBROADCASTSD   cffffffffffffffff<>+0(SB), Y3
+	VPMOVZXDQ      (CX), Y4
+	VPSLLQ         $0x20, Y4, Y4
+	VPAND          Y2, Y4, Y1
+	VPADDQ         Y3, Y1, Y0
+	VPMOVZXDQ      16(CX), Y5
+	VPSLLQ         $0x20, Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VPMOVZXDQ      32(CX), Y5
+	VPSLLQ         $0x20, Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VPMOVZXDQ      48(CX), Y5
+	VPSLLQ         $0x20, Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VPMOVZXDQ      64(CX), Y5
+	VPSLLQ         $0x20, Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VPMOVZXDQ      80(CX), Y5
+	VPSLLQ         $0x20, Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VPMOVZXDQ      96(CX), Y5
+	VPSLLQ         $0x20, Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VPMOVZXDQ      112(CX), Y5
+	VPSLLQ         $0x20, Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VPMOVZXDQ      128(CX), Y5
+	VPSLLQ         $0x20, Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VPMOVZXDQ      144(CX), Y5
+	VPSLLQ         $0x20, Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VPMOVZXDQ      160(CX), Y5
+	VPSLLQ         $0x20, Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VPMOVZXDQ      176(CX), Y5
+	VPSLLQ         $0x20, Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VPMOVZXDQ      192(CX), Y5
+	VPSLLQ         $0x20, Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VPMOVZXDQ      208(CX), Y5
+	VPSLLQ         $0x20, Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VPMOVZXDQ      224(CX), Y5
+	VPSLLQ         $0x20, Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y5
+	VPMAXUD        Y5, Y1, Y1
+	VPADDQ         Y3, Y5, Y5
+	VPMINUD        Y5, Y0, Y0
+	VPMOVZXDQ      240(CX), Y5
+	VPSLLQ         $0x20, Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPAND          Y2, Y5, Y2
+	VPMAXUD        Y2, Y1, Y1
+	VPADDQ         Y3, Y2, Y2
+	VPMINUD        Y2, Y0, Y0
+	VEXTRACTI128   $0x01, Y4, X2
+	VPOR           X2, X4, X4
+	VPSHUFD        $0x4e, X4, X2
+	VPOR           X2, X4, X4
+	VMOVQ          X4, BX
+	TESTQ          BX, BX
+	JZ             zeros
+	VEXTRACTI128   $0x01, Y0, X2
+	VPMINUD        X2, X0, X0
+	VPSHUFD        $0x4e, X0, X2
+	VPMINUD        X2, X0, X0
+	VMOVQ          X0, SI
+	VEXTRACTI128   $0x01, Y1, X0
+	VPMAXUD        X0, X1, X1
+	VPSHUFD        $0x4e, X1, X0
+	VPMAXUD        X0, X1, X1
+	VMOVQ          X1, DI
+	MOVQ           BX, R8
+	BTRQ           $0x3f, R8
+	MOVQ           $0x00000037, R9
+	TZCNTQ         R8, R10
+	CMPQ           R10, R9
+	CMOVQGT        R9, R10
+	SHRQ           $0x37, SI
+	XORQ           R9, R9
+	TESTQ          R8, R8
+	CMOVQEQ        R9, SI
+	MOVQ           SI, R8
+	SHLQ           $0x37, R8
+	SHRQ           $0x20, DI
+	SHLQ           $0x20, DI
+	SUBQ           R8, DI
+	MOVL           BX, R8
+	ORQ            DI, R8
+	SHRXQ          R10, R8, R8
+	LEAQ           1(R8)(R8*1), R8
+	BSRQ           R8, R8
+	ADDQ           $0x00000001, R8
+	MOVQ           SI, BX
+	SHLQ           $0x06, BX
+	ORQ            R10, BX
+	SHLQ           $0x07, BX
+	ORQ            R8, BX
+	MOVL           BX, (AX)
+	ADDQ           $0x00000003, AX
+	VMOVQ          R10, X0
+	SHLQ           $0x37, SI
+	VMOVQ          SI, X1
+	VPBROADCASTQ   X1, Y1
+	LEAQ           -1(R8), SI
+	MOVQ           $0x00000001, BX
+	SHLXQ          SI, BX, BX
+	VMOVQ          BX, X2
+	VPBROADCASTQ   X2, Y2
+	MOVQ           $0x00000040, SI
+	SUBQ           R8, SI
+	VMOVQ          SI, X3
+	MOVQ           R8, BX
+	SHRQ           $0x03, BX
+	LEAQ           (BX)(BX*1), SI
+	SHLQ           $0x02, SI
+	VMOVQ          SI, X4
+	VBROADCASTSD   c7fffffffffffffff<>+0(SB), Y5
+	VPXOR          X6, X6, X6
+	VPMOVZXDQ      (CX), Y8
+	VPSLLQ         $0x20, Y8, Y8
+	VPAND          Y5, Y8, Y7
+	VPCMPEQQ       Y6, Y7, Y9
+	VPSUBQ         Y1, Y7, Y7
+	VPANDN         Y7, Y9, Y7
+	VPSRLQ         X0, Y7, Y7
+	VPSRLQ         X3, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VMOVUPD        Y7, (SP)
+	VPSRLQ         X4, Y7, Y7
+	VPMOVZXDQ      16(CX), Y9
+	VPSLLQ         $0x20, Y9, Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 32(SP)
+	VPSRLQ         X4, Y8, Y8
+	VPSLLQ         $0x20, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPMOVZXDQ      32(CX), Y9
+	VPSLLQ         $0x20, Y9, Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 64(SP)
+	VPSRLQ         X4, Y8, Y8
+	VPSLLQ         $0x08, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPMOVZXDQ      48(CX), Y9
+	VPSLLQ         $0x20, Y9, Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 96(SP)
+	VPSRLQ         X4, Y8, Y8
+	VPSLLQ         $0x28, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPMOVZXDQ      64(CX), Y9
+	VPSLLQ         $0x20, Y9, Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 128(SP)
+	VPSRLQ         X4, Y8, Y8
+	VPSLLQ         $0x10, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPMOVZXDQ      80(CX), Y9
+	VPSLLQ         $0x20, Y9, Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 160(SP)
+	VPSRLQ         X4, Y8, Y8
+	VPSLLQ         $0x30, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPMOVZXDQ      96(CX), Y9
+	VPSLLQ         $0x20, Y9, Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 192(SP)
+	VPSRLQ         X4, Y8, Y8
+	VPSLLQ         $0x18, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPMOVZXDQ      112(CX), Y9
+	VPSLLQ         $0x20, Y9, Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 224(SP)
+	VPSRLQ         X4, Y8, Y8
+	VPSLLQ         $0x38, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPMOVZXDQ      128(CX), Y9
+	VPSLLQ         $0x20, Y9, Y9
+	VPAND          Y5, Y9, Y8
+	VPCMPEQQ       Y6, Y8, Y10
+	VPSUBQ         Y1, Y8, Y8
+	VPANDN         Y8, Y10, Y8
+	VPSRLQ         X0, Y8, Y8
+	VPSRLQ         X3, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VMOVUPD        Y8, 256(SP)
+	VPSRLQ         X4, Y8, Y8
+	VPMOVZXDQ      144(CX), Y10
+	VPSLLQ         $0x20, Y10, Y10
+	VPAND          Y5, Y10, Y9
+	VPCMPEQQ       Y6, Y9, Y11
+	VPSUBQ         Y1, Y9, Y9
+	VPANDN         Y9, Y11, Y9
+	VPSRLQ         X0, Y9, Y9
+	VPSRLQ         X3, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y9, Y9
+	VMOVUPD        Y9, 288(SP)
+	VPSRLQ         X4, Y9, Y9
+	VPSLLQ         $0x20, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPMOVZXDQ      160(CX), Y10
+	VPSLLQ         $0x20, Y10, Y10
+	VPAND          Y5, Y10, Y9
+	VPCMPEQQ       Y6, Y9, Y11
+	VPSUBQ         Y1, Y9, Y9
+	VPANDN         Y9, Y11, Y9
+	VPSRLQ         X0, Y9, Y9
+	VPSRLQ         X3, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y9, Y9
+	VMOVUPD        Y9, 320(SP)
+	VPSRLQ         X4, Y9, Y9
+	VPSLLQ         $0x08, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPMOVZXDQ      176(CX), Y10
+	VPSLLQ         $0x20, Y10, Y10
+	VPAND          Y5, Y10, Y9
+	VPCMPEQQ       Y6, Y9, Y11
+	VPSUBQ         Y1, Y9, Y9
+	VPANDN         Y9, Y11, Y9
+	VPSRLQ         X0, Y9, Y9
+	VPSRLQ         X3, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y9, Y9
+	VMOVUPD        Y9, 352(SP)
+	VPSRLQ         X4, Y9, Y9
+	VPSLLQ         $0x28, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPMOVZXDQ      192(CX), Y10
+	VPSLLQ         $0x20, Y10, Y10
+	VPAND          Y5, Y10, Y9
+	VPCMPEQQ       Y6, Y9, Y11
+	VPSUBQ         Y1, Y9, Y9
+	VPANDN         Y9, Y11, Y9
+	VPSRLQ         X0, Y9, Y9
+	VPSRLQ         X3, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y9, Y9
+	VMOVUPD        Y9, 384(SP)
+	VPSRLQ         X4, Y9, Y9
+	VPSLLQ         $0x10, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPMOVZXDQ      208(CX), Y10
+	VPSLLQ         $0x20, Y10, Y10
+	VPAND          Y5, Y10, Y9
+	VPCMPEQQ       Y6, Y9, Y11
+	VPSUBQ         Y1, Y9, Y9
+	VPANDN         Y9, Y11, Y9
+	VPSRLQ         X0, Y9, Y9
+	VPSRLQ         X3, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y9, Y9
+	VMOVUPD        Y9, 416(SP)
+	VPSRLQ         X4, Y9, Y9
+	VPSLLQ         $0x30, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPMOVZXDQ      224(CX), Y10
+	VPSLLQ         $0x20, Y10, Y10
+	VPAND          Y5, Y10, Y9
+	VPCMPEQQ       Y6, Y9, Y11
+	VPSUBQ         Y1, Y9, Y9
+	VPANDN         Y9, Y11, Y9
+	VPSRLQ         X0, Y9, Y9
+	VPSRLQ         X3, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y9, Y9
+	VMOVUPD        Y9, 448(SP)
+	VPSRLQ         X4, Y9, Y9
+	VPSLLQ         $0x18, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VPMOVZXDQ      240(CX), Y9
+	VPSLLQ         $0x20, Y9, Y9
+	VPAND          Y5, Y9, Y5
+	VPCMPEQQ       Y6, Y5, Y10
+	VPSUBQ         Y1, Y5, Y5
+	VPANDN         Y5, Y10, Y1
+	VPSRLQ         X0, Y1, Y1
+	VPSRLQ         X3, Y9, Y0
+	VPAND          Y2, Y0, Y0
+	VPOR           Y0, Y1, Y1
+	VMOVUPD        Y1, 480(SP)
+	VPSRLQ         X4, Y1, Y0
+	VPSLLQ         $0x38, Y0, Y0
+	VPOR           Y0, Y8, Y8
+	VPSHUFB        packPairsAVX2<>+0(SB), Y7, Y7
+	VMOVUPD        packGroupsAVX2<>+0(SB), Y0
+	VPERMD         Y7, Y0, Y7
+	VPSHUFB        packOrderAVX2<>+0(SB), Y7, Y7
+	VPSRLQ         $0x07, Y7, Y0
+	VPXOR          Y7, Y0, Y0
+	VBROADCASTSD   c00aa00aa00aa00aa<>+0(SB), Y1
+	VPAND          Y1, Y0, Y0
+	VPSLLQ         $0x07, Y0, Y1
+	VPXOR          Y0, Y7, Y7
+	VPXOR          Y1, Y7, Y7
+	VPSRLQ         $0x0e, Y7, Y0
+	VPXOR          Y7, Y0, Y0
+	VBROADCASTSD   c0000cccc0000cccc<>+0(SB), Y1
+	VPAND          Y1, Y0, Y0
+	VPSLLQ         $0x0e, Y0, Y1
+	VPXOR          Y0, Y7, Y7
+	VPXOR          Y1, Y7, Y7
+	VPSRLQ         $0x1c, Y7, Y0
+	VPXOR          Y7, Y0, Y0
+	VBROADCASTSD   c00000000f0f0f0f0<>+0(SB), Y1
+	VPAND          Y1, Y0, Y0
+	VPSLLQ         $0x1c, Y0, Y1
+	VPXOR          Y0, Y7, Y7
+	VPXOR          Y1, Y7, Y7
+	VEXTRACTI128   $0x01, Y7, X1
+	VPSHUFB        packPairsAVX2<>+0(SB), Y8, Y8
+	VMOVUPD        packGroupsAVX2<>+0(SB), Y0
+	VPERMD         Y8, Y0, Y8
+	VPSHUFB        packOrderAVX2<>+0(SB), Y8, Y8
+	VPSRLQ         $0x07, Y8, Y0
+	VPXOR          Y8, Y0, Y0
+	VBROADCASTSD   c00aa00aa00aa00aa<>+0(SB), Y2
+	VPAND          Y2, Y0, Y0
+	VPSLLQ         $0x07, Y0, Y2
+	VPXOR          Y0, Y8, Y8
+	VPXOR          Y2, Y8, Y8
+	VPSRLQ         $0x0e, Y8, Y0
+	VPXOR          Y8, Y0, Y0
+	VBROADCASTSD   c0000cccc0000cccc<>+0(SB), Y2
+	VPAND          Y2, Y0, Y0
+	VPSLLQ         $0x0e, Y0, Y2
+	VPXOR          Y0, Y8, Y8
+	VPXOR          Y2, Y8, Y8
+	VPSRLQ         $0x1c, Y8, Y0
+	VPXOR          Y8, Y0, Y0
+	VBROADCASTSD   c00000000f0f0f0f0<>+0(SB), Y2
+	VPAND          Y2, Y0, Y0
+	VPSLLQ         $0x1c, Y0, Y2
+	VPXOR          Y0, Y8, Y8
+	VPXOR          Y2, Y8, Y8
+	VEXTRACTI128   $0x01, Y8, X3
+	MOVQ           BX, SI
+	SHLQ           $0x04, SI
+	LEAQ           packSqueezeAVX2<>+0(SB), DI
+	ADDQ           DI, SI
+	LEAQ           (BX)(BX*2), DI
+	VBROADCASTI128 (SI), Y0
+	VMOVUPD        (SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)
+	VEXTRACTI128   $0x01, Y2, (AX)(BX*2)
+	VMOVUPD        32(SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y2, (AX)(DI*2)
+	VMOVQ          X7, (AX)(BX*8)
+	ADDQ           R8, AX
+	VMOVUPD        64(SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)
+	VEXTRACTI128   $0x01, Y2, (AX)(BX*2)
+	VMOVUPD        96(SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y2, (AX)(DI*2)
+	VMOVHPS        X7, (AX)(BX*8)
+	ADDQ           R8, AX
+	VMOVUPD        128(SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)
+	VEXTRACTI128   $0x01, Y2, (AX)(BX*2)
+	VMOVUPD        160(SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y2, (AX)(DI*2)
+	VMOVQ          X1, (AX)(BX*8)
+	ADDQ           R8, AX
+	VMOVUPD        192(SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)
+	VEXTRACTI128   $0x01, Y2, (AX)(BX*2)
+	VMOVUPD        224(SP), Y2
+	VPSHUFB        Y0, Y2, Y2
+	VMOVDQU        X2, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y2, (AX)(DI*2)
+	VMOVHPS        X1, (AX)(BX*8)
+	ADDQ           R8, AX
+	VMOVUPD        256(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)
+	VEXTRACTI128   $0x01, Y1, (AX)(BX*2)
+	VMOVUPD        288(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y1, (AX)(DI*2)
+	VMOVQ          X8, (AX)(BX*8)
+	ADDQ           R8, AX
+	VMOVUPD        320(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)
+	VEXTRACTI128   $0x01, Y1, (AX)(BX*2)
+	VMOVUPD        352(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y1, (AX)(DI*2)
+	VMOVHPS        X8, (AX)(BX*8)
+	ADDQ           R8, AX
+	VMOVUPD        384(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)
+	VEXTRACTI128   $0x01, Y1, (AX)(BX*2)
+	VMOVUPD        416(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y1, (AX)(DI*2)
+	VMOVQ          X3, (AX)(BX*8)
+	ADDQ           R8, AX
+	VMOVUPD        448(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)
+	VEXTRACTI128   $0x01, Y1, (AX)(BX*2)
+	VMOVUPD        480(SP), Y1
+	VPSHUFB        Y0, Y1, Y1
+	VMOVDQU        X1, (AX)(BX*4)
+	VEXTRACTI128   $0x01, Y1, (AX)(DI*2)
+	VMOVHPS        X3, (AX)(BX*8)
+	ADDQ           R8, AX
+
+next:
+	ADDQ $0x00000100, CX
+	SUBQ $0x00000040, DX
+	JMP  block
+
+zeros:
+	MOVB $0x00, (AX)
+	ADDQ $0x00000001, AX
+	JMP  next
+
+end:
+	SUBQ dst_base+0(FP), AX
+	MOVQ AX, ret+48(FP)
+	VZEROUPPER
+	RET
+
+// func unpack32AVX2(dst []float32, src []byte) (done int, read int)
+// Requires: AVX, AVX2, BMI2
+TEXT ·unpack32AVX2(SB), $64-64
+	MOVQ dst_base+0(FP), AX
+	MOVQ src_base+24(FP), CX
+	MOVQ dst_len+8(FP), DX
+	MOVQ src_len+32(FP), BX
+
+block:
+	CMPQ           DX, $0x00000040
+	JL             end
+	TESTQ          BX, BX
+	JZ             end
+	MOVBLZX        (CX), SI
+	TESTL          SI, SI
+	JZ             zeros
+	ANDL           $0x0000007f, SI
+	JZ             end
+	MOVQ           SI, DI
+	SHLQ           $0x03, DI
+	ADDQ           $0x00000043, DI
+	CMPQ           BX, DI
+	JL             end
+	MOVL           (CX), DI
+	MOVL           DI, R8
+	SHRL           $0x07, DI
+	ANDL           $0x0000003f, DI
+	SHRL           $0x0d, R8
+	ANDL           $0x000007ff, R8
+	LEAQ           (SI)(DI*1), R9
+	CMPQ           R9, $0x00000040
+	JG             end
+	CMPQ           DI, $0x00000037
+	JG             end
+	CMPQ           DI, $0x00000020
+	JL             end
+	CMPQ           R8, $0x00000100
+	JGE            end
+	ADDQ           $0x00000003, CX
+	VMOVQ          DI, X0
+	SHLQ           $0x37, R8
+	VMOVQ          R8, X1
+	VPBROADCASTQ   X1, Y1
+	LEAQ           -1(SI), R8
+	MOVQ           $0x00000001, DI
+	SHLXQ          R8, DI, DI
+	VMOVQ          DI, X2
+	VPBROADCASTQ   X2, Y2
+	MOVQ           $0x00000040, R8
+	SUBQ           SI, R8
+	VMOVQ          R8, X3
+	MOVQ           SI, DI
+	SHRQ           $0x03, DI
+	LEAQ           (DI)(DI*1), R8
+	SHLQ           $0x02, R8
+	VMOVQ          R8, X4
+	MOVQ           $-1, R8
+	MOVQ           SI, R9
+	ANDQ           $0x00000007, R9
+	SHLQ           $0x03, R9
+	BZHIQ          R9, R8, R8
+	VMOVQ          R8, X5
+	VPBROADCASTQ   X5, Y5
+	LEAQ           (CX)(DI*8), R8
+	VPBROADCASTQ   (R8), Y6
+	ADDQ           SI, R8
+	VPINSRQ        $0x01, (R8), X6, X6
+	ADDQ           SI, R8
+	VPBROADCASTQ   (R8), Y7
+	ADDQ           SI, R8
+	VPINSRQ        $0x01, (R8), X7, X7
+	ADDQ           SI, R8
+	VPBROADCASTQ   (R8), Y8
+	ADDQ           SI, R8
+	VPINSRQ        $0x01, (R8), X8, X8
+	ADDQ           SI, R8
+	VPBROADCASTQ   (R8), Y9
+	ADDQ           SI, R8
+	VPINSRQ        $0x01, (R8), X9, X9
+	ADDQ           SI, R8
+	VINSERTI128    $0x01, X7, Y6, Y6
+	VPAND          Y5, Y6, Y6
+	VPSRLQ         $0x07, Y6, Y7
+	VPXOR          Y6, Y7, Y7
+	VBROADCASTSD   c00aa00aa00aa00aa<>+0(SB), Y11
+	VPAND          Y11, Y7, Y7
+	VPSLLQ         $0x07, Y7, Y11
+	VPXOR          Y7, Y6, Y6
+	VPXOR          Y11, Y6, Y6
+	VPSRLQ         $0x0e, Y6, Y7
+	VPXOR          Y6, Y7, Y7
+	VBROADCASTSD   c0000cccc0000cccc<>+0(SB), Y11
+	VPAND          Y11, Y7, Y7
+	VPSLLQ         $0x0e, Y7, Y11
+	VPXOR          Y7, Y6, Y6
+	VPXOR          Y11, Y6, Y6
+	VPSRLQ         $0x1c, Y6, Y7
+	VPXOR          Y6, Y7, Y7
+	VBROADCASTSD   c00000000f0f0f0f0<>+0(SB), Y11
+	VPAND          Y11, Y7, Y7
+	VPSLLQ         $0x1c, Y7, Y11
+	VPXOR          Y7, Y6, Y6
+	VPXOR          Y11, Y6, Y6
+	VMOVUPD        Y6, (SP)
+	VINSERTI128    $0x01, X9, Y8, Y8
+	VPAND          Y5, Y8, Y8
+	VPSRLQ         $0x07, Y8, Y5
+	VPXOR          Y8, Y5, Y5
+	VBROADCASTSD   c00aa00aa00aa00aa<>+0(SB), Y6
+	VPAND          Y6, Y5, Y5
+	VPSLLQ         $0x07, Y5, Y6
+	VPXOR          Y5, Y8, Y8
+	VPXOR          Y6, Y8, Y8
+	VPSRLQ         $0x0e, Y8, Y5
+	VPXOR          Y8, Y5, Y5
+	VBROADCASTSD   c0000cccc0000cccc<>+0(SB), Y6
+	VPAND          Y6, Y5, Y5
+	VPSLLQ         $0x0e, Y5, Y6
+	VPXOR          Y5, Y8, Y8
+	VPXOR          Y6, Y8, Y8
+	VPSRLQ         $0x1c, Y8, Y5
+	VPXOR          Y8, Y5, Y5
+	VBROADCASTSD   c00000000f0f0f0f0<>+0(SB), Y6
+	VPAND          Y6, Y5, Y5
+	VPSLLQ         $0x1c, Y5, Y6
+	VPXOR          Y5, Y8, Y8
+	VPXOR          Y6, Y8, Y8
+	VMOVUPD        Y8, 32(SP)
+	MOVQ           DI, R8
+	SHLQ           $0x04, R8
+	LEAQ           packWidenAVX2<>+0(SB), R9
+	ADDQ           R9, R8
+	LEAQ           (DI)(DI*2), R9
+	VBROADCASTI128 (R8), Y5
+	VPXOR          X10, X10, X10
+	VBROADCASTSD   c8000000000000000<>+0(SB), Y6
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      (SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X7
+	VSHUFPS        $0xdd, X7, X9, X7
+	VMOVUPS        X7, (AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      4(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X7
+	VSHUFPS        $0xdd, X7, X9, X7
+	VMOVUPS        X7, 16(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      8(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X7
+	VSHUFPS        $0xdd, X7, X9, X7
+	VMOVUPS        X7, 32(AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      12(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X7
+	VSHUFPS        $0xdd, X7, X9, X7
+	VMOVUPS        X7, 48(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      16(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X7
+	VSHUFPS        $0xdd, X7, X9, X7
+	VMOVUPS        X7, 64(AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      20(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X7
+	VSHUFPS        $0xdd, X7, X9, X7
+	VMOVUPS        X7, 80(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      24(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X7
+	VSHUFPS        $0xdd, X7, X9, X7
+	VMOVUPS        X7, 96(AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      28(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X7
+	VSHUFPS        $0xdd, X7, X9, X7
+	VMOVUPS        X7, 112(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      32(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X7
+	VSHUFPS        $0xdd, X7, X9, X7
+	VMOVUPS        X7, 128(AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      36(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X7
+	VSHUFPS        $0xdd, X7, X9, X7
+	VMOVUPS        X7, 144(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      40(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X7
+	VSHUFPS        $0xdd, X7, X9, X7
+	VMOVUPS        X7, 160(AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      44(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X7
+	VSHUFPS        $0xdd, X7, X9, X7
+	VMOVUPS        X7, 176(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      48(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X7
+	VSHUFPS        $0xdd, X7, X9, X7
+	VMOVUPS        X7, 192(AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      52(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X7
+	VSHUFPS        $0xdd, X7, X9, X7
+	VMOVUPS        X7, 208(AX)
+	ADDQ           SI, CX
+	VBROADCASTI128 (CX), Y7
+	VINSERTI128    $0x01, (CX)(DI*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      56(SP), Y8
+	VPSLLQ         X4, Y8, Y8
+	VPOR           Y8, Y7, Y7
+	VPANDN         Y7, Y2, Y8
+	VPSLLQ         X0, Y8, Y9
+	VPCMPEQQ       Y10, Y8, Y8
+	VPANDN         Y1, Y8, Y8
+	VPADDQ         Y8, Y9, Y9
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y9, Y9
+	VEXTRACTI128   $0x01, Y9, X7
+	VSHUFPS        $0xdd, X7, X9, X7
+	VMOVUPS        X7, 224(AX)
+	VBROADCASTI128 (CX)(DI*4), Y7
+	VINSERTI128    $0x01, (CX)(R9*2), Y7, Y7
+	VPSHUFB        Y5, Y7, Y7
+	VPMOVZXBQ      60(SP), Y5
+	VPSLLQ         X4, Y5, Y5
+	VPOR           Y5, Y7, Y7
+	VPANDN         Y7, Y2, Y2
+	VPSLLQ         X0, Y2, Y4
+	VPCMPEQQ       Y10, Y2, Y2
+	VPANDN         Y1, Y2, Y2
+	VPADDQ         Y2, Y4, Y4
+	VPSLLQ         X3, Y7, Y7
+	VPAND          Y6, Y7, Y7
+	VPXOR          Y7, Y4, Y4
+	VEXTRACTI128   $0x01, Y4, X0
+	VSHUFPS        $0xdd, X0, X4, X0
+	VMOVUPS        X0, 240(AX)
+	ADDQ           SI, CX
+	SHLQ           $0x03, SI
+	ADDQ           $0x00000003, SI
+	SUBQ           SI, BX
+
+next:
+	ADDQ $0x00000100, AX
+	SUBQ $0x00000040, DX
+	JMP  block
+
+zeros:
+	VPXOR   X0, X0, X0
+	VMOVUPD Y0, (AX)
+	VMOVUPD Y0, 32(AX)
+	VMOVUPD Y0, 64(AX)
+	VMOVUPD Y0, 96(AX)
+	VMOVUPD Y0, 128(AX)
+	VMOVUPD Y0, 160(AX)
+	VMOVUPD Y0, 192(AX)
+	VMOVUPD Y0, 224(AX)
+	ADDQ    $0x00000001, CX
+	SUBQ    $0x00000001, BX
+	JMP     next
+
+end:
+	MOVQ dst_len+8(FP), AX
+	SUBQ DX, AX
+	MOVQ AX, done+48(FP)
+	SUBQ src_base+24(FP), CX
+	MOVQ CX, read+56(FP)
+	VZEROUPPER
+	RET
+
 // func productAVX512(w *panel)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·productAVX512(SB), $0-8
@@ -31373,6 +33870,1612 @@ underloop:
 	VMOVUPS   Z6, K1, (DX)
 
 done:
+	VZEROUPPER
+	RET
+
+// func pack64AVX512(dst []byte, x []float64) int
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, BMI, BMI2, CMOV
+TEXT ·pack64AVX512(SB), $0-56
+	MOVQ dst_base+0(FP), AX
+	MOVQ x_base+24(FP), CX
+	MOVQ x_len+32(FP), DX
+
+block:
+	CMPQ            DX, $0x00000040
+	JL              end
+	VBROADCASTSD    c7fffffffffffffff<>+0(SB), Z2
+	VBROADCASTSD    cffffffffffffffff<>+0(SB), Z3
+	VMOVUPD         (CX), Z4
+	VPANDQ          Z2, Z4, Z1
+	VPADDQ          Z3, Z1, Z0
+	VMOVUPD         64(CX), Z5
+	VPORQ           Z5, Z4, Z4
+	VPANDQ          Z2, Z5, Z5
+	VPMAXUD         Z5, Z1, Z1
+	VPADDQ          Z3, Z5, Z5
+	VPMINUD         Z5, Z0, Z0
+	VMOVUPD         128(CX), Z5
+	VPORQ           Z5, Z4, Z4
+	VPANDQ          Z2, Z5, Z5
+	VPMAXUD         Z5, Z1, Z1
+	VPADDQ          Z3, Z5, Z5
+	VPMINUD         Z5, Z0, Z0
+	VMOVUPD         192(CX), Z5
+	VPORQ           Z5, Z4, Z4
+	VPANDQ          Z2, Z5, Z5
+	VPMAXUD         Z5, Z1, Z1
+	VPADDQ          Z3, Z5, Z5
+	VPMINUD         Z5, Z0, Z0
+	VMOVUPD         256(CX), Z5
+	VPORQ           Z5, Z4, Z4
+	VPANDQ          Z2, Z5, Z5
+	VPMAXUD         Z5, Z1, Z1
+	VPADDQ          Z3, Z5, Z5
+	VPMINUD         Z5, Z0, Z0
+	VMOVUPD         320(CX), Z5
+	VPORQ           Z5, Z4, Z4
+	VPANDQ          Z2, Z5, Z5
+	VPMAXUD         Z5, Z1, Z1
+	VPADDQ          Z3, Z5, Z5
+	VPMINUD         Z5, Z0, Z0
+	VMOVUPD         384(CX), Z5
+	VPORQ           Z5, Z4, Z4
+	VPANDQ          Z2, Z5, Z5
+	VPMAXUD         Z5, Z1, Z1
+	VPADDQ          Z3, Z5, Z5
+	VPMINUD         Z5, Z0, Z0
+	VMOVUPD         448(CX), Z5
+	VPORQ           Z5, Z4, Z4
+	VPANDQ          Z2, Z5, Z2
+	VPMAXUD         Z2, Z1, Z1
+	VPADDQ          Z3, Z2, Z2
+	VPMINUD         Z2, Z0, Z0
+	VEXTRACTI64X4   $0x01, Z4, Y2
+	VPOR            Y2, Y4, Y4
+	VEXTRACTI128    $0x01, Y4, X2
+	VPOR            X2, X4, X4
+	VPSHUFD         $0x4e, X4, X2
+	VPOR            X2, X4, X4
+	VMOVQ           X4, BX
+	TESTQ           BX, BX
+	JZ              zeros
+	VEXTRACTI64X4   $0x01, Z0, Y2
+	VPMINUD         Y2, Y0, Y0
+	VEXTRACTI128    $0x01, Y0, X2
+	VPMINUD         X2, X0, X0
+	VPSHUFD         $0x4e, X0, X2
+	VPMINUD         X2, X0, X0
+	VMOVQ           X0, SI
+	VEXTRACTI64X4   $0x01, Z1, Y0
+	VPMAXUD         Y0, Y1, Y1
+	VEXTRACTI128    $0x01, Y1, X0
+	VPMAXUD         X0, X1, X1
+	VPSHUFD         $0x4e, X1, X0
+	VPMAXUD         X0, X1, X1
+	VMOVQ           X1, DI
+	MOVQ            BX, R8
+	BTRQ            $0x3f, R8
+	MOVQ            $0x00000034, R9
+	TZCNTQ          R8, R10
+	CMPQ            R10, R9
+	CMOVQGT         R9, R10
+	SHRQ            $0x34, SI
+	XORQ            R9, R9
+	TESTQ           R8, R8
+	CMOVQEQ         R9, SI
+	MOVQ            SI, R8
+	SHLQ            $0x34, R8
+	SHRQ            $0x20, DI
+	SHLQ            $0x20, DI
+	SUBQ            R8, DI
+	MOVL            BX, R8
+	ORQ             DI, R8
+	SHRXQ           R10, R8, R8
+	LEAQ            1(R8)(R8*1), R8
+	BSRQ            R8, R8
+	ADDQ            $0x00000001, R8
+	MOVQ            SI, BX
+	SHLQ            $0x06, BX
+	ORQ             R10, BX
+	SHLQ            $0x07, BX
+	ORQ             R8, BX
+	MOVL            BX, (AX)
+	ADDQ            $0x00000003, AX
+	VMOVQ           R10, X0
+	SHLQ            $0x34, SI
+	VPBROADCASTQ    SI, Z1
+	LEAQ            -1(R8), SI
+	MOVQ            $0x00000001, BX
+	SHLXQ           SI, BX, BX
+	VPBROADCASTQ    BX, Z2
+	MOVQ            $0x00000040, SI
+	SUBQ            R8, SI
+	VMOVQ           SI, X3
+	MOVQ            R8, BX
+	SHRQ            $0x03, BX
+	LEAQ            (BX)(BX*1), SI
+	SHLQ            $0x02, SI
+	VMOVQ           SI, X4
+	VBROADCASTSD    c7fffffffffffffff<>+0(SB), Z5
+	VPXOR           X6, X6, X6
+	VMOVUPD         (CX), Z7
+	VPANDQ          Z5, Z7, Z6
+	VPTESTMQ        Z6, Z6, K1
+	VPSUBQ.Z        Z1, Z6, K1, Z6
+	VPSRLQ          X0, Z6, Z6
+	VPSRLQ          X3, Z7, Z7
+	VPTERNLOGQ      $0xf8, Z2, Z7, Z6
+	VPSRLQ          X4, Z6, Z7
+	VMOVUPD         64(CX), Z9
+	VPANDQ          Z5, Z9, Z8
+	VPTESTMQ        Z8, Z8, K1
+	VPSUBQ.Z        Z1, Z8, K1, Z8
+	VPSRLQ          X0, Z8, Z8
+	VPSRLQ          X3, Z9, Z9
+	VPTERNLOGQ      $0xf8, Z2, Z9, Z8
+	VPSRLQ          X4, Z8, Z9
+	VPSLLQ          $0x08, Z9, Z9
+	VPORQ           Z9, Z7, Z7
+	VMOVUPD         128(CX), Z10
+	VPANDQ          Z5, Z10, Z9
+	VPTESTMQ        Z9, Z9, K1
+	VPSUBQ.Z        Z1, Z9, K1, Z9
+	VPSRLQ          X0, Z9, Z9
+	VPSRLQ          X3, Z10, Z10
+	VPTERNLOGQ      $0xf8, Z2, Z10, Z9
+	VPSRLQ          X4, Z9, Z10
+	VPSLLQ          $0x10, Z10, Z10
+	VPORQ           Z10, Z7, Z7
+	VMOVUPD         192(CX), Z11
+	VPANDQ          Z5, Z11, Z10
+	VPTESTMQ        Z10, Z10, K1
+	VPSUBQ.Z        Z1, Z10, K1, Z10
+	VPSRLQ          X0, Z10, Z10
+	VPSRLQ          X3, Z11, Z11
+	VPTERNLOGQ      $0xf8, Z2, Z11, Z10
+	VPSRLQ          X4, Z10, Z11
+	VPSLLQ          $0x18, Z11, Z11
+	VPORQ           Z11, Z7, Z7
+	VMOVUPD         256(CX), Z12
+	VPANDQ          Z5, Z12, Z11
+	VPTESTMQ        Z11, Z11, K1
+	VPSUBQ.Z        Z1, Z11, K1, Z11
+	VPSRLQ          X0, Z11, Z11
+	VPSRLQ          X3, Z12, Z12
+	VPTERNLOGQ      $0xf8, Z2, Z12, Z11
+	VPSRLQ          X4, Z11, Z12
+	VPSLLQ          $0x20, Z12, Z12
+	VPORQ           Z12, Z7, Z7
+	VMOVUPD         320(CX), Z13
+	VPANDQ          Z5, Z13, Z12
+	VPTESTMQ        Z12, Z12, K1
+	VPSUBQ.Z        Z1, Z12, K1, Z12
+	VPSRLQ          X0, Z12, Z12
+	VPSRLQ          X3, Z13, Z13
+	VPTERNLOGQ      $0xf8, Z2, Z13, Z12
+	VPSRLQ          X4, Z12, Z13
+	VPSLLQ          $0x28, Z13, Z13
+	VPORQ           Z13, Z7, Z7
+	VMOVUPD         384(CX), Z14
+	VPANDQ          Z5, Z14, Z13
+	VPTESTMQ        Z13, Z13, K1
+	VPSUBQ.Z        Z1, Z13, K1, Z13
+	VPSRLQ          X0, Z13, Z13
+	VPSRLQ          X3, Z14, Z14
+	VPTERNLOGQ      $0xf8, Z2, Z14, Z13
+	VPSRLQ          X4, Z13, Z14
+	VPSLLQ          $0x30, Z14, Z14
+	VPORQ           Z14, Z7, Z7
+	VMOVUPD         448(CX), Z14
+	VPANDQ          Z5, Z14, Z5
+	VPTESTMQ        Z5, Z5, K1
+	VPSUBQ.Z        Z1, Z5, K1, Z1
+	VPSRLQ          X0, Z1, Z1
+	VPSRLQ          X3, Z14, Z0
+	VPTERNLOGQ      $0xf8, Z2, Z0, Z1
+	VPSRLQ          X4, Z1, Z0
+	VPSLLQ          $0x38, Z0, Z0
+	VPORQ           Z0, Z7, Z7
+	VPSHUFB         packPairsAVX512<>+0(SB), Z7, Z7
+	VMOVUPD         packGroupsAVX512<>+0(SB), Z0
+	VPERMW          Z7, Z0, Z7
+	VPSRLQ          $0x07, Z7, Z0
+	VPXORQ          Z7, Z0, Z0
+	VBROADCASTSD    c00aa00aa00aa00aa<>+0(SB), Z2
+	VPANDQ          Z2, Z0, Z0
+	VPSLLQ          $0x07, Z0, Z2
+	VPXORQ          Z0, Z7, Z7
+	VPXORQ          Z2, Z7, Z7
+	VPSRLQ          $0x0e, Z7, Z0
+	VPXORQ          Z7, Z0, Z0
+	VBROADCASTSD    c0000cccc0000cccc<>+0(SB), Z2
+	VPANDQ          Z2, Z0, Z0
+	VPSLLQ          $0x0e, Z0, Z2
+	VPXORQ          Z0, Z7, Z7
+	VPXORQ          Z2, Z7, Z7
+	VPSRLQ          $0x1c, Z7, Z0
+	VPXORQ          Z7, Z0, Z0
+	VBROADCASTSD    c00000000f0f0f0f0<>+0(SB), Z2
+	VPANDQ          Z2, Z0, Z0
+	VPSLLQ          $0x1c, Z0, Z2
+	VPXORQ          Z0, Z7, Z7
+	VPXORQ          Z2, Z7, Z7
+	VEXTRACTI64X2   $0x01, Z7, X0
+	VEXTRACTI64X2   $0x02, Z7, X2
+	VEXTRACTI64X2   $0x03, Z7, X3
+	MOVQ            BX, SI
+	SHLQ            $0x04, SI
+	LEAQ            packSqueezeAVX512<>+0(SB), DI
+	ADDQ            DI, SI
+	MOVQ            BX, DI
+	SHLQ            $0x06, DI
+	LEAQ            packJoinAVX512<>+0(SB), R9
+	ADDQ            R9, DI
+	VMOVUPD         (DI), Z4
+	VBROADCASTI32X4 (SI), Z5
+	VPSHUFB         Z5, Z6, Z6
+	VPERMW          Z6, Z4, Z6
+	VMOVUPD         Z6, (AX)
+	VMOVQ           X7, (AX)(BX*8)
+	ADDQ            R8, AX
+	VPSHUFB         Z5, Z8, Z6
+	VPERMW          Z6, Z4, Z6
+	VMOVUPD         Z6, (AX)
+	VMOVHPS         X7, (AX)(BX*8)
+	ADDQ            R8, AX
+	VPSHUFB         Z5, Z9, Z6
+	VPERMW          Z6, Z4, Z6
+	VMOVUPD         Z6, (AX)
+	VMOVQ           X0, (AX)(BX*8)
+	ADDQ            R8, AX
+	VPSHUFB         Z5, Z10, Z6
+	VPERMW          Z6, Z4, Z6
+	VMOVUPD         Z6, (AX)
+	VMOVHPS         X0, (AX)(BX*8)
+	ADDQ            R8, AX
+	VPSHUFB         Z5, Z11, Z0
+	VPERMW          Z0, Z4, Z0
+	VMOVUPD         Z0, (AX)
+	VMOVQ           X2, (AX)(BX*8)
+	ADDQ            R8, AX
+	VPSHUFB         Z5, Z12, Z0
+	VPERMW          Z0, Z4, Z0
+	VMOVUPD         Z0, (AX)
+	VMOVHPS         X2, (AX)(BX*8)
+	ADDQ            R8, AX
+	VPSHUFB         Z5, Z13, Z0
+	VPERMW          Z0, Z4, Z0
+	VMOVUPD         Z0, (AX)
+	VMOVQ           X3, (AX)(BX*8)
+	ADDQ            R8, AX
+	VPSHUFB         Z5, Z1, Z0
+	VPERMW          Z0, Z4, Z0
+	VMOVUPD         Z0, (AX)
+	VMOVHPS         X3, (AX)(BX*8)
+	ADDQ            R8, AX
+
+next:
+	ADDQ $0x00000200, CX
+	SUBQ $0x00000040, DX
+	JMP  block
+
+zeros:
+	MOVB $0x00, (AX)
+	ADDQ $0x00000001, AX
+	JMP  next
+
+end:
+	SUBQ dst_base+0(FP), AX
+	MOVQ AX, ret+48(FP)
+	VZEROUPPER
+	RET
+
+DATA packPairsAVX512<>+0(SB)/8, $0x0b030a0209010800
+DATA packPairsAVX512<>+8(SB)/8, $0x0f070e060d050c04
+DATA packPairsAVX512<>+16(SB)/8, $0x0b030a0209010800
+DATA packPairsAVX512<>+24(SB)/8, $0x0f070e060d050c04
+DATA packPairsAVX512<>+32(SB)/8, $0x0b030a0209010800
+DATA packPairsAVX512<>+40(SB)/8, $0x0f070e060d050c04
+DATA packPairsAVX512<>+48(SB)/8, $0x0b030a0209010800
+DATA packPairsAVX512<>+56(SB)/8, $0x0f070e060d050c04
+GLOBL packPairsAVX512<>(SB), RODATA|NOPTR, $64
+
+DATA packGroupsAVX512<>+0(SB)/8, $0x0018001000080000
+DATA packGroupsAVX512<>+8(SB)/8, $0x0019001100090001
+DATA packGroupsAVX512<>+16(SB)/8, $0x001a0012000a0002
+DATA packGroupsAVX512<>+24(SB)/8, $0x001b0013000b0003
+DATA packGroupsAVX512<>+32(SB)/8, $0x001c0014000c0004
+DATA packGroupsAVX512<>+40(SB)/8, $0x001d0015000d0005
+DATA packGroupsAVX512<>+48(SB)/8, $0x001e0016000e0006
+DATA packGroupsAVX512<>+56(SB)/8, $0x001f0017000f0007
+GLOBL packGroupsAVX512<>(SB), RODATA|NOPTR, $64
+
+DATA packSqueezeAVX512<>+0(SB)/8, $0x8080808080808080
+DATA packSqueezeAVX512<>+8(SB)/8, $0x8080808080808080
+DATA packSqueezeAVX512<>+16(SB)/8, $0x8080808080800800
+DATA packSqueezeAVX512<>+24(SB)/8, $0x8080808080808080
+DATA packSqueezeAVX512<>+32(SB)/8, $0x8080808009080100
+DATA packSqueezeAVX512<>+40(SB)/8, $0x8080808080808080
+DATA packSqueezeAVX512<>+48(SB)/8, $0x80800a0908020100
+DATA packSqueezeAVX512<>+56(SB)/8, $0x8080808080808080
+DATA packSqueezeAVX512<>+64(SB)/8, $0x0b0a090803020100
+DATA packSqueezeAVX512<>+72(SB)/8, $0x8080808080808080
+DATA packSqueezeAVX512<>+80(SB)/8, $0x0a09080403020100
+DATA packSqueezeAVX512<>+88(SB)/8, $0x8080808080800c0b
+DATA packSqueezeAVX512<>+96(SB)/8, $0x0908050403020100
+DATA packSqueezeAVX512<>+104(SB)/8, $0x808080800d0c0b0a
+DATA packSqueezeAVX512<>+112(SB)/8, $0x0806050403020100
+DATA packSqueezeAVX512<>+120(SB)/8, $0x80800e0d0c0b0a09
+DATA packSqueezeAVX512<>+128(SB)/8, $0x0706050403020100
+DATA packSqueezeAVX512<>+136(SB)/8, $0x0f0e0d0c0b0a0908
+GLOBL packSqueezeAVX512<>(SB), RODATA|NOPTR, $144
+
+DATA packJoinAVX512<>+0(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+8(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+16(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+24(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+32(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+40(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+48(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+56(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+64(SB)/8, $0x0018001000080000
+DATA packJoinAVX512<>+72(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+80(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+88(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+96(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+104(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+112(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+120(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+128(SB)/8, $0x0009000800010000
+DATA packJoinAVX512<>+136(SB)/8, $0x0019001800110010
+DATA packJoinAVX512<>+144(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+152(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+160(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+168(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+176(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+184(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+192(SB)/8, $0x0008000200010000
+DATA packJoinAVX512<>+200(SB)/8, $0x00110010000a0009
+DATA packJoinAVX512<>+208(SB)/8, $0x001a001900180012
+DATA packJoinAVX512<>+216(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+224(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+232(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+240(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+248(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+256(SB)/8, $0x0003000200010000
+DATA packJoinAVX512<>+264(SB)/8, $0x000b000a00090008
+DATA packJoinAVX512<>+272(SB)/8, $0x0013001200110010
+DATA packJoinAVX512<>+280(SB)/8, $0x001b001a00190018
+DATA packJoinAVX512<>+288(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+296(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+304(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+312(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+320(SB)/8, $0x0003000200010000
+DATA packJoinAVX512<>+328(SB)/8, $0x000a000900080004
+DATA packJoinAVX512<>+336(SB)/8, $0x00110010000c000b
+DATA packJoinAVX512<>+344(SB)/8, $0x0018001400130012
+DATA packJoinAVX512<>+352(SB)/8, $0x001c001b001a0019
+DATA packJoinAVX512<>+360(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+368(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+376(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+384(SB)/8, $0x0003000200010000
+DATA packJoinAVX512<>+392(SB)/8, $0x0009000800050004
+DATA packJoinAVX512<>+400(SB)/8, $0x000d000c000b000a
+DATA packJoinAVX512<>+408(SB)/8, $0x0013001200110010
+DATA packJoinAVX512<>+416(SB)/8, $0x0019001800150014
+DATA packJoinAVX512<>+424(SB)/8, $0x001d001c001b001a
+DATA packJoinAVX512<>+432(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+440(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+448(SB)/8, $0x0003000200010000
+DATA packJoinAVX512<>+456(SB)/8, $0x0008000600050004
+DATA packJoinAVX512<>+464(SB)/8, $0x000c000b000a0009
+DATA packJoinAVX512<>+472(SB)/8, $0x00110010000e000d
+DATA packJoinAVX512<>+480(SB)/8, $0x0015001400130012
+DATA packJoinAVX512<>+488(SB)/8, $0x001a001900180016
+DATA packJoinAVX512<>+496(SB)/8, $0x001e001d001c001b
+DATA packJoinAVX512<>+504(SB)/8, $0x0000000000000000
+DATA packJoinAVX512<>+512(SB)/8, $0x0003000200010000
+DATA packJoinAVX512<>+520(SB)/8, $0x0007000600050004
+DATA packJoinAVX512<>+528(SB)/8, $0x000b000a00090008
+DATA packJoinAVX512<>+536(SB)/8, $0x000f000e000d000c
+DATA packJoinAVX512<>+544(SB)/8, $0x0013001200110010
+DATA packJoinAVX512<>+552(SB)/8, $0x0017001600150014
+DATA packJoinAVX512<>+560(SB)/8, $0x001b001a00190018
+DATA packJoinAVX512<>+568(SB)/8, $0x001f001e001d001c
+GLOBL packJoinAVX512<>(SB), RODATA|NOPTR, $576
+
+// func unpack64AVX512(dst []float64, src []byte) (done int, read int)
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·unpack64AVX512(SB), $0-64
+	MOVQ dst_base+0(FP), AX
+	MOVQ src_base+24(FP), CX
+	MOVQ dst_len+8(FP), DX
+	MOVQ src_len+32(FP), BX
+
+block:
+	CMPQ            DX, $0x00000040
+	JL              end
+	TESTQ           BX, BX
+	JZ              end
+	MOVBLZX         (CX), SI
+	TESTL           SI, SI
+	JZ              zeros
+	ANDL            $0x0000007f, SI
+	JZ              end
+	MOVQ            SI, DI
+	SHLQ            $0x03, DI
+	ADDQ            $0x00000043, DI
+	CMPQ            BX, DI
+	JL              end
+	MOVL            (CX), DI
+	MOVL            DI, R8
+	SHRL            $0x07, DI
+	ANDL            $0x0000003f, DI
+	SHRL            $0x0d, R8
+	ANDL            $0x000007ff, R8
+	LEAQ            (SI)(DI*1), R9
+	CMPQ            R9, $0x00000040
+	JG              end
+	CMPQ            DI, $0x00000034
+	JG              end
+	ADDQ            $0x00000003, CX
+	VMOVQ           DI, X0
+	SHLQ            $0x34, R8
+	VPBROADCASTQ    R8, Z1
+	LEAQ            -1(SI), R8
+	MOVQ            $0x00000001, DI
+	SHLXQ           R8, DI, DI
+	VPBROADCASTQ    DI, Z2
+	MOVQ            $0x00000040, R8
+	SUBQ            SI, R8
+	VMOVQ           R8, X3
+	MOVQ            SI, DI
+	SHRQ            $0x03, DI
+	LEAQ            (DI)(DI*1), R8
+	SHLQ            $0x02, R8
+	VMOVQ           R8, X4
+	MOVQ            $-1, R8
+	MOVQ            SI, R9
+	ANDQ            $0x00000007, R9
+	SHLQ            $0x03, R9
+	BZHIQ           R9, R8, R8
+	VPBROADCASTQ    R8, Z5
+	LEAQ            (CX)(DI*8), R8
+	VPBROADCASTQ    (R8), Z6
+	ADDQ            SI, R8
+	VPINSRQ         $0x01, (R8), X6, X6
+	ADDQ            SI, R8
+	VPBROADCASTQ    (R8), Z7
+	ADDQ            SI, R8
+	VPINSRQ         $0x01, (R8), X7, X7
+	ADDQ            SI, R8
+	VPBROADCASTQ    (R8), Z8
+	ADDQ            SI, R8
+	VPINSRQ         $0x01, (R8), X8, X8
+	ADDQ            SI, R8
+	VPBROADCASTQ    (R8), Z9
+	ADDQ            SI, R8
+	VPINSRQ         $0x01, (R8), X9, X9
+	ADDQ            SI, R8
+	VINSERTI128     $0x01, X7, Y6, Y6
+	VINSERTI128     $0x01, X9, Y8, Y8
+	VINSERTI64X4    $0x01, Y8, Z6, Z6
+	VPANDQ          Z5, Z6, Z6
+	VPSRLQ          $0x07, Z6, Z5
+	VPXORQ          Z6, Z5, Z5
+	VBROADCASTSD    c00aa00aa00aa00aa<>+0(SB), Z7
+	VPANDQ          Z7, Z5, Z5
+	VPSLLQ          $0x07, Z5, Z7
+	VPXORQ          Z5, Z6, Z6
+	VPXORQ          Z7, Z6, Z6
+	VPSRLQ          $0x0e, Z6, Z5
+	VPXORQ          Z6, Z5, Z5
+	VBROADCASTSD    c0000cccc0000cccc<>+0(SB), Z7
+	VPANDQ          Z7, Z5, Z5
+	VPSLLQ          $0x0e, Z5, Z7
+	VPXORQ          Z5, Z6, Z6
+	VPXORQ          Z7, Z6, Z6
+	VPSRLQ          $0x1c, Z6, Z5
+	VPXORQ          Z6, Z5, Z5
+	VBROADCASTSD    c00000000f0f0f0f0<>+0(SB), Z7
+	VPANDQ          Z7, Z5, Z5
+	VPSLLQ          $0x1c, Z5, Z7
+	VPXORQ          Z5, Z6, Z6
+	VPXORQ          Z7, Z6, Z6
+	VEXTRACTI64X2   $0x01, Z6, X5
+	VEXTRACTI64X2   $0x02, Z6, X7
+	VEXTRACTI64X2   $0x03, Z6, X8
+	VPSRLDQ         $0x08, X6, X9
+	VPSRLDQ         $0x08, X5, X10
+	VPSRLDQ         $0x08, X7, X11
+	VPSRLDQ         $0x08, X8, X12
+	MOVQ            DI, R8
+	SHLQ            $0x04, R8
+	LEAQ            packWidenAVX512<>+0(SB), R9
+	ADDQ            R9, R8
+	SHLQ            $0x06, DI
+	LEAQ            packPartAVX512<>+0(SB), R9
+	ADDQ            R9, DI
+	VMOVUPD         (DI), Z13
+	VBROADCASTI32X4 (R8), Z14
+	VPXOR           X15, X15, X15
+	VBROADCASTSD    c8000000000000000<>+0(SB), Z15
+	VPERMW          (CX), Z13, Z16
+	VPSHUFB         Z14, Z16, Z16
+	VPMOVZXBQ       X6, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z16, Z16
+	VPANDNQ         Z16, Z2, Z6
+	VPSLLQ          X0, Z6, Z17
+	VPTESTMQ        Z6, Z6, K1
+	VPADDQ          Z1, Z17, K1, Z17
+	VPSLLQ          X3, Z16, Z16
+	VPTERNLOGQ      $0x78, Z15, Z16, Z17
+	VMOVUPD         Z17, (AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z6
+	VPSHUFB         Z14, Z6, Z6
+	VPMOVZXBQ       X9, Z9
+	VPSLLQ          X4, Z9, Z9
+	VPORQ           Z9, Z6, Z6
+	VPANDNQ         Z6, Z2, Z9
+	VPSLLQ          X0, Z9, Z16
+	VPTESTMQ        Z9, Z9, K1
+	VPADDQ          Z1, Z16, K1, Z16
+	VPSLLQ          X3, Z6, Z6
+	VPTERNLOGQ      $0x78, Z15, Z6, Z16
+	VMOVUPD         Z16, 64(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z6
+	VPSHUFB         Z14, Z6, Z6
+	VPMOVZXBQ       X5, Z5
+	VPSLLQ          X4, Z5, Z5
+	VPORQ           Z5, Z6, Z6
+	VPANDNQ         Z6, Z2, Z5
+	VPSLLQ          X0, Z5, Z9
+	VPTESTMQ        Z5, Z5, K1
+	VPADDQ          Z1, Z9, K1, Z9
+	VPSLLQ          X3, Z6, Z6
+	VPTERNLOGQ      $0x78, Z15, Z6, Z9
+	VMOVUPD         Z9, 128(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z5
+	VPSHUFB         Z14, Z5, Z5
+	VPMOVZXBQ       X10, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z5, Z5
+	VPANDNQ         Z5, Z2, Z6
+	VPSLLQ          X0, Z6, Z9
+	VPTESTMQ        Z6, Z6, K1
+	VPADDQ          Z1, Z9, K1, Z9
+	VPSLLQ          X3, Z5, Z5
+	VPTERNLOGQ      $0x78, Z15, Z5, Z9
+	VMOVUPD         Z9, 192(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z5
+	VPSHUFB         Z14, Z5, Z5
+	VPMOVZXBQ       X7, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z5, Z5
+	VPANDNQ         Z5, Z2, Z6
+	VPSLLQ          X0, Z6, Z7
+	VPTESTMQ        Z6, Z6, K1
+	VPADDQ          Z1, Z7, K1, Z7
+	VPSLLQ          X3, Z5, Z5
+	VPTERNLOGQ      $0x78, Z15, Z5, Z7
+	VMOVUPD         Z7, 256(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z5
+	VPSHUFB         Z14, Z5, Z5
+	VPMOVZXBQ       X11, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z5, Z5
+	VPANDNQ         Z5, Z2, Z6
+	VPSLLQ          X0, Z6, Z7
+	VPTESTMQ        Z6, Z6, K1
+	VPADDQ          Z1, Z7, K1, Z7
+	VPSLLQ          X3, Z5, Z5
+	VPTERNLOGQ      $0x78, Z15, Z5, Z7
+	VMOVUPD         Z7, 320(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z5
+	VPSHUFB         Z14, Z5, Z5
+	VPMOVZXBQ       X8, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z5, Z5
+	VPANDNQ         Z5, Z2, Z6
+	VPSLLQ          X0, Z6, Z7
+	VPTESTMQ        Z6, Z6, K1
+	VPADDQ          Z1, Z7, K1, Z7
+	VPSLLQ          X3, Z5, Z5
+	VPTERNLOGQ      $0x78, Z15, Z5, Z7
+	VMOVUPD         Z7, 384(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z5
+	VPSHUFB         Z14, Z5, Z5
+	VPMOVZXBQ       X12, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z5, Z5
+	VPANDNQ         Z5, Z2, Z2
+	VPSLLQ          X0, Z2, Z4
+	VPTESTMQ        Z2, Z2, K1
+	VPADDQ          Z1, Z4, K1, Z4
+	VPSLLQ          X3, Z5, Z5
+	VPTERNLOGQ      $0x78, Z15, Z5, Z4
+	VMOVUPD         Z4, 448(AX)
+	ADDQ            SI, CX
+	SHLQ            $0x03, SI
+	ADDQ            $0x00000003, SI
+	SUBQ            SI, BX
+
+next:
+	ADDQ $0x00000200, AX
+	SUBQ $0x00000040, DX
+	JMP  block
+
+zeros:
+	VPXOR   X0, X0, X0
+	VMOVUPD Z0, (AX)
+	VMOVUPD Z0, 64(AX)
+	VMOVUPD Z0, 128(AX)
+	VMOVUPD Z0, 192(AX)
+	VMOVUPD Z0, 256(AX)
+	VMOVUPD Z0, 320(AX)
+	VMOVUPD Z0, 384(AX)
+	VMOVUPD Z0, 448(AX)
+	ADDQ    $0x00000001, CX
+	SUBQ    $0x00000001, BX
+	JMP     next
+
+end:
+	MOVQ dst_len+8(FP), AX
+	SUBQ DX, AX
+	MOVQ AX, done+48(FP)
+	SUBQ src_base+24(FP), CX
+	MOVQ CX, read+56(FP)
+	VZEROUPPER
+	RET
+
+DATA packWidenAVX512<>+0(SB)/8, $0x8080808080808080
+DATA packWidenAVX512<>+8(SB)/8, $0x8080808080808080
+DATA packWidenAVX512<>+16(SB)/8, $0x8080808080808000
+DATA packWidenAVX512<>+24(SB)/8, $0x8080808080808001
+DATA packWidenAVX512<>+32(SB)/8, $0x8080808080800100
+DATA packWidenAVX512<>+40(SB)/8, $0x8080808080800302
+DATA packWidenAVX512<>+48(SB)/8, $0x8080808080020100
+DATA packWidenAVX512<>+56(SB)/8, $0x8080808080050403
+DATA packWidenAVX512<>+64(SB)/8, $0x8080808003020100
+DATA packWidenAVX512<>+72(SB)/8, $0x8080808007060504
+DATA packWidenAVX512<>+80(SB)/8, $0x8080800403020100
+DATA packWidenAVX512<>+88(SB)/8, $0x8080800908070605
+DATA packWidenAVX512<>+96(SB)/8, $0x8080050403020100
+DATA packWidenAVX512<>+104(SB)/8, $0x80800b0a09080706
+DATA packWidenAVX512<>+112(SB)/8, $0x8006050403020100
+DATA packWidenAVX512<>+120(SB)/8, $0x800d0c0b0a090807
+DATA packWidenAVX512<>+128(SB)/8, $0x0706050403020100
+DATA packWidenAVX512<>+136(SB)/8, $0x0f0e0d0c0b0a0908
+GLOBL packWidenAVX512<>(SB), RODATA|NOPTR, $144
+
+DATA packPartAVX512<>+0(SB)/8, $0x0003000200010000
+DATA packPartAVX512<>+8(SB)/8, $0x0007000600050004
+DATA packPartAVX512<>+16(SB)/8, $0x0003000200010000
+DATA packPartAVX512<>+24(SB)/8, $0x0007000600050004
+DATA packPartAVX512<>+32(SB)/8, $0x0003000200010000
+DATA packPartAVX512<>+40(SB)/8, $0x0007000600050004
+DATA packPartAVX512<>+48(SB)/8, $0x0003000200010000
+DATA packPartAVX512<>+56(SB)/8, $0x0007000600050004
+DATA packPartAVX512<>+64(SB)/8, $0x0003000200010000
+DATA packPartAVX512<>+72(SB)/8, $0x0007000600050004
+DATA packPartAVX512<>+80(SB)/8, $0x0004000300020001
+DATA packPartAVX512<>+88(SB)/8, $0x0008000700060005
+DATA packPartAVX512<>+96(SB)/8, $0x0005000400030002
+DATA packPartAVX512<>+104(SB)/8, $0x0009000800070006
+DATA packPartAVX512<>+112(SB)/8, $0x0006000500040003
+DATA packPartAVX512<>+120(SB)/8, $0x000a000900080007
+DATA packPartAVX512<>+128(SB)/8, $0x0003000200010000
+DATA packPartAVX512<>+136(SB)/8, $0x0007000600050004
+DATA packPartAVX512<>+144(SB)/8, $0x0005000400030002
+DATA packPartAVX512<>+152(SB)/8, $0x0009000800070006
+DATA packPartAVX512<>+160(SB)/8, $0x0007000600050004
+DATA packPartAVX512<>+168(SB)/8, $0x000b000a00090008
+DATA packPartAVX512<>+176(SB)/8, $0x0009000800070006
+DATA packPartAVX512<>+184(SB)/8, $0x000d000c000b000a
+DATA packPartAVX512<>+192(SB)/8, $0x0003000200010000
+DATA packPartAVX512<>+200(SB)/8, $0x0007000600050004
+DATA packPartAVX512<>+208(SB)/8, $0x0006000500040003
+DATA packPartAVX512<>+216(SB)/8, $0x000a000900080007
+DATA packPartAVX512<>+224(SB)/8, $0x0009000800070006
+DATA packPartAVX512<>+232(SB)/8, $0x000d000c000b000a
+DATA packPartAVX512<>+240(SB)/8, $0x000c000b000a0009
+DATA packPartAVX512<>+248(SB)/8, $0x0010000f000e000d
+DATA packPartAVX512<>+256(SB)/8, $0x0003000200010000
+DATA packPartAVX512<>+264(SB)/8, $0x0007000600050004
+DATA packPartAVX512<>+272(SB)/8, $0x0007000600050004
+DATA packPartAVX512<>+280(SB)/8, $0x000b000a00090008
+DATA packPartAVX512<>+288(SB)/8, $0x000b000a00090008
+DATA packPartAVX512<>+296(SB)/8, $0x000f000e000d000c
+DATA packPartAVX512<>+304(SB)/8, $0x000f000e000d000c
+DATA packPartAVX512<>+312(SB)/8, $0x0013001200110010
+DATA packPartAVX512<>+320(SB)/8, $0x0003000200010000
+DATA packPartAVX512<>+328(SB)/8, $0x0007000600050004
+DATA packPartAVX512<>+336(SB)/8, $0x0008000700060005
+DATA packPartAVX512<>+344(SB)/8, $0x000c000b000a0009
+DATA packPartAVX512<>+352(SB)/8, $0x000d000c000b000a
+DATA packPartAVX512<>+360(SB)/8, $0x00110010000f000e
+DATA packPartAVX512<>+368(SB)/8, $0x001200110010000f
+DATA packPartAVX512<>+376(SB)/8, $0x0016001500140013
+DATA packPartAVX512<>+384(SB)/8, $0x0003000200010000
+DATA packPartAVX512<>+392(SB)/8, $0x0007000600050004
+DATA packPartAVX512<>+400(SB)/8, $0x0009000800070006
+DATA packPartAVX512<>+408(SB)/8, $0x000d000c000b000a
+DATA packPartAVX512<>+416(SB)/8, $0x000f000e000d000c
+DATA packPartAVX512<>+424(SB)/8, $0x0013001200110010
+DATA packPartAVX512<>+432(SB)/8, $0x0015001400130012
+DATA packPartAVX512<>+440(SB)/8, $0x0019001800170016
+DATA packPartAVX512<>+448(SB)/8, $0x0003000200010000
+DATA packPartAVX512<>+456(SB)/8, $0x0007000600050004
+DATA packPartAVX512<>+464(SB)/8, $0x000a000900080007
+DATA packPartAVX512<>+472(SB)/8, $0x000e000d000c000b
+DATA packPartAVX512<>+480(SB)/8, $0x00110010000f000e
+DATA packPartAVX512<>+488(SB)/8, $0x0015001400130012
+DATA packPartAVX512<>+496(SB)/8, $0x0018001700160015
+DATA packPartAVX512<>+504(SB)/8, $0x001c001b001a0019
+DATA packPartAVX512<>+512(SB)/8, $0x0003000200010000
+DATA packPartAVX512<>+520(SB)/8, $0x0007000600050004
+DATA packPartAVX512<>+528(SB)/8, $0x000b000a00090008
+DATA packPartAVX512<>+536(SB)/8, $0x000f000e000d000c
+DATA packPartAVX512<>+544(SB)/8, $0x0013001200110010
+DATA packPartAVX512<>+552(SB)/8, $0x0017001600150014
+DATA packPartAVX512<>+560(SB)/8, $0x001b001a00190018
+DATA packPartAVX512<>+568(SB)/8, $0x001f001e001d001c
+GLOBL packPartAVX512<>(SB), RODATA|NOPTR, $576
+
+// func unpackAdd64AVX512(acc []float64, src []byte) (done int, read int)
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·unpackAdd64AVX512(SB), $0-64
+	MOVQ acc_base+0(FP), AX
+	MOVQ src_base+24(FP), CX
+	MOVQ acc_len+8(FP), DX
+	MOVQ src_len+32(FP), BX
+
+block:
+	CMPQ            DX, $0x00000040
+	JL              end
+	TESTQ           BX, BX
+	JZ              end
+	MOVBLZX         (CX), SI
+	TESTL           SI, SI
+	JZ              zeros
+	ANDL            $0x0000007f, SI
+	JZ              end
+	MOVQ            SI, DI
+	SHLQ            $0x03, DI
+	ADDQ            $0x00000043, DI
+	CMPQ            BX, DI
+	JL              end
+	MOVL            (CX), DI
+	MOVL            DI, R8
+	SHRL            $0x07, DI
+	ANDL            $0x0000003f, DI
+	SHRL            $0x0d, R8
+	ANDL            $0x000007ff, R8
+	LEAQ            (SI)(DI*1), R9
+	CMPQ            R9, $0x00000040
+	JG              end
+	CMPQ            DI, $0x00000034
+	JG              end
+	ADDQ            $0x00000003, CX
+	VMOVQ           DI, X0
+	SHLQ            $0x34, R8
+	VPBROADCASTQ    R8, Z1
+	LEAQ            -1(SI), R8
+	MOVQ            $0x00000001, DI
+	SHLXQ           R8, DI, DI
+	VPBROADCASTQ    DI, Z2
+	MOVQ            $0x00000040, R8
+	SUBQ            SI, R8
+	VMOVQ           R8, X3
+	MOVQ            SI, DI
+	SHRQ            $0x03, DI
+	LEAQ            (DI)(DI*1), R8
+	SHLQ            $0x02, R8
+	VMOVQ           R8, X4
+	MOVQ            $-1, R8
+	MOVQ            SI, R9
+	ANDQ            $0x00000007, R9
+	SHLQ            $0x03, R9
+	BZHIQ           R9, R8, R8
+	VPBROADCASTQ    R8, Z5
+	LEAQ            (CX)(DI*8), R8
+	VPBROADCASTQ    (R8), Z6
+	ADDQ            SI, R8
+	VPINSRQ         $0x01, (R8), X6, X6
+	ADDQ            SI, R8
+	VPBROADCASTQ    (R8), Z7
+	ADDQ            SI, R8
+	VPINSRQ         $0x01, (R8), X7, X7
+	ADDQ            SI, R8
+	VPBROADCASTQ    (R8), Z8
+	ADDQ            SI, R8
+	VPINSRQ         $0x01, (R8), X8, X8
+	ADDQ            SI, R8
+	VPBROADCASTQ    (R8), Z9
+	ADDQ            SI, R8
+	VPINSRQ         $0x01, (R8), X9, X9
+	ADDQ            SI, R8
+	VINSERTI128     $0x01, X7, Y6, Y6
+	VINSERTI128     $0x01, X9, Y8, Y8
+	VINSERTI64X4    $0x01, Y8, Z6, Z6
+	VPANDQ          Z5, Z6, Z6
+	VPSRLQ          $0x07, Z6, Z5
+	VPXORQ          Z6, Z5, Z5
+	VBROADCASTSD    c00aa00aa00aa00aa<>+0(SB), Z7
+	VPANDQ          Z7, Z5, Z5
+	VPSLLQ          $0x07, Z5, Z7
+	VPXORQ          Z5, Z6, Z6
+	VPXORQ          Z7, Z6, Z6
+	VPSRLQ          $0x0e, Z6, Z5
+	VPXORQ          Z6, Z5, Z5
+	VBROADCASTSD    c0000cccc0000cccc<>+0(SB), Z7
+	VPANDQ          Z7, Z5, Z5
+	VPSLLQ          $0x0e, Z5, Z7
+	VPXORQ          Z5, Z6, Z6
+	VPXORQ          Z7, Z6, Z6
+	VPSRLQ          $0x1c, Z6, Z5
+	VPXORQ          Z6, Z5, Z5
+	VBROADCASTSD    c00000000f0f0f0f0<>+0(SB), Z7
+	VPANDQ          Z7, Z5, Z5
+	VPSLLQ          $0x1c, Z5, Z7
+	VPXORQ          Z5, Z6, Z6
+	VPXORQ          Z7, Z6, Z6
+	VEXTRACTI64X2   $0x01, Z6, X5
+	VEXTRACTI64X2   $0x02, Z6, X7
+	VEXTRACTI64X2   $0x03, Z6, X8
+	VPSRLDQ         $0x08, X6, X9
+	VPSRLDQ         $0x08, X5, X10
+	VPSRLDQ         $0x08, X7, X11
+	VPSRLDQ         $0x08, X8, X12
+	MOVQ            DI, R8
+	SHLQ            $0x04, R8
+	LEAQ            packWidenAVX512<>+0(SB), R9
+	ADDQ            R9, R8
+	SHLQ            $0x06, DI
+	LEAQ            packPartAVX512<>+0(SB), R9
+	ADDQ            R9, DI
+	VMOVUPD         (DI), Z13
+	VBROADCASTI32X4 (R8), Z14
+	VPXOR           X15, X15, X15
+	VBROADCASTSD    c8000000000000000<>+0(SB), Z15
+	VBROADCASTSD    c7ff8000000000000<>+0(SB), Z16
+	VPERMW          (CX), Z13, Z17
+	VPSHUFB         Z14, Z17, Z17
+	VPMOVZXBQ       X6, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z17, Z17
+	VPANDNQ         Z17, Z2, Z6
+	VPSLLQ          X0, Z6, Z18
+	VPTESTMQ        Z6, Z6, K1
+	VPADDQ          Z1, Z18, K1, Z18
+	VPSLLQ          X3, Z17, Z17
+	VPTERNLOGQ      $0x78, Z15, Z17, Z18
+	VMOVUPD         (AX), Z6
+	VADDPD          Z18, Z6, Z18
+	VCMPPD          $0x03, Z18, Z18, K1
+	VMOVAPD         Z16, K1, Z18
+	VMOVUPD         Z18, (AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z6
+	VPSHUFB         Z14, Z6, Z6
+	VPMOVZXBQ       X9, Z9
+	VPSLLQ          X4, Z9, Z9
+	VPORQ           Z9, Z6, Z6
+	VPANDNQ         Z6, Z2, Z9
+	VPSLLQ          X0, Z9, Z17
+	VPTESTMQ        Z9, Z9, K1
+	VPADDQ          Z1, Z17, K1, Z17
+	VPSLLQ          X3, Z6, Z6
+	VPTERNLOGQ      $0x78, Z15, Z6, Z17
+	VMOVUPD         64(AX), Z6
+	VADDPD          Z17, Z6, Z17
+	VCMPPD          $0x03, Z17, Z17, K1
+	VMOVAPD         Z16, K1, Z17
+	VMOVUPD         Z17, 64(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z6
+	VPSHUFB         Z14, Z6, Z6
+	VPMOVZXBQ       X5, Z5
+	VPSLLQ          X4, Z5, Z5
+	VPORQ           Z5, Z6, Z6
+	VPANDNQ         Z6, Z2, Z5
+	VPSLLQ          X0, Z5, Z9
+	VPTESTMQ        Z5, Z5, K1
+	VPADDQ          Z1, Z9, K1, Z9
+	VPSLLQ          X3, Z6, Z6
+	VPTERNLOGQ      $0x78, Z15, Z6, Z9
+	VMOVUPD         128(AX), Z5
+	VADDPD          Z9, Z5, Z9
+	VCMPPD          $0x03, Z9, Z9, K1
+	VMOVAPD         Z16, K1, Z9
+	VMOVUPD         Z9, 128(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z5
+	VPSHUFB         Z14, Z5, Z5
+	VPMOVZXBQ       X10, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z5, Z5
+	VPANDNQ         Z5, Z2, Z6
+	VPSLLQ          X0, Z6, Z9
+	VPTESTMQ        Z6, Z6, K1
+	VPADDQ          Z1, Z9, K1, Z9
+	VPSLLQ          X3, Z5, Z5
+	VPTERNLOGQ      $0x78, Z15, Z5, Z9
+	VMOVUPD         192(AX), Z5
+	VADDPD          Z9, Z5, Z9
+	VCMPPD          $0x03, Z9, Z9, K1
+	VMOVAPD         Z16, K1, Z9
+	VMOVUPD         Z9, 192(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z5
+	VPSHUFB         Z14, Z5, Z5
+	VPMOVZXBQ       X7, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z5, Z5
+	VPANDNQ         Z5, Z2, Z6
+	VPSLLQ          X0, Z6, Z7
+	VPTESTMQ        Z6, Z6, K1
+	VPADDQ          Z1, Z7, K1, Z7
+	VPSLLQ          X3, Z5, Z5
+	VPTERNLOGQ      $0x78, Z15, Z5, Z7
+	VMOVUPD         256(AX), Z5
+	VADDPD          Z7, Z5, Z7
+	VCMPPD          $0x03, Z7, Z7, K1
+	VMOVAPD         Z16, K1, Z7
+	VMOVUPD         Z7, 256(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z5
+	VPSHUFB         Z14, Z5, Z5
+	VPMOVZXBQ       X11, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z5, Z5
+	VPANDNQ         Z5, Z2, Z6
+	VPSLLQ          X0, Z6, Z7
+	VPTESTMQ        Z6, Z6, K1
+	VPADDQ          Z1, Z7, K1, Z7
+	VPSLLQ          X3, Z5, Z5
+	VPTERNLOGQ      $0x78, Z15, Z5, Z7
+	VMOVUPD         320(AX), Z5
+	VADDPD          Z7, Z5, Z7
+	VCMPPD          $0x03, Z7, Z7, K1
+	VMOVAPD         Z16, K1, Z7
+	VMOVUPD         Z7, 320(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z5
+	VPSHUFB         Z14, Z5, Z5
+	VPMOVZXBQ       X8, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z5, Z5
+	VPANDNQ         Z5, Z2, Z6
+	VPSLLQ          X0, Z6, Z7
+	VPTESTMQ        Z6, Z6, K1
+	VPADDQ          Z1, Z7, K1, Z7
+	VPSLLQ          X3, Z5, Z5
+	VPTERNLOGQ      $0x78, Z15, Z5, Z7
+	VMOVUPD         384(AX), Z5
+	VADDPD          Z7, Z5, Z7
+	VCMPPD          $0x03, Z7, Z7, K1
+	VMOVAPD         Z16, K1, Z7
+	VMOVUPD         Z7, 384(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z5
+	VPSHUFB         Z14, Z5, Z5
+	VPMOVZXBQ       X12, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z5, Z5
+	VPANDNQ         Z5, Z2, Z2
+	VPSLLQ          X0, Z2, Z0
+	VPTESTMQ        Z2, Z2, K1
+	VPADDQ          Z1, Z0, K1, Z0
+	VPSLLQ          X3, Z5, Z5
+	VPTERNLOGQ      $0x78, Z15, Z5, Z0
+	VMOVUPD         448(AX), Z1
+	VADDPD          Z0, Z1, Z0
+	VCMPPD          $0x03, Z0, Z0, K1
+	VMOVAPD         Z16, K1, Z0
+	VMOVUPD         Z0, 448(AX)
+	ADDQ            SI, CX
+	SHLQ            $0x03, SI
+	ADDQ            $0x00000003, SI
+	SUBQ            SI, BX
+
+next:
+	ADDQ $0x00000200, AX
+	SUBQ $0x00000040, DX
+	JMP  block
+
+zeros:
+	ADDQ $0x00000001, CX
+	SUBQ $0x00000001, BX
+	JMP  next
+
+end:
+	MOVQ acc_len+8(FP), AX
+	SUBQ DX, AX
+	MOVQ AX, done+48(FP)
+	SUBQ src_base+24(FP), CX
+	MOVQ CX, read+56(FP)
+	VZEROUPPER
+	RET
+
+// func pack32AVX512(dst []byte, x []float32) int
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, BMI, BMI2, CMOV
+TEXT ·pack32AVX512(SB), $0-56
+	MOVQ dst_base+0(FP), AX
+	MOVQ x_base+24(FP), CX
+	MOVQ x_len+32(FP), DX
+
+block:
+	CMPQ            DX, $0x00000040
+	JL              end
+	VBROADCASTSD    c7fffffffffffffff<>+0(SB), Z2
+	VBROADCASTSD    cffffffffffffffff<>+0(SB), Z3
+	VPMOVZXDQ       (CX), Z4
+	VPSLLQ          $0x20, Z4, Z4
+	VPANDQ          Z2, Z4, Z1
+	VPADDQ          Z3, Z1, Z0
+	VPMOVZXDQ       32(CX), Z5
+	VPSLLQ          $0x20, Z5, Z5
+	VPORQ           Z5, Z4, Z4
+	VPANDQ          Z2, Z5, Z5
+	VPMAXUD         Z5, Z1, Z1
+	VPADDQ          Z3, Z5, Z5
+	VPMINUD         Z5, Z0, Z0
+	VPMOVZXDQ       64(CX), Z5
+	VPSLLQ          $0x20, Z5, Z5
+	VPORQ           Z5, Z4, Z4
+	VPANDQ          Z2, Z5, Z5
+	VPMAXUD         Z5, Z1, Z1
+	VPADDQ          Z3, Z5, Z5
+	VPMINUD         Z5, Z0, Z0
+	VPMOVZXDQ       96(CX), Z5
+	VPSLLQ          $0x20, Z5, Z5
+	VPORQ           Z5, Z4, Z4
+	VPANDQ          Z2, Z5, Z5
+	VPMAXUD         Z5, Z1, Z1
+	VPADDQ          Z3, Z5, Z5
+	VPMINUD         Z5, Z0, Z0
+	VPMOVZXDQ       128(CX), Z5
+	VPSLLQ          $0x20, Z5, Z5
+	VPORQ           Z5, Z4, Z4
+	VPANDQ          Z2, Z5, Z5
+	VPMAXUD         Z5, Z1, Z1
+	VPADDQ          Z3, Z5, Z5
+	VPMINUD         Z5, Z0, Z0
+	VPMOVZXDQ       160(CX), Z5
+	VPSLLQ          $0x20, Z5, Z5
+	VPORQ           Z5, Z4, Z4
+	VPANDQ          Z2, Z5, Z5
+	VPMAXUD         Z5, Z1, Z1
+	VPADDQ          Z3, Z5, Z5
+	VPMINUD         Z5, Z0, Z0
+	VPMOVZXDQ       192(CX), Z5
+	VPSLLQ          $0x20, Z5, Z5
+	VPORQ           Z5, Z4, Z4
+	VPANDQ          Z2, Z5, Z5
+	VPMAXUD         Z5, Z1, Z1
+	VPADDQ          Z3, Z5, Z5
+	VPMINUD         Z5, Z0, Z0
+	VPMOVZXDQ       224(CX), Z5
+	VPSLLQ          $0x20, Z5, Z5
+	VPORQ           Z5, Z4, Z4
+	VPANDQ          Z2, Z5, Z2
+	VPMAXUD         Z2, Z1, Z1
+	VPADDQ          Z3, Z2, Z2
+	VPMINUD         Z2, Z0, Z0
+	VEXTRACTI64X4   $0x01, Z4, Y2
+	VPOR            Y2, Y4, Y4
+	VEXTRACTI128    $0x01, Y4, X2
+	VPOR            X2, X4, X4
+	VPSHUFD         $0x4e, X4, X2
+	VPOR            X2, X4, X4
+	VMOVQ           X4, BX
+	TESTQ           BX, BX
+	JZ              zeros
+	VEXTRACTI64X4   $0x01, Z0, Y2
+	VPMINUD         Y2, Y0, Y0
+	VEXTRACTI128    $0x01, Y0, X2
+	VPMINUD         X2, X0, X0
+	VPSHUFD         $0x4e, X0, X2
+	VPMINUD         X2, X0, X0
+	VMOVQ           X0, SI
+	VEXTRACTI64X4   $0x01, Z1, Y0
+	VPMAXUD         Y0, Y1, Y1
+	VEXTRACTI128    $0x01, Y1, X0
+	VPMAXUD         X0, X1, X1
+	VPSHUFD         $0x4e, X1, X0
+	VPMAXUD         X0, X1, X1
+	VMOVQ           X1, DI
+	MOVQ            BX, R8
+	BTRQ            $0x3f, R8
+	MOVQ            $0x00000037, R9
+	TZCNTQ          R8, R10
+	CMPQ            R10, R9
+	CMOVQGT         R9, R10
+	SHRQ            $0x37, SI
+	XORQ            R9, R9
+	TESTQ           R8, R8
+	CMOVQEQ         R9, SI
+	MOVQ            SI, R8
+	SHLQ            $0x37, R8
+	SHRQ            $0x20, DI
+	SHLQ            $0x20, DI
+	SUBQ            R8, DI
+	MOVL            BX, R8
+	ORQ             DI, R8
+	SHRXQ           R10, R8, R8
+	LEAQ            1(R8)(R8*1), R8
+	BSRQ            R8, R8
+	ADDQ            $0x00000001, R8
+	MOVQ            SI, BX
+	SHLQ            $0x06, BX
+	ORQ             R10, BX
+	SHLQ            $0x07, BX
+	ORQ             R8, BX
+	MOVL            BX, (AX)
+	ADDQ            $0x00000003, AX
+	VMOVQ           R10, X0
+	SHLQ            $0x37, SI
+	VPBROADCASTQ    SI, Z1
+	LEAQ            -1(R8), SI
+	MOVQ            $0x00000001, BX
+	SHLXQ           SI, BX, BX
+	VPBROADCASTQ    BX, Z2
+	MOVQ            $0x00000040, SI
+	SUBQ            R8, SI
+	VMOVQ           SI, X3
+	MOVQ            R8, BX
+	SHRQ            $0x03, BX
+	LEAQ            (BX)(BX*1), SI
+	SHLQ            $0x02, SI
+	VMOVQ           SI, X4
+	VBROADCASTSD    c7fffffffffffffff<>+0(SB), Z5
+	VPXOR           X6, X6, X6
+	VPMOVZXDQ       (CX), Z7
+	VPSLLQ          $0x20, Z7, Z7
+	VPANDQ          Z5, Z7, Z6
+	VPTESTMQ        Z6, Z6, K1
+	VPSUBQ.Z        Z1, Z6, K1, Z6
+	VPSRLQ          X0, Z6, Z6
+	VPSRLQ          X3, Z7, Z7
+	VPTERNLOGQ      $0xf8, Z2, Z7, Z6
+	VPSRLQ          X4, Z6, Z7
+	VPMOVZXDQ       32(CX), Z9
+	VPSLLQ          $0x20, Z9, Z9
+	VPANDQ          Z5, Z9, Z8
+	VPTESTMQ        Z8, Z8, K1
+	VPSUBQ.Z        Z1, Z8, K1, Z8
+	VPSRLQ          X0, Z8, Z8
+	VPSRLQ          X3, Z9, Z9
+	VPTERNLOGQ      $0xf8, Z2, Z9, Z8
+	VPSRLQ          X4, Z8, Z9
+	VPSLLQ          $0x08, Z9, Z9
+	VPORQ           Z9, Z7, Z7
+	VPMOVZXDQ       64(CX), Z10
+	VPSLLQ          $0x20, Z10, Z10
+	VPANDQ          Z5, Z10, Z9
+	VPTESTMQ        Z9, Z9, K1
+	VPSUBQ.Z        Z1, Z9, K1, Z9
+	VPSRLQ          X0, Z9, Z9
+	VPSRLQ          X3, Z10, Z10
+	VPTERNLOGQ      $0xf8, Z2, Z10, Z9
+	VPSRLQ          X4, Z9, Z10
+	VPSLLQ          $0x10, Z10, Z10
+	VPORQ           Z10, Z7, Z7
+	VPMOVZXDQ       96(CX), Z11
+	VPSLLQ          $0x20, Z11, Z11
+	VPANDQ          Z5, Z11, Z10
+	VPTESTMQ        Z10, Z10, K1
+	VPSUBQ.Z        Z1, Z10, K1, Z10
+	VPSRLQ          X0, Z10, Z10
+	VPSRLQ          X3, Z11, Z11
+	VPTERNLOGQ      $0xf8, Z2, Z11, Z10
+	VPSRLQ          X4, Z10, Z11
+	VPSLLQ          $0x18, Z11, Z11
+	VPORQ           Z11, Z7, Z7
+	VPMOVZXDQ       128(CX), Z12
+	VPSLLQ          $0x20, Z12, Z12
+	VPANDQ          Z5, Z12, Z11
+	VPTESTMQ        Z11, Z11, K1
+	VPSUBQ.Z        Z1, Z11, K1, Z11
+	VPSRLQ          X0, Z11, Z11
+	VPSRLQ          X3, Z12, Z12
+	VPTERNLOGQ      $0xf8, Z2, Z12, Z11
+	VPSRLQ          X4, Z11, Z12
+	VPSLLQ          $0x20, Z12, Z12
+	VPORQ           Z12, Z7, Z7
+	VPMOVZXDQ       160(CX), Z13
+	VPSLLQ          $0x20, Z13, Z13
+	VPANDQ          Z5, Z13, Z12
+	VPTESTMQ        Z12, Z12, K1
+	VPSUBQ.Z        Z1, Z12, K1, Z12
+	VPSRLQ          X0, Z12, Z12
+	VPSRLQ          X3, Z13, Z13
+	VPTERNLOGQ      $0xf8, Z2, Z13, Z12
+	VPSRLQ          X4, Z12, Z13
+	VPSLLQ          $0x28, Z13, Z13
+	VPORQ           Z13, Z7, Z7
+	VPMOVZXDQ       192(CX), Z14
+	VPSLLQ          $0x20, Z14, Z14
+	VPANDQ          Z5, Z14, Z13
+	VPTESTMQ        Z13, Z13, K1
+	VPSUBQ.Z        Z1, Z13, K1, Z13
+	VPSRLQ          X0, Z13, Z13
+	VPSRLQ          X3, Z14, Z14
+	VPTERNLOGQ      $0xf8, Z2, Z14, Z13
+	VPSRLQ          X4, Z13, Z14
+	VPSLLQ          $0x30, Z14, Z14
+	VPORQ           Z14, Z7, Z7
+	VPMOVZXDQ       224(CX), Z14
+	VPSLLQ          $0x20, Z14, Z14
+	VPANDQ          Z5, Z14, Z5
+	VPTESTMQ        Z5, Z5, K1
+	VPSUBQ.Z        Z1, Z5, K1, Z1
+	VPSRLQ          X0, Z1, Z1
+	VPSRLQ          X3, Z14, Z0
+	VPTERNLOGQ      $0xf8, Z2, Z0, Z1
+	VPSRLQ          X4, Z1, Z0
+	VPSLLQ          $0x38, Z0, Z0
+	VPORQ           Z0, Z7, Z7
+	VPSHUFB         packPairsAVX512<>+0(SB), Z7, Z7
+	VMOVUPD         packGroupsAVX512<>+0(SB), Z0
+	VPERMW          Z7, Z0, Z7
+	VPSRLQ          $0x07, Z7, Z0
+	VPXORQ          Z7, Z0, Z0
+	VBROADCASTSD    c00aa00aa00aa00aa<>+0(SB), Z2
+	VPANDQ          Z2, Z0, Z0
+	VPSLLQ          $0x07, Z0, Z2
+	VPXORQ          Z0, Z7, Z7
+	VPXORQ          Z2, Z7, Z7
+	VPSRLQ          $0x0e, Z7, Z0
+	VPXORQ          Z7, Z0, Z0
+	VBROADCASTSD    c0000cccc0000cccc<>+0(SB), Z2
+	VPANDQ          Z2, Z0, Z0
+	VPSLLQ          $0x0e, Z0, Z2
+	VPXORQ          Z0, Z7, Z7
+	VPXORQ          Z2, Z7, Z7
+	VPSRLQ          $0x1c, Z7, Z0
+	VPXORQ          Z7, Z0, Z0
+	VBROADCASTSD    c00000000f0f0f0f0<>+0(SB), Z2
+	VPANDQ          Z2, Z0, Z0
+	VPSLLQ          $0x1c, Z0, Z2
+	VPXORQ          Z0, Z7, Z7
+	VPXORQ          Z2, Z7, Z7
+	VEXTRACTI64X2   $0x01, Z7, X0
+	VEXTRACTI64X2   $0x02, Z7, X2
+	VEXTRACTI64X2   $0x03, Z7, X3
+	MOVQ            BX, SI
+	SHLQ            $0x04, SI
+	LEAQ            packSqueezeAVX512<>+0(SB), DI
+	ADDQ            DI, SI
+	MOVQ            BX, DI
+	SHLQ            $0x06, DI
+	LEAQ            packJoinAVX512<>+0(SB), R9
+	ADDQ            R9, DI
+	VMOVUPD         (DI), Z4
+	VBROADCASTI32X4 (SI), Z5
+	VPSHUFB         Z5, Z6, Z6
+	VPERMW          Z6, Z4, Z6
+	VMOVUPD         Z6, (AX)
+	VMOVQ           X7, (AX)(BX*8)
+	ADDQ            R8, AX
+	VPSHUFB         Z5, Z8, Z6
+	VPERMW          Z6, Z4, Z6
+	VMOVUPD         Z6, (AX)
+	VMOVHPS         X7, (AX)(BX*8)
+	ADDQ            R8, AX
+	VPSHUFB         Z5, Z9, Z6
+	VPERMW          Z6, Z4, Z6
+	VMOVUPD         Z6, (AX)
+	VMOVQ           X0, (AX)(BX*8)
+	ADDQ            R8, AX
+	VPSHUFB         Z5, Z10, Z6
+	VPERMW          Z6, Z4, Z6
+	VMOVUPD         Z6, (AX)
+	VMOVHPS         X0, (AX)(BX*8)
+	ADDQ            R8, AX
+	VPSHUFB         Z5, Z11, Z0
+	VPERMW          Z0, Z4, Z0
+	VMOVUPD         Z0, (AX)
+	VMOVQ           X2, (AX)(BX*8)
+	ADDQ            R8, AX
+	VPSHUFB         Z5, Z12, Z0
+	VPERMW          Z0, Z4, Z0
+	VMOVUPD         Z0, (AX)
+	VMOVHPS         X2, (AX)(BX*8)
+	ADDQ            R8, AX
+	VPSHUFB         Z5, Z13, Z0
+	VPERMW          Z0, Z4, Z0
+	VMOVUPD         Z0, (AX)
+	VMOVQ           X3, (AX)(BX*8)
+	ADDQ            R8, AX
+	VPSHUFB         Z5, Z1, Z0
+	VPERMW          Z0, Z4, Z0
+	VMOVUPD         Z0, (AX)
+	VMOVHPS         X3, (AX)(BX*8)
+	ADDQ            R8, AX
+
+next:
+	ADDQ $0x00000100, CX
+	SUBQ $0x00000040, DX
+	JMP  block
+
+zeros:
+	MOVB $0x00, (AX)
+	ADDQ $0x00000001, AX
+	JMP  next
+
+end:
+	SUBQ dst_base+0(FP), AX
+	MOVQ AX, ret+48(FP)
+	VZEROUPPER
+	RET
+
+// func unpack32AVX512(dst []float32, src []byte) (done int, read int)
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·unpack32AVX512(SB), $0-64
+	MOVQ dst_base+0(FP), AX
+	MOVQ src_base+24(FP), CX
+	MOVQ dst_len+8(FP), DX
+	MOVQ src_len+32(FP), BX
+
+block:
+	CMPQ            DX, $0x00000040
+	JL              end
+	TESTQ           BX, BX
+	JZ              end
+	MOVBLZX         (CX), SI
+	TESTL           SI, SI
+	JZ              zeros
+	ANDL            $0x0000007f, SI
+	JZ              end
+	MOVQ            SI, DI
+	SHLQ            $0x03, DI
+	ADDQ            $0x00000043, DI
+	CMPQ            BX, DI
+	JL              end
+	MOVL            (CX), DI
+	MOVL            DI, R8
+	SHRL            $0x07, DI
+	ANDL            $0x0000003f, DI
+	SHRL            $0x0d, R8
+	ANDL            $0x000007ff, R8
+	LEAQ            (SI)(DI*1), R9
+	CMPQ            R9, $0x00000040
+	JG              end
+	CMPQ            DI, $0x00000037
+	JG              end
+	CMPQ            DI, $0x00000020
+	JL              end
+	CMPQ            R8, $0x00000100
+	JGE             end
+	ADDQ            $0x00000003, CX
+	VMOVQ           DI, X0
+	SHLQ            $0x37, R8
+	VPBROADCASTQ    R8, Z1
+	LEAQ            -1(SI), R8
+	MOVQ            $0x00000001, DI
+	SHLXQ           R8, DI, DI
+	VPBROADCASTQ    DI, Z2
+	MOVQ            $0x00000040, R8
+	SUBQ            SI, R8
+	VMOVQ           R8, X3
+	MOVQ            SI, DI
+	SHRQ            $0x03, DI
+	LEAQ            (DI)(DI*1), R8
+	SHLQ            $0x02, R8
+	VMOVQ           R8, X4
+	MOVQ            $-1, R8
+	MOVQ            SI, R9
+	ANDQ            $0x00000007, R9
+	SHLQ            $0x03, R9
+	BZHIQ           R9, R8, R8
+	VPBROADCASTQ    R8, Z5
+	LEAQ            (CX)(DI*8), R8
+	VPBROADCASTQ    (R8), Z6
+	ADDQ            SI, R8
+	VPINSRQ         $0x01, (R8), X6, X6
+	ADDQ            SI, R8
+	VPBROADCASTQ    (R8), Z7
+	ADDQ            SI, R8
+	VPINSRQ         $0x01, (R8), X7, X7
+	ADDQ            SI, R8
+	VPBROADCASTQ    (R8), Z8
+	ADDQ            SI, R8
+	VPINSRQ         $0x01, (R8), X8, X8
+	ADDQ            SI, R8
+	VPBROADCASTQ    (R8), Z9
+	ADDQ            SI, R8
+	VPINSRQ         $0x01, (R8), X9, X9
+	ADDQ            SI, R8
+	VINSERTI128     $0x01, X7, Y6, Y6
+	VINSERTI128     $0x01, X9, Y8, Y8
+	VINSERTI64X4    $0x01, Y8, Z6, Z6
+	VPANDQ          Z5, Z6, Z6
+	VPSRLQ          $0x07, Z6, Z5
+	VPXORQ          Z6, Z5, Z5
+	VBROADCASTSD    c00aa00aa00aa00aa<>+0(SB), Z7
+	VPANDQ          Z7, Z5, Z5
+	VPSLLQ          $0x07, Z5, Z7
+	VPXORQ          Z5, Z6, Z6
+	VPXORQ          Z7, Z6, Z6
+	VPSRLQ          $0x0e, Z6, Z5
+	VPXORQ          Z6, Z5, Z5
+	VBROADCASTSD    c0000cccc0000cccc<>+0(SB), Z7
+	VPANDQ          Z7, Z5, Z5
+	VPSLLQ          $0x0e, Z5, Z7
+	VPXORQ          Z5, Z6, Z6
+	VPXORQ          Z7, Z6, Z6
+	VPSRLQ          $0x1c, Z6, Z5
+	VPXORQ          Z6, Z5, Z5
+	VBROADCASTSD    c00000000f0f0f0f0<>+0(SB), Z7
+	VPANDQ          Z7, Z5, Z5
+	VPSLLQ          $0x1c, Z5, Z7
+	VPXORQ          Z5, Z6, Z6
+	VPXORQ          Z7, Z6, Z6
+	VEXTRACTI64X2   $0x01, Z6, X5
+	VEXTRACTI64X2   $0x02, Z6, X7
+	VEXTRACTI64X2   $0x03, Z6, X8
+	VPSRLDQ         $0x08, X6, X9
+	VPSRLDQ         $0x08, X5, X10
+	VPSRLDQ         $0x08, X7, X11
+	VPSRLDQ         $0x08, X8, X12
+	MOVQ            DI, R8
+	SHLQ            $0x04, R8
+	LEAQ            packWidenAVX512<>+0(SB), R9
+	ADDQ            R9, R8
+	SHLQ            $0x06, DI
+	LEAQ            packPartAVX512<>+0(SB), R9
+	ADDQ            R9, DI
+	VMOVUPD         (DI), Z13
+	VBROADCASTI32X4 (R8), Z14
+	VPXOR           X15, X15, X15
+	VBROADCASTSD    c8000000000000000<>+0(SB), Z15
+	VPERMW          (CX), Z13, Z16
+	VPSHUFB         Z14, Z16, Z16
+	VPMOVZXBQ       X6, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z16, Z16
+	VPANDNQ         Z16, Z2, Z6
+	VPSLLQ          X0, Z6, Z17
+	VPTESTMQ        Z6, Z6, K1
+	VPADDQ          Z1, Z17, K1, Z17
+	VPSLLQ          X3, Z16, Z16
+	VPTERNLOGQ      $0x78, Z15, Z16, Z17
+	VPSRLQ          $0x20, Z17, Z17
+	VPMOVQD         Z17, (AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z6
+	VPSHUFB         Z14, Z6, Z6
+	VPMOVZXBQ       X9, Z9
+	VPSLLQ          X4, Z9, Z9
+	VPORQ           Z9, Z6, Z6
+	VPANDNQ         Z6, Z2, Z9
+	VPSLLQ          X0, Z9, Z16
+	VPTESTMQ        Z9, Z9, K1
+	VPADDQ          Z1, Z16, K1, Z16
+	VPSLLQ          X3, Z6, Z6
+	VPTERNLOGQ      $0x78, Z15, Z6, Z16
+	VPSRLQ          $0x20, Z16, Z16
+	VPMOVQD         Z16, 32(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z6
+	VPSHUFB         Z14, Z6, Z6
+	VPMOVZXBQ       X5, Z5
+	VPSLLQ          X4, Z5, Z5
+	VPORQ           Z5, Z6, Z6
+	VPANDNQ         Z6, Z2, Z5
+	VPSLLQ          X0, Z5, Z9
+	VPTESTMQ        Z5, Z5, K1
+	VPADDQ          Z1, Z9, K1, Z9
+	VPSLLQ          X3, Z6, Z6
+	VPTERNLOGQ      $0x78, Z15, Z6, Z9
+	VPSRLQ          $0x20, Z9, Z9
+	VPMOVQD         Z9, 64(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z5
+	VPSHUFB         Z14, Z5, Z5
+	VPMOVZXBQ       X10, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z5, Z5
+	VPANDNQ         Z5, Z2, Z6
+	VPSLLQ          X0, Z6, Z9
+	VPTESTMQ        Z6, Z6, K1
+	VPADDQ          Z1, Z9, K1, Z9
+	VPSLLQ          X3, Z5, Z5
+	VPTERNLOGQ      $0x78, Z15, Z5, Z9
+	VPSRLQ          $0x20, Z9, Z9
+	VPMOVQD         Z9, 96(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z5
+	VPSHUFB         Z14, Z5, Z5
+	VPMOVZXBQ       X7, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z5, Z5
+	VPANDNQ         Z5, Z2, Z6
+	VPSLLQ          X0, Z6, Z7
+	VPTESTMQ        Z6, Z6, K1
+	VPADDQ          Z1, Z7, K1, Z7
+	VPSLLQ          X3, Z5, Z5
+	VPTERNLOGQ      $0x78, Z15, Z5, Z7
+	VPSRLQ          $0x20, Z7, Z7
+	VPMOVQD         Z7, 128(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z5
+	VPSHUFB         Z14, Z5, Z5
+	VPMOVZXBQ       X11, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z5, Z5
+	VPANDNQ         Z5, Z2, Z6
+	VPSLLQ          X0, Z6, Z7
+	VPTESTMQ        Z6, Z6, K1
+	VPADDQ          Z1, Z7, K1, Z7
+	VPSLLQ          X3, Z5, Z5
+	VPTERNLOGQ      $0x78, Z15, Z5, Z7
+	VPSRLQ          $0x20, Z7, Z7
+	VPMOVQD         Z7, 160(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z5
+	VPSHUFB         Z14, Z5, Z5
+	VPMOVZXBQ       X8, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z5, Z5
+	VPANDNQ         Z5, Z2, Z6
+	VPSLLQ          X0, Z6, Z7
+	VPTESTMQ        Z6, Z6, K1
+	VPADDQ          Z1, Z7, K1, Z7
+	VPSLLQ          X3, Z5, Z5
+	VPTERNLOGQ      $0x78, Z15, Z5, Z7
+	VPSRLQ          $0x20, Z7, Z7
+	VPMOVQD         Z7, 192(AX)
+	ADDQ            SI, CX
+	VPERMW          (CX), Z13, Z5
+	VPSHUFB         Z14, Z5, Z5
+	VPMOVZXBQ       X12, Z6
+	VPSLLQ          X4, Z6, Z6
+	VPORQ           Z6, Z5, Z5
+	VPANDNQ         Z5, Z2, Z2
+	VPSLLQ          X0, Z2, Z4
+	VPTESTMQ        Z2, Z2, K1
+	VPADDQ          Z1, Z4, K1, Z4
+	VPSLLQ          X3, Z5, Z5
+	VPTERNLOGQ      $0x78, Z15, Z5, Z4
+	VPSRLQ          $0x20, Z4, Z4
+	VPMOVQD         Z4, 224(AX)
+	ADDQ            SI, CX
+	SHLQ            $0x03, SI
+	ADDQ            $0x00000003, SI
+	SUBQ            SI, BX
+
+next:
+	ADDQ $0x00000100, AX
+	SUBQ $0x00000040, DX
+	JMP  block
+
+zeros:
+	VPXOR   X0, X0, X0
+	VMOVUPD Z0, (AX)
+	VMOVUPD Z0, 64(AX)
+	VMOVUPD Z0, 128(AX)
+	VMOVUPD Z0, 192(AX)
+	ADDQ    $0x00000001, CX
+	SUBQ    $0x00000001, BX
+	JMP     next
+
+end:
+	MOVQ dst_len+8(FP), AX
+	SUBQ DX, AX
+	MOVQ AX, done+48(FP)
+	SUBQ src_base+24(FP), CX
+	MOVQ CX, read+56(FP)
 	VZEROUPPER
 	RET
 

@@ -98,11 +98,11 @@ var variantAVX512 = variant{
 	drop:    dropAVX512,
 	mulRows: mulRowsAVX512,
 
-	pack64:      pack64Generic,
-	unpack64:    unpack64Generic,
-	unpackAdd64: unpackAdd64Generic,
-	pack32:      pack32Generic,
-	unpack32:    unpack32Generic,
+	pack64:      pack64AVX512,
+	unpack64:    unpack64AVX512,
+	unpackAdd64: unpackAdd64AVX512,
+	pack32:      pack32AVX512,
+	unpack32:    unpack32AVX512,
 }
 
 var variantAVX2 = variant{
@@ -164,11 +164,11 @@ var variantAVX2 = variant{
 	drop:    dropAVX2,
 	mulRows: mulRowsAVX2,
 
-	pack64:      pack64Generic,
-	unpack64:    unpack64Generic,
-	unpackAdd64: unpackAdd64Generic,
-	pack32:      pack32Generic,
-	unpack32:    unpack32Generic,
+	pack64:      pack64AVX2,
+	unpack64:    unpack64AVX2,
+	unpackAdd64: unpackAdd64AVX2,
+	pack32:      pack32AVX2,
+	unpack32:    unpack32AVX2,
 }
 
 // The functions of kernel_amd64.s. Each is its namesake in generic.go or
@@ -476,3 +476,33 @@ func rowGradSumsAVX2(plain, along []float64, dy, x []float32, scale []float64, m
 
 //go:noescape
 func rowGradAVX2(dx, dy, x []float32, scale []float64, mean, inv, p, q float64)
+
+//go:noescape
+func pack64AVX512(dst []byte, x []float64) int
+
+//go:noescape
+func unpack64AVX512(dst []float64, src []byte) (done, read int)
+
+//go:noescape
+func unpackAdd64AVX512(acc []float64, src []byte) (done, read int)
+
+//go:noescape
+func pack32AVX512(dst []byte, x []float32) int
+
+//go:noescape
+func unpack32AVX512(dst []float32, src []byte) (done, read int)
+
+//go:noescape
+func pack64AVX2(dst []byte, x []float64) int
+
+//go:noescape
+func unpack64AVX2(dst []float64, src []byte) (done, read int)
+
+//go:noescape
+func unpackAdd64AVX2(acc []float64, src []byte) (done, read int)
+
+//go:noescape
+func pack32AVX2(dst []byte, x []float32) int
+
+//go:noescape
+func unpack32AVX2(dst []float32, src []byte) (done, read int)

@@ -10,8 +10,11 @@ import (
 // PackBlock is how many elements a packed block has; the last one may have fewer.
 const PackBlock = 64
 
-// packHeader is the length in bytes of a block's header, unless all of it is +0.
-const packHeader = 3
+// A block in which all is +0 takes one byte; of another one that is the header.
+const (
+	zeroBlock  = 1
+	packHeader = 3
+)
 
 // PackMax64 bounds what n packed elements take in bytes.
 func PackMax64(n int) int { return packHeader*((n+PackBlock-1)/PackBlock) + 64*((n+7)/8) }
@@ -72,7 +75,8 @@ func Unpack64(dst []float64, src []byte) (done, read int) {
 	return unpack(dst, src, active.unpack64, unpack64Generic)
 }
 
-// UnpackAdd64 adds what Pack64 has packed: acc[i] = acc[i] + x[i].
+// UnpackAdd64 adds what Pack64 has packed: acc[i] = acc[i] + x[i]. A block of +0 leaves
+// acc as it is.
 func UnpackAdd64(acc []float64, src []byte) (done, read int) {
 	return unpack(acc, src, active.unpackAdd64, unpackAdd64Generic)
 }
@@ -135,7 +139,7 @@ func (f packFormat) parse(src []byte) (h packed, length int, fault string) {
 	case len(src) == 0:
 		return h, 0, "missing"
 	case src[0] == 0:
-		return h, 1, ""
+		return h, zeroBlock, ""
 	case len(src) < packHeader:
 		return h, 0, fmt.Sprintf("%d bytes of a header of %d", len(src), packHeader)
 	}
@@ -174,7 +178,7 @@ func (f packFormat) pack(dst []byte, b *block, n int) int {
 	h := f.describe(any, ones, least, most)
 	if h.w == 0 {
 		dst[0] = 0
-		return 1
+		return zeroBlock
 	}
 	word := h.w | h.drop<<7 | h.base<<13
 	dst[0], dst[1], dst[2] = byte(word), byte(word>>8), byte(word>>16)
@@ -317,7 +321,11 @@ func unpackAdd64Generic(acc []float64, src []byte) (done, read int) {
 		if size == 0 {
 			break
 		}
-		for i, u := range b[:n] {
+		some := b[:n]
+		if size == zeroBlock {
+			some = nil
+		}
+		for i, u := range some {
 			acc[done+i] = quiet64(acc[done+i] + math.Float64frombits(u))
 		}
 		done, read = done+n, read+size

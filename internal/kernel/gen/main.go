@@ -65,6 +65,11 @@ func main() {
 		momentum(s, "momentum", false)
 		momentum(s, "nesterov", true)
 		rmsprop(s)
+		pack(s, 8)
+		unpack(s, 8, false)
+		unpack(s, 8, true)
+		pack(s, 4)
+		unpack(s, 4, false)
 	}
 	transpose()
 	Generate()
