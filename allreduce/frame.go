@@ -21,7 +21,8 @@ type Kind uint8
 const (
 	Header  Kind = iota + 1 // payload: the header of rank Chunk, as given to Op.Header
 	Reduce                  // payload: float64, the sum so far of one segment of Chunk
-	Gather                  // payload: float32, one finished segment of Chunk; then 8 bytes, see Frame
+	Gather                  // payload: float32, one finished segment of Chunk
+	Share                   // payload: float64, one segment of rank Chunk's own vector, in an Exchange
 	Closing                 // payload: a ClosingNote; the last frame on a link
 )
 
@@ -34,6 +35,8 @@ func (k Kind) String() string {
 		return "reduce"
 	case Gather:
 		return "gather"
+	case Share:
+		return "share"
 	case Closing:
 		return "closing"
 	}
@@ -41,53 +44,109 @@ func (k Kind) String() string {
 }
 
 // FrameOverhead is the number of bytes that a frame puts before its payload.
-const FrameOverhead = 40
+const FrameOverhead = 48
 
 // frameVersion is the first byte of every frame; another layout takes another number.
-const frameVersion = 2
+const frameVersion = 3
 
-// Frame is what travels over a link of the ring, always from a rank to its right neighbour (only a
-// Closing frame may also go back). Elements of a payload are little-endian on every machine.
+// Frame is what travels over a link between two ranks. Elements of a payload are little-endian on
+// every machine.
 //
 // On the wire, all integers little-endian:
 //
-//	offset  0: version   1 byte
-//	        1: kind      1 byte
-//	        2: hops      2 bytes
-//	        4: chunk     4 bytes
-//	        8: segment   4 bytes
-//	       12: length    4 bytes, of the payload
-//	       16: seq       8 bytes
-//	       24: fence    16 bytes
-//	       40: payload
+//	offset  0: version    1 byte
+//	        1: kind       1 byte
+//	        2: algorithm  1 byte
+//	        3: encoding   1 byte
+//	        4: chunk      4 bytes
+//	        8: segment    4 bytes
+//	       12: length     4 bytes, of the payload
+//	       16: seq        8 bytes
+//	       24: fence     16 bytes
+//	       40: sum        8 bytes
+//	       48: payload
 //
-// Behind the elements of a Gather frame its payload has 8 bytes more: the sum mod 2^64 of the integers
-// that the segment's total consisted of before it became float32 (Ring.Total).
+// Frames may follow one another in a message, each filled up with zeros to a multiple of 8 bytes, so
+// that elements stay aligned.
 type Frame struct {
-	Fence   Fence
-	Seq     uint64 // number of the op within its ring, from 1; 0 in a Closing frame
-	Kind    Kind
-	Hops    uint16 // links travelled, the one it arrives by included: 1 to world-1
-	Chunk   uint32 // the chunk, named by the rank that owns it; in a Header the rank that wrote it
-	Segment uint32 // index within the chunk; 0 in a Header
-	Payload []byte // see Kind; who keeps it how long is said where a Frame is passed
+	Fence     Fence
+	Seq       uint64 // number of the op within its view, from 1; 0 in a Closing frame
+	Kind      Kind
+	Algorithm Algorithm // of the op; Auto in a Closing frame
+	Encoding  Encoding  // of the payload
+	Chunk     uint32    // the chunk; in a Header and in a Share the rank that wrote it
+	Segment   uint32    // index within the chunk; 0 in a Header
+	Sum       uint64    // Gather: mod 2^64, of the integers that the segment's total consisted of; Header: a Model
+	Payload   []byte    // see Kind; who keeps it how long is said where a Frame is passed
 }
 
+// Encoding is how the elements of a payload are written.
+type Encoding uint8
+
+// The encodings.
+const (
+	Raw Encoding = iota // as they lie in memory, little-endian
+)
+
 // Append appends the frame's wire form to dst.
-func (f Frame) Append(dst []byte) []byte {
-	dst = append(dst, frameVersion, byte(f.Kind))
-	dst = binary.LittleEndian.AppendUint16(dst, f.Hops)
+func (f Frame) Append(dst []byte) []byte { return append(f.AppendHead(dst), f.Payload...) }
+
+// AppendHead appends what goes before the payload.
+func (f Frame) AppendHead(dst []byte) []byte {
+	dst = append(dst, frameVersion, byte(f.Kind), byte(f.Algorithm), byte(f.Encoding))
 	dst = binary.LittleEndian.AppendUint32(dst, f.Chunk)
 	dst = binary.LittleEndian.AppendUint32(dst, f.Segment)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(f.Payload)))
 	dst = binary.LittleEndian.AppendUint64(dst, f.Seq)
 	dst = append(dst, f.Fence[:]...)
-	return append(dst, f.Payload...)
+	return binary.LittleEndian.AppendUint64(dst, f.Sum)
 }
+
+// Padding returns how many zeros a frame is followed by when another one follows it.
+func (f Frame) Padding() int { return -len(f.Payload) & 7 }
 
 // ParseFrame reads one frame that fills all of b. The payload is a window of b. Any input that Append
 // does not produce is an error.
 func ParseFrame(b []byte) (Frame, error) {
+	f, err := parseHead(b)
+	if err == nil && uint64(binary.LittleEndian.Uint32(b[12:])) != uint64(len(f.Payload)) {
+		return Frame{}, fmt.Errorf("allreduce: %v: payload of %d bytes announced", f, binary.LittleEndian.Uint32(b[12:]))
+	}
+	return f, err
+}
+
+// NextFrame reads the first of the frames in a message, and returns the others.
+func NextFrame(b []byte) (f Frame, rest []byte, err error) {
+	if f, err = parseHead(b); err != nil {
+		return f, nil, err
+	}
+	n := uint64(binary.LittleEndian.Uint32(b[12:]))
+	if n > uint64(len(f.Payload)) {
+		return Frame{}, nil, fmt.Errorf("allreduce: %v: payload of %d bytes announced", f, n)
+	}
+	rest = f.Payload[n:]
+	f.Payload = f.Payload[:n:n]
+	if len(rest) == 0 {
+		return f, nil, nil
+	}
+	pad := f.Padding()
+	if pad > len(rest) || !zero(rest[:pad]) {
+		return Frame{}, nil, fmt.Errorf("allreduce: %v is not followed by %d zeros", f, pad)
+	}
+	return f, rest[pad:], nil
+}
+
+func zero(b []byte) bool {
+	for _, x := range b {
+		if x != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// parseHead reads what goes before the payload, which it takes for all that follows.
+func parseHead(b []byte) (Frame, error) {
 	if len(b) < FrameOverhead {
 		return Frame{}, fmt.Errorf("allreduce: frame of %d bytes, at least %d expected", len(b), FrameOverhead)
 	}
@@ -95,27 +154,31 @@ func ParseFrame(b []byte) (Frame, error) {
 		return Frame{}, fmt.Errorf("allreduce: frame of version %d, %d expected", b[0], frameVersion)
 	}
 	f := Frame{
-		Kind:    Kind(b[1]),
-		Hops:    binary.LittleEndian.Uint16(b[2:]),
-		Chunk:   binary.LittleEndian.Uint32(b[4:]),
-		Segment: binary.LittleEndian.Uint32(b[8:]),
-		Seq:     binary.LittleEndian.Uint64(b[16:]),
-		Fence:   Fence(b[24:FrameOverhead]),
-		Payload: b[FrameOverhead:],
+		Kind:      Kind(b[1]),
+		Algorithm: Algorithm(b[2]),
+		Encoding:  Encoding(b[3]),
+		Chunk:     binary.LittleEndian.Uint32(b[4:]),
+		Segment:   binary.LittleEndian.Uint32(b[8:]),
+		Seq:       binary.LittleEndian.Uint64(b[16:]),
+		Fence:     Fence(b[24:40]),
+		Sum:       binary.LittleEndian.Uint64(b[40:]),
+		Payload:   b[FrameOverhead:],
 	}
-	if f.Kind < Header || f.Kind > Closing {
+	switch {
+	case f.Kind < Header || f.Kind > Closing:
 		return Frame{}, fmt.Errorf("allreduce: frame of unknown %v", f.Kind)
-	}
-	if n := binary.LittleEndian.Uint32(b[12:]); uint64(n) != uint64(len(f.Payload)) {
-		return Frame{}, fmt.Errorf("allreduce: %v: payload of %d bytes announced", f, n)
+	case f.Algorithm > Exchange:
+		return Frame{}, fmt.Errorf("allreduce: frame of unknown %v", f.Algorithm)
+	case f.Encoding > Raw:
+		return Frame{}, fmt.Errorf("allreduce: frame of unknown encoding %d", f.Encoding)
 	}
 	return f, nil
 }
 
 // String names the frame for errors and logs; it tells the payload's length only.
 func (f Frame) String() string {
-	return fmt.Sprintf("frame (view %v, op %d, %v, chunk %d, segment %d, %d hops, %d bytes)",
-		f.Fence, f.Seq, f.Kind, f.Chunk, f.Segment, f.Hops, len(f.Payload))
+	return fmt.Sprintf("frame (view %v, op %d, %v, %v, chunk %d, segment %d, %d bytes)",
+		f.Fence, f.Seq, f.Algorithm, f.Kind, f.Chunk, f.Segment, len(f.Payload))
 }
 
 // ClosingNote is the payload of a Closing frame: why a group ends. The node that saw the root cause

@@ -18,9 +18,11 @@ type journal struct {
 	next func(seq uint64) // what Done does
 }
 
-func (j *journal) Send(f Frame) {
+func (j *journal) Send(to []int, f Frame) {
 	f.Payload = slices.Clone(f.Payload)
-	j.sent = append(j.sent, f)
+	for range to {
+		j.sent = append(j.sent, f)
+	}
 }
 
 func (j *journal) Done(seq uint64, _ [][]byte, total uint64, out []float32) {
@@ -36,20 +38,22 @@ func (j *journal) End(note ClosingNote) { j.ends = append(j.ends, note) }
 // member makes rank 1 of a group of "a", "b" and "c", or of "a" and "b", or "b" alone.
 func member(world int) (*Group, *journal) {
 	j := &journal{}
-	cfg := GroupConfig{Self: "b", Ring: Config{World: world, Fence: testFence}}
+	cfg := GroupConfig{Names: []string{"a", "b", "c"}[:world], Config: Config{World: world, Fence: testFence}}
 	if world > 1 {
-		cfg.Ring.Rank, cfg.Left, cfg.Right = 1, "a", string("bac"[world-1])
+		cfg.Config.Rank = 1
+	} else {
+		cfg.Names = []string{"b"}
 	}
 	return NewGroup(cfg, j), j
 }
 
-// joined is a member of three whose links are up.
+// joined is a member of three whose links are up: a has opened one, c has taken one.
 func joined(t *testing.T) (*Group, *journal) {
 	g, j := member(3)
-	if err := g.Admit("a"); err != nil {
-		t.Fatal(err)
+	if rank, err := g.Admit("a"); rank != 0 || err != nil {
+		t.Fatal(rank, err)
 	}
-	g.Taken()
+	g.Taken(2)
 	return g, j
 }
 
@@ -78,53 +82,55 @@ var groupEvents = map[string]struct {
 		func(g *Group) { g.Close(Broken, "c", "no answer") },
 		ClosingNote{By: "b", Blame: "c", Reason: "no answer"},
 	},
-	"left lost": {
-		func(g *Group) { g.LeftLost("stream reset\n") },
+	"a peer lost": {
+		func(g *Group) { g.Lost(0, "stream reset\n") },
 		ClosingNote{By: "b", Blame: "a", Reason: "stream reset"},
 	},
-	"right lost": {
-		func(g *Group) { g.RightLost("connection refused") },
+	"another peer lost": {
+		func(g *Group) { g.Lost(2, "connection refused") },
 		ClosingNote{By: "b", Blame: "c", Reason: "connection refused"},
 	},
-	"right refused": {
-		func(g *Group) { g.RightRefused("no such view") },
+	"refused": {
+		func(g *Group) { g.Refused(2, "no such view") },
 		ClosingNote{By: "b", Reason: "refused by c: no such view"},
 	},
 	"protocol": {
-		func(g *Group) { g.Protocol("c", errors.New("rubbish")) },
+		func(g *Group) { g.Protocol(2, errors.New("rubbish")) },
 		ClosingNote{By: "b", Blame: "c", Reason: "protocol: rubbish"},
 	},
-	"left closed": {
-		func(g *Group) { g.Receive(closingFrame(ClosingNote{By: "x", Blame: "y", Reason: "z", Ending: Fatal})) },
+	"a peer closed": {
+		func(g *Group) {
+			g.Receive(0, closingFrame(ClosingNote{By: "x", Blame: "y", Reason: "z", Ending: Fatal}))
+		},
 		ClosingNote{By: "x", Blame: "y", Reason: "z", Ending: Fatal},
 	},
-	"right closed": {
-		func(g *Group) { g.Reply(closingFrame(ClosingNote{By: "x", Reason: "z", Ending: Orderly})) },
+	"another peer closed": {
+		func(g *Group) { g.Receive(2, closingFrame(ClosingNote{By: "x", Reason: "z", Ending: Orderly})) },
 		ClosingNote{By: "x", Reason: "z", Ending: Orderly},
 	},
-	"left closed in another view": {
-		func(g *Group) { g.Receive(Frame{Kind: Closing, Payload: ClosingNote{By: "x"}.Append(nil)}) },
-		ClosingNote{By: "b", Blame: "a", Reason: "protocol: frame (view 00000000, op 0, closing,"},
+	"a peer closed in another view": {
+		func(g *Group) { g.Receive(0, Frame{Kind: Closing, Payload: ClosingNote{By: "x"}.Append(nil)}) },
+		ClosingNote{By: "b", Blame: "a", Reason: "protocol: frame (view 00000000, op 0, auto, closing,"},
 	},
-	"right closed in another view": {
-		func(g *Group) { g.Reply(Frame{Kind: Closing, Payload: ClosingNote{By: "x"}.Append(nil)}) },
-		ClosingNote{By: "b", Blame: "c", Reason: "protocol: frame (view 00000000, op 0, closing,"},
+	"another peer closed in another view": {
+		func(g *Group) { g.Receive(2, Frame{Kind: Closing, Payload: ClosingNote{By: "x"}.Append(nil)}) },
+		ClosingNote{By: "b", Blame: "c", Reason: "protocol: frame (view 00000000, op 0, auto, closing,"},
 	},
-	"left closed with rubbish": {
-		func(g *Group) { g.Receive(Frame{Fence: testFence, Kind: Closing, Payload: []byte{9}}) },
+	"a peer closed with rubbish": {
+		func(g *Group) { g.Receive(0, Frame{Fence: testFence, Kind: Closing, Payload: []byte{9}}) },
 		ClosingNote{By: "b", Blame: "a", Reason: "protocol: allreduce: malformed closing note"},
 	},
-	"right closed with rubbish": {
-		func(g *Group) { g.Reply(Frame{Fence: testFence, Kind: Closing}) },
+	"another peer closed with rubbish": {
+		func(g *Group) { g.Receive(2, Frame{Fence: testFence, Kind: Closing}) },
 		ClosingNote{By: "b", Blame: "c", Reason: "protocol: allreduce: malformed closing note"},
 	},
 	"a frame out of place": {
-		func(g *Group) { g.Receive(Frame{Fence: testFence, Kind: Header, Seq: 5, Hops: 1}) },
+		func(g *Group) { g.Receive(0, Frame{Fence: testFence, Kind: Header, Seq: 5}) },
 		ClosingNote{By: "b", Blame: "a", Reason: "protocol: allreduce: refused frame "},
 	},
-	"a frame from the right": {
-		func(g *Group) { g.Reply(Frame{Fence: testFence, Kind: Header, Seq: 1, Hops: 1, Chunk: 2}) },
-		ClosingNote{By: "b", Blame: "c", Reason: "protocol: frame "},
+	"a frame of no algorithm": {
+		func(g *Group) { g.Receive(2, Frame{Fence: testFence, Kind: Header, Seq: 1, Chunk: 2}) },
+		ClosingNote{By: "b", Blame: "c", Reason: "protocol: allreduce: refused frame "},
 	},
 }
 
@@ -172,31 +178,31 @@ func TestAGroupSaysNothingAfterItsEnd(t *testing.T) {
 		t.Error("an op is in progress after the end")
 	}
 	g.Start(groupOp(2))
-	g.Receive(Frame{Fence: testFence, Kind: Header, Seq: 1, Hops: 1})
-	g.Taken()
+	g.Receive(0, Frame{Fence: testFence, Kind: Header, Seq: 1})
+	g.Taken(2)
 	g.Setup(time.Second)
-	if err := g.Admit("anybody"); err != nil {
-		t.Errorf("a late link is refused: %v", err)
+	if rank, err := g.Admit("anybody"); rank != -1 || err != nil {
+		t.Errorf("a late link is refused: %d, %v", rank, err)
 	}
 	if len(j.sent) != sent || len(j.done) != 0 || len(j.ends) != 1 {
 		t.Errorf("%d frames, was %d; %d results; %d ends", len(j.sent), sent, len(j.done), len(j.ends))
 	}
 }
 
-func TestAGroupTakesOneLinkAndFromItsLeftNeighbour(t *testing.T) {
+func TestAGroupTakesOneLinkFromEachPeerThatOpensOne(t *testing.T) {
 	for world := 1; world <= 3; world++ {
 		g, j := member(world)
-		for _, from := range []string{"c", "b", ""} {
-			if err := g.Admit(from); err == nil || !strings.Contains(err.Error(), from+" is not left of b in view ") {
+		for _, from := range []string{"c", "b", "", "d"} { // in a world of three b opens the link to c
+			if rank, err := g.Admit(from); rank != -1 || err == nil || !strings.Contains(err.Error(), from+" has no stream to open to b in view ") {
 				t.Errorf("world of %d, %q: %v", world, from, err)
 			}
 		}
-		err := g.Admit("a")
-		if left, _ := g.Links(); !left || (err == nil) != (world > 1) {
-			t.Errorf("world of %d: left up %v, %v", world, left, err)
+		_, err := g.Admit("a")
+		if g.Up(0) != (world > 1) || (err == nil) != (world > 1) {
+			t.Errorf("world of %d: up %v, %v", world, g.Up(0), err)
 		}
 		if world > 1 {
-			err = g.Admit("a")
+			_, err = g.Admit("a")
 		}
 		if err == nil || world > 1 && !strings.Contains(err.Error(), "a has its stream of view ") {
 			t.Errorf("world of %d, again: %v", world, err)
@@ -217,14 +223,16 @@ func TestSetupEndsAGroupThatLacksALink(t *testing.T) {
 		{false, true, ClosingNote{By: "b", Blame: "a", Reason: "has not opened its stream within 3s"}},
 	} {
 		g, j := member(3)
-		if c.left && g.Admit("a") != nil {
-			t.Fatal("refused")
+		if c.left {
+			if _, err := g.Admit("a"); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if c.right {
-			g.Taken()
+			g.Taken(2)
 		}
-		if left, right := g.Links(); left != c.left || right != c.right {
-			t.Errorf("links %v, %v", left, right)
+		if g.Up(0) != c.left || g.Up(2) != c.right {
+			t.Errorf("links %v, %v", g.Up(0), g.Up(2))
 		}
 		g.Setup(3 * time.Second)
 		checkEnd(t, j, c.want)
@@ -237,7 +245,7 @@ func TestSetupEndsAGroupThatLacksALink(t *testing.T) {
 
 func TestAGroupOfOneNeedsNobody(t *testing.T) {
 	g, j := member(1)
-	if left, right := g.Links(); !left || !right {
+	if len(g.Peers()) > 0 {
 		t.Error("a link is missing")
 	}
 	g.Setup(time.Second)
@@ -258,10 +266,10 @@ func together(a, b *Group, ja, jb *journal) {
 		fromA, fromB := ja.sent, jb.sent
 		ja.sent, jb.sent = nil, nil
 		for _, f := range fromA {
-			b.Receive(f)
+			b.Receive(0, f)
 		}
 		for _, f := range fromB {
-			a.Receive(f)
+			a.Receive(1, f)
 		}
 	}
 }
@@ -269,7 +277,7 @@ func together(a, b *Group, ja, jb *journal) {
 // couple makes both members of a world of two.
 func couple() (a, b *Group, ja, jb *journal) {
 	ja = &journal{}
-	a = NewGroup(GroupConfig{Self: "a", Left: "b", Right: "b", Ring: Config{World: 2, Fence: testFence}}, ja)
+	a = NewGroup(GroupConfig{Names: []string{"a", "b"}, Config: Config{World: 2, Fence: testFence}}, ja)
 	b, jb = member(2)
 	return a, b, ja, jb
 }
@@ -281,14 +289,13 @@ func TestAnOpMayStartBeforeTheLinksAreUp(t *testing.T) {
 		t.Error("who computes?")
 	}
 	for _, f := range ja.sent { // waits in b for its Start
-		b.Receive(f)
+		b.Receive(0, f)
 	}
 	ja.sent = nil
 	b.Start(groupOp(1))
-	for _, err := range []error{a.Admit("b"), b.Admit("a")} {
-		if err != nil {
-			t.Error(err)
-		}
+	a.Taken(1)
+	if _, err := b.Admit("a"); err != nil {
+		t.Error(err)
 	}
 	together(a, b, ja, jb)
 	if fmt.Sprint(ja.done, jb.done, ja.ends, jb.ends) != "[2] [2] [] []" {
@@ -315,12 +322,36 @@ func TestDoneMayStartTheNextOpAndClose(t *testing.T) {
 	checkEnd(t, jb, ClosingNote{By: "b", Reason: "done", Ending: Orderly})
 }
 
-func TestAGroupWithoutNeighboursPanics(t *testing.T) {
+func TestAnOpenOpIsGivenPieceByPiece(t *testing.T) {
+	a, b, ja, jb := couple()
+	for _, g := range []*Group{a, b} {
+		op := groupOp(1)
+		op.Open = true
+		g.Start(op)
+	}
+	a.Ready(0, 1)
+	a.Head([]byte("a"))
+	b.Head([]byte("b"))
+	together(a, b, ja, jb)
+	if len(ja.done)+len(jb.done) > 0 || !slices.Equal(a.Awaited(), []int{1}) || a.Computing() || b.Computing() {
+		t.Error("done before all is there")
+	}
+	b.Ready(0, 1)
+	together(a, b, ja, jb)
+	if fmt.Sprint(ja.done, jb.done, ja.ends, jb.ends) != "[2] [2] [] []" {
+		t.Errorf("results %v, %v, ends %v, %v", ja.done, jb.done, ja.ends, jb.ends)
+	}
+	a.Close(Orderly, "", "the end")
+	a.Ready(0, 1) // dropped
+	a.Head(nil)
+}
+
+func TestAGroupOfNodesWithoutNamesPanics(t *testing.T) {
 	for _, cfg := range []GroupConfig{
-		{Self: "a", Ring: Config{World: 2}},
-		{Self: "a", Left: "b", Ring: Config{World: 2}},
-		{Self: "a", Right: "b", Ring: Config{World: 2}},
-		{Self: "a"},
+		{Config: Config{World: 2}},
+		{Names: []string{"a", ""}, Config: Config{World: 2}},
+		{Names: []string{"a"}, Config: Config{World: 2}},
+		{Names: []string{"a"}},
 	} {
 		func() {
 			defer func() {

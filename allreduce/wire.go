@@ -3,21 +3,33 @@ package allreduce
 import (
 	"encoding/binary"
 	"math"
+
+	"github.com/dlnode/dlnode/internal/kernel"
 )
 
-// addWire adds len(dst) elements in wire form to dst. A payload may lie at any address, so it is read
-// through encoding/binary, which the compiler turns into plain loads.
+// addWire adds len(dst) elements in wire form to dst.
 func addWire(dst []float64, src []byte) {
-	for len(dst) >= 4 && len(src) >= 32 {
-		dst[0] += float64At(src[0:8])
-		dst[1] += float64At(src[8:16])
-		dst[2] += float64At(src[16:24])
-		dst[3] += float64At(src[24:32])
-		dst, src = dst[4:], src[32:]
+	if v, ok := floats64(src); ok {
+		kernel.AddF64(dst, v)
+		return
 	}
 	for i := range dst {
 		dst[i] += float64At(src[8*i:])
 	}
 }
+
+// setWire stores len(dst) elements in wire form into dst.
+func setWire(dst []float64, src []byte) {
+	if v, ok := floats64(src); ok {
+		copy(dst, v)
+		return
+	}
+	for i := range dst {
+		dst[i] = float64At(src[8*i:])
+	}
+}
+
+// addFloats adds src to dst.
+func addFloats(dst, src []float64) { kernel.AddF64(dst, src) }
 
 func float64At(b []byte) float64 { return math.Float64frombits(binary.LittleEndian.Uint64(b)) }

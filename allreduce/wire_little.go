@@ -4,21 +4,27 @@ package allreduce
 
 import "unsafe"
 
-// On these machines memory already has the wire's byte order, so elements are sent and stored as they
-// lie. Only aligned elements are looked at as bytes, never bytes as elements.
+// On these machines memory already has the wire's byte order, so elements are sent, added and stored as
+// they lie.
 
 // wire64 returns the elements of v in wire form: the memory of v itself.
-func wire64(_ *[]byte, v []float64) []byte {
+func wire64(v []float64) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 8*len(v))
 }
 
-// appendWire32 appends the elements of v in wire form.
-func appendWire32(dst []byte, v []float32) []byte { return append(dst, bytes32(v)...) }
-
-// bytes32 is the memory of v.
-func bytes32(v []float32) []byte {
+// wire32 returns the elements of v in wire form: the memory of v itself.
+func wire32(v []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 4*len(v))
 }
 
+// floats64 returns the elements that lie in b, if they are aligned as elements must be.
+func floats64(b []byte) ([]float64, bool) {
+	p := unsafe.Pointer(unsafe.SliceData(b))
+	if uintptr(p)%8 != 0 {
+		return nil, false
+	}
+	return unsafe.Slice((*float64)(p), len(b)/8), true
+}
+
 // copyWire stores len(dst) elements in wire form into dst.
-func copyWire(dst []float32, src []byte) { copy(bytes32(dst), src) }
+func copyWire(dst []float32, src []byte) { copy(wire32(dst), src) }

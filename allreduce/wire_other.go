@@ -7,23 +7,26 @@ import (
 	"math"
 )
 
-// wire64 writes the elements of v in wire form into the scratch buffer.
-func wire64(scratch *[]byte, v []float64) []byte {
-	b := (*scratch)[:0]
+// wire64 returns the elements of v in wire form, in memory of its own.
+func wire64(v []float64) []byte {
+	b := make([]byte, 0, 8*len(v))
 	for _, x := range v {
 		b = binary.LittleEndian.AppendUint64(b, math.Float64bits(x))
 	}
-	*scratch = b
 	return b
 }
 
-// appendWire32 appends the elements of v in wire form.
-func appendWire32(dst []byte, v []float32) []byte {
+// wire32 returns the elements of v in wire form, in memory of its own.
+func wire32(v []float32) []byte {
+	b := make([]byte, 0, 4*len(v))
 	for _, x := range v {
-		dst = binary.LittleEndian.AppendUint32(dst, math.Float32bits(x))
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
 	}
-	return dst
+	return b
 }
+
+// floats64 tells that elements do not lie in b as they are in memory.
+func floats64([]byte) ([]float64, bool) { return nil, false }
 
 // copyWire stores len(dst) elements in wire form into dst.
 func copyWire(dst []float32, src []byte) {

@@ -143,7 +143,7 @@ func (k *checks) computed(l *life, a *train.Attempt, ids []uint64) {
 		k.work = map[workKey][]uint64{}
 	}
 	if g := l.current(); g != nil {
-		key := workKey{g.cfg.Ring.Fence, a.Transition, a.Repeat}
+		key := workKey{g.cfg.Config.Fence, a.Transition, a.Repeat}
 		k.work[key] = append(k.work[key], ids...)
 	}
 }
@@ -175,9 +175,9 @@ func (k *checks) committed(l *life, c train.Committed) {
 
 func (k *checks) groupEnds(l *life, g *group, note allreduce.ClosingNote) {
 	l.parted = note.Ending == allreduce.Orderly
-	l.partedFrom = g.cfg.Ring.Fence
+	l.partedFrom = g.cfg.Config.Fence
 	if k.c.opt.Gentle && note.Ending == allreduce.Broken && l.exit == nil && l.host.Node().State().Next != train.Done {
-		k.fail("peace", "%s: group %s breaks though nothing fails: %s (by %s)", l.name(), g.cfg.Ring.Fence, note.Reason, note.By)
+		k.fail("peace", "%s: group %s breaks though nothing fails: %s (by %s)", l.name(), g.cfg.Config.Fence, note.Reason, note.By)
 	}
 }
 

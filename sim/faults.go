@@ -4,18 +4,24 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/dlnode/dlnode/allreduce"
 )
 
 // Options is one schedule.
 type Options struct {
 	Seed     uint64
 	Load     *Load
+	Zones    int           // that nodes are spread over; 0 is one
 	Nodes    int           // at the start
 	MinNodes int           // 0 is 1
 	Compute  time.Duration // the longest that a share of an attempt takes while faults happen
 	Faults   Faults
 	Gentle   bool // nodes come and go, and nothing fails
 	Flip     bool // a bit flips in the memory of one of three or more nodes, and nothing else fails
+
+	Algorithm    allreduce.Algorithm // of every all-reduce; Auto draws one for each
+	SegmentBytes int                 // of every group; 0 draws it
 
 	FormBound time.Duration // from the last fault to the full view
 	EndBound  time.Duration // from there to the end of the last node
@@ -167,6 +173,9 @@ func Draw(seed uint64, loads []*Load) Options {
 	}
 	if c.chance(0.2) {
 		f.Disk = 3 * time.Second
+	}
+	if c.chance(0.3) {
+		o.Zones = 2 + c.rnd.IntN(2)
 	}
 	if o.Nodes > 2 && c.chance(0.15) {
 		o.MinNodes = 2
@@ -371,8 +380,10 @@ func (c *Cluster) mute() {
 func (c *Cluster) resetStreams() {
 	for _, l := range c.living() {
 		for _, g := range l.groups {
-			if g.out != nil && g.out.taken {
-				g.out.reset("stream reset")
+			for _, w := range g.ways {
+				if w != nil && w.s != nil && w.s.from == g && w.s.taken {
+					w.s.reset("stream reset")
+				}
 			}
 		}
 	}
@@ -434,9 +445,16 @@ func (c *Cluster) strayFrame() {
 		return
 	}
 	p := c.stray[c.rnd.IntN(len(c.stray))]
-	if g := l.current(); g != nil && g.in != nil && p.fence != g.cfg.Ring.Fence {
-		l.logf("gets a frame of group %s in group %s", p.fence, g.cfg.Ring.Fence)
-		l.happen(func() { g.receive(p) })
+	g := l.current()
+	if g == nil || p.fence == g.cfg.Config.Fence {
+		return
+	}
+	peers := g.m.Peers()
+	peers = slices.DeleteFunc(slices.Clone(peers), func(rank int) bool { return !g.m.Up(rank) })
+	if len(peers) > 0 {
+		l.logf("gets a frame of group %s in group %s", p.fence, g.cfg.Config.Fence)
+		from := peers[c.rnd.IntN(len(peers))]
+		l.happen(func() { g.receive(from, p) })
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 func (k *checks) leftOpen(l *life, e *train.Exit) {
 	for _, g := range l.groups {
 		if _, ended := g.m.Ended(); !ended {
-			k.fail("leak", "%s ends and leaves group %s open", l.name(), g.cfg.Ring.Fence)
+			k.fail("leak", "%s ends and leaves group %s open", l.name(), g.cfg.Config.Fence)
 		}
 	}
 	if l.owes > 0 {

@@ -99,6 +99,9 @@ func (c *Cluster) boot(id string, expect int) *life {
 	l.logf("starts at transition %d", state.Transition)
 	l.last = state.Transition
 	l.fact = view.Fact{ID: id, Incarnation: l.inc, Addr: l.addr, Trajectory: l.task.Trajectory, Transition: state.Transition}
+	if z := c.opt.Zones; z > 0 {
+		l.fact.Zone = fmt.Sprint("zone-", len(c.lives)%z)
+	}
 	l.host = train.NewHost(train.HostConfig{
 		Task: l.task, Self: l.fact, MinNodes: max(1, c.opt.MinNodes), Expect: expect, ExpectFor: 3 * time.Second,
 	}, state, l)
@@ -299,11 +302,11 @@ func (l *life) Ping(addr string, incarnation uint64, timeout time.Duration, done
 		return
 	}
 	l.call("ping", addr, min(timeout, callTimeout), func(to *life, answer func([]byte, error)) {
-		sent := uint64(0)
+		var link rpc.Progress
 		if g := to.current(); g != nil {
-			sent = g.framesOut
+			link = g.Progress()
 		}
-		answer(train.AnswerPing(to.host.Pong(), incarnation, to.engine.Done(), sent))
+		answer(train.AnswerPing(to.host.Pong(), incarnation, to.engine.Done(), link))
 	}, done)
 }
 
@@ -363,9 +366,9 @@ func (l *life) Announce(f view.Fact) {
 	}
 }
 
-func (l *life) OpenGroup(cfg allreduce.GroupConfig, rightAddr string, h train.GroupHandlers) train.Link {
+func (l *life) OpenGroup(cfg allreduce.GroupConfig, addrs []string, h train.GroupHandlers) train.Link {
 	l.crosses(cfg)
-	return l.openGroup(cfg, rightAddr, h)
+	return l.openGroup(cfg, addrs, h)
 }
 
 var errCancelled = errors.New("cancelled")

@@ -2,10 +2,12 @@ package sim
 
 import (
 	"bytes"
+	"encoding/binary"
 	"time"
 
 	"github.com/dlnode/dlnode/allreduce"
 	"github.com/dlnode/dlnode/allreduce/rpc"
+	"github.com/dlnode/dlnode/shard"
 	"github.com/dlnode/dlnode/train"
 )
 
@@ -15,46 +17,69 @@ type group struct {
 	cfg  allreduce.GroupConfig
 	m    *allreduce.Group
 	h    train.GroupHandlers
-	out  *stream // to the right
-	in   *stream // from the left
-	down bool    // Down has been told
-	last bool    // the life is over: nothing is told any more
+	ways []*way // by rank, to each peer; nil where there is none
+	down bool   // Down has been told
+	last bool   // the life is over: nothing is told any more
 
-	waiting, sending    time.Duration // since when, 0 for not
-	framesIn, framesOut uint64
-	bytesIn, bytesOut   uint64
-	addr                string // of the right neighbour
-	seq                 uint64 // of the op last started
+	started time.Duration // when the op in progress was, 0 for never
+	addrs   []string      // by rank
+	seq     uint64        // of the op last started
 }
 
-// segmentBytes is small, so that small models have several segments.
-const segmentBytes = 256
-
-func (l *life) openGroup(cfg allreduce.GroupConfig, rightAddr string, h train.GroupHandlers) *group {
-	cfg.Ring.SegmentBytes = segmentBytes
-	g := &group{l: l, cfg: cfg, h: h, addr: rightAddr}
+func (l *life) openGroup(cfg allreduce.GroupConfig, addrs []string, h train.GroupHandlers) *group {
+	cfg.Config.SegmentBytes = l.c.segmentBytes(cfg.Config.Fence)
+	g := &group{l: l, cfg: cfg, h: h, addrs: addrs, ways: make([]*way, cfg.Config.World)}
 	g.m = allreduce.NewGroup(cfg, g)
 	if !l.alive {
 		g.last = true
 		return g
 	}
-	l.logf("opens group %s as rank %d of %d", cfg.Ring.Fence, cfg.Ring.Rank, cfg.Ring.World)
+	l.logf("opens group %s as rank %d of %d", cfg.Config.Fence, cfg.Config.Rank, cfg.Config.World)
 	l.c.checks.opened(l, g)
 	l.groups = append(l.groups, g)
-	if cfg.Ring.World > 1 {
-		g.out = &stream{from: g}
-		l.c.after(l.c.latency(), g.out.dial)
+	for _, rank := range g.m.Peers() {
+		g.ways[rank] = &way{from: g, peer: rank}
+		if allreduce.Opens(cfg.Config.Rank, rank, cfg.Config.World) {
+			s := &stream{from: g, peer: rank}
+			g.ways[rank].s = s
+			l.c.after(l.c.latency(), s.dial)
+		}
+	}
+	if cfg.Config.World > 1 {
 		l.c.after(setupTimeout, func() { l.happen(func() { g.m.Setup(setupTimeout) }) })
 		l.admitWaiting(g)
 	}
 	return g
 }
 
+// mixed is a number that all members of a group know and nobody can guess.
+func (c *Cluster) mixed(f allreduce.Fence, seq uint64) uint64 {
+	return shard.Mix(binary.LittleEndian.Uint64(f[:]) ^ shard.Mix(c.opt.Seed+seq))
+}
+
+// segmentBytes is small, so that small models have several segments.
+func (c *Cluster) segmentBytes(f allreduce.Fence) int {
+	if n := c.opt.SegmentBytes; n > 0 {
+		return n
+	}
+	return []int{64, 256, 256, 1000, 4096}[c.mixed(f, 0)%5]
+}
+
+// algorithm is how an op is done: any, unless the schedule says which.
+func (g *group) algorithm(seq uint64) allreduce.Algorithm {
+	c := g.cfg.Config
+	if a := g.l.c.opt.Algorithm; a != allreduce.Auto {
+		return a
+	}
+	all := append(allreduce.Algorithms(c.World, c.Zones), allreduce.Auto)
+	return all[g.l.c.mixed(c.Fence, seq)%uint64(len(all))]
+}
+
 // admitWaiting takes in streams that came before the group.
 func (l *life) admitWaiting(g *group) {
 	var rest []*stream
 	for _, s := range l.offered {
-		if s.from.cfg.Ring.Fence != g.cfg.Ring.Fence {
+		if s.from.cfg.Config.Fence != g.cfg.Config.Fence {
 			rest = append(rest, s)
 			continue
 		}
@@ -75,7 +100,7 @@ func (l *life) current() *group {
 func (l *life) find(f allreduce.Fence) *group {
 	for _, all := range [][]*group{l.groups, l.ended} {
 		for _, g := range all {
-			if g.cfg.Ring.Fence == f {
+			if g.cfg.Config.Fence == f {
 				return g
 			}
 		}
@@ -91,9 +116,34 @@ func (g *group) Start(op allreduce.Op) {
 	}
 	g.l.spoil(op)
 	g.seq = op.Seq
-	g.waiting = g.l.c.now
+	g.started = g.l.c.now
+	op.Algorithm = g.algorithm(op.Seq)
+	if g.l.c.chance(0.3) {
+		g.startOpen(op)
+		return
+	}
 	g.m.Start(op)
 }
+
+// startOpen gives an op piece by piece, in any order.
+func (g *group) startOpen(op allreduce.Op) {
+	c, head := g.l.c, op.Header
+	op.Open, op.Header = true, nil
+	give := []func(){func() { g.m.Head(head) }}
+	for lo := 0; lo < len(op.Vec); {
+		from, to := lo, min(len(op.Vec), lo+1+c.rnd.IntN(len(op.Vec)))
+		give = append(give, func() { g.m.Ready(from, to) })
+		lo = to
+	}
+	g.m.Start(op)
+	for _, do := range give {
+		g.l.soon(c.between(0, time.Millisecond), do)
+	}
+}
+
+func (g *group) Ready(lo, hi int) { g.m.Ready(lo, hi) }
+
+func (g *group) Head(header []byte) { g.m.Head(header) }
 
 func (g *group) Close(ending allreduce.Ending, blame, reason string) {
 	if g.last || !g.l.crosses(ending) {
@@ -109,26 +159,36 @@ func (g *group) Progress() rpc.Progress {
 		}
 		return g.l.now().Add(-(g.l.c.now - d))
 	}
-	left, right := g.m.Links()
-	p := rpc.Progress{
-		Op: g.seq, Computing: g.m.Computing(), LeftUp: left, RightUp: right,
-		FramesIn: g.framesIn, FramesOut: g.framesOut, BytesIn: g.bytesIn, BytesOut: g.bytesOut, SendingSince: at(g.sending),
+	p := rpc.Progress{Op: g.seq, Computing: g.m.Computing(), Peers: make([]rpc.PeerProgress, len(g.ways))}
+	for rank, w := range g.ways {
+		if w == nil {
+			continue
+		}
+		p.Peers[rank] = rpc.PeerProgress{Linked: true, Up: g.m.Up(rank), FramesIn: w.framesIn, FramesOut: w.framesOut, SendingSince: at(w.sending)}
+		p.FramesIn += w.framesIn
+		p.FramesOut += w.framesOut
+		p.BytesIn += w.bytesIn
+		p.BytesOut += w.bytesOut
 	}
-	if !p.Computing {
-		p.WaitingSince = at(g.waiting)
+	for _, rank := range g.m.Awaited() {
+		p.Peers[rank].WaitingSince = at(max(g.started, g.ways[rank].heard))
 	}
 	return p
 }
 
 // --- allreduce.Outlet ---
 
-func (g *group) Send(f allreduce.Frame) {
+func (g *group) Send(to []int, f allreduce.Frame) {
 	if g.last || g.l.c.hook != nil && !g.l.crosses(f) {
 		return
 	}
-	g.framesOut++
-	g.bytesOut += uint64(len(f.Payload))
-	g.out.push(packet{raw: f.Append(nil), fence: f.Fence})
+	raw := f.Append(nil)
+	for _, rank := range to {
+		w := g.ways[rank]
+		w.framesOut++
+		w.bytesOut += uint64(len(f.Payload))
+		w.push(packet{raw: raw, fence: f.Fence})
+	}
 }
 
 func (g *group) Done(seq uint64, headers [][]byte, total uint64, _ []float32) {
@@ -141,19 +201,17 @@ func (g *group) Done(seq uint64, headers [][]byte, total uint64, _ []float32) {
 
 func (g *group) End(note allreduce.ClosingNote) {
 	l := g.l
-	l.logf("group %s ends: %s (by %s)", g.cfg.Ring.Fence, note.Reason, note.By)
+	l.logf("group %s ends: %s (by %s)", g.cfg.Config.Fence, note.Reason, note.By)
 	l.c.checks.groupEnds(l, g, note)
-	raw := allreduce.Frame{Fence: g.cfg.Ring.Fence, Kind: allreduce.Closing, Payload: note.Append(nil)}.Append(nil)
-	if g.out != nil {
-		g.out.truncate()
-		g.out.push(packet{raw: raw, fence: g.cfg.Ring.Fence})
-		g.out.lastWords = true
-	}
-	if g.in != nil {
-		g.in.reply(raw)
+	raw := allreduce.Frame{Fence: g.cfg.Config.Fence, Kind: allreduce.Closing, Payload: note.Append(nil)}.Append(nil)
+	for _, w := range g.ways {
+		if w != nil {
+			w.truncate()
+			w.push(packet{raw: raw, fence: g.cfg.Config.Fence})
+		}
 	}
 	wait := l.c.between(0, linger)
-	if g.cfg.Ring.World == 1 {
+	if g.cfg.Config.World == 1 {
 		wait = 0
 	}
 	l.soon(wait, func() { g.goDown(note) })
@@ -182,19 +240,15 @@ func (g *group) goDown(note allreduce.ClosingNote) {
 // it, unless the machine goes too.
 func (g *group) die(hard bool) {
 	g.last = true
-	for _, s := range []*stream{g.out, g.in} {
-		if s == nil {
-			continue
-		}
+	for _, w := range g.ways {
 		switch {
+		case w == nil || w.s == nil:
 		case g.l.silent:
-			s.dead = true
-		case hard && s == g.out:
-			s.truncate()
-			s.dying = true
-			s.pump()
+			w.s.dead = true
 		case hard:
-			s.reset("stream reset")
+			w.truncate()
+			w.dying = true
+			w.pump()
 		}
 	}
 }
@@ -207,33 +261,45 @@ type packet struct {
 	fence allreduce.Fence // of the group that sent it
 }
 
-// stream is a link from a group to its right neighbour: in order, or broken.
+// stream is a link between two groups, which one of them has opened. It is whole, or broken.
 type stream struct {
-	from      *group
-	to        *group // once taken
-	queue     []packet
-	pumping   bool
-	free      time.Duration
-	taken     bool
-	dead      bool
-	dying     bool // its sender is gone: what is queued is the last
-	lastWords bool
+	from  *group
+	peer  int    // rank of the other end
+	to    *group // once taken
+	taken bool
+	dead  bool
 }
 
-// dial tries to reach the right neighbour until the group ends.
+// way is one direction of a link, from a group to a peer: in order. It waits for its stream.
+type way struct {
+	from    *group
+	peer    int
+	s       *stream // nil before the peer has opened it
+	queue   []packet
+	pumping bool
+	free    time.Duration
+	dying   bool // its sender is gone: what is queued is the last
+
+	sending, heard      time.Duration // since when; when the last frame came from there; 0 for not
+	framesIn, framesOut uint64
+	bytesIn, bytesOut   uint64
+}
+
+// dial tries to reach the peer until the group ends.
 func (s *stream) dial() {
 	g := s.from
 	l, c := g.l, g.l.c
-	home := c.homeOf(g.addr)
+	addr := g.addrs[s.peer]
+	home := c.homeOf(addr)
 	if s.dead || !l.alive || g.down || home == nil {
 		return
 	}
-	to := c.at(g.addr)
+	to := c.at(addr)
 	switch {
 	case !c.both(l.id, home.id), to == nil && !home.refuses():
 		c.after(c.between(100*time.Millisecond, 400*time.Millisecond), s.dial)
 	case to == nil:
-		c.after(c.latency(), func() { l.happen(func() { g.m.RightLost("connection refused") }) })
+		c.after(c.latency(), func() { l.happen(func() { g.m.Lost(s.peer, "connection refused") }) })
 	default:
 		to.happen(func() { s.arrive(to) })
 	}
@@ -241,7 +307,7 @@ func (s *stream) dial() {
 
 // arrive is a stream's coming to the right process, which may not have the group yet.
 func (s *stream) arrive(to *life) {
-	if g := to.find(s.from.cfg.Ring.Fence); g != nil {
+	if g := to.find(s.from.cfg.Config.Fence); g != nil {
 		s.offer(g)
 		return
 	}
@@ -250,7 +316,7 @@ func (s *stream) arrive(to *life) {
 		for i, o := range to.offered {
 			if o == s {
 				to.offered = append(to.offered[:i], to.offered[i+1:]...)
-				s.refuse("no group of view " + s.from.cfg.Ring.Fence.String() + " here")
+				s.refuse("no group of view " + s.from.cfg.Config.Fence.String() + " here")
 				return
 			}
 		}
@@ -259,7 +325,7 @@ func (s *stream) arrive(to *life) {
 
 func (s *stream) refuse(why string) {
 	g := s.from
-	g.l.c.after(g.l.c.latency(), func() { g.l.happen(func() { g.m.RightRefused(why) }) })
+	g.l.c.after(g.l.c.latency(), func() { g.l.happen(func() { g.m.Refused(s.peer, why) }) })
 }
 
 // offer asks a group to take the stream.
@@ -267,29 +333,36 @@ func (s *stream) offer(g *group) {
 	if s.dead || s.taken {
 		return
 	}
-	if err := g.m.Admit(s.from.cfg.Self); err != nil {
+	f := s.from
+	rank, err := g.m.Admit(f.cfg.Names[f.cfg.Config.Rank])
+	if err != nil {
 		s.refuse(err.Error())
 		return
 	}
 	s.to, s.taken = g, true
 	if note, ended := g.m.Ended(); ended {
-		s.reply(allreduce.Frame{Fence: g.cfg.Ring.Fence, Kind: allreduce.Closing, Payload: note.Append(nil)}.Append(nil))
+		s.reply(allreduce.Frame{Fence: g.cfg.Config.Fence, Kind: allreduce.Closing, Payload: note.Append(nil)}.Append(nil))
 		return
 	}
-	g.in = s
-	f := s.from
-	f.l.c.after(f.l.c.latency(), func() { f.l.happen(func() { f.m.Taken() }) })
-	s.pump()
+	g.ways[rank].s = s
+	f.l.c.after(f.l.c.latency(), func() { f.l.happen(func() { f.m.Taken(s.peer) }) })
+	g.ways[rank].pump()
+	f.ways[s.peer].pump()
 }
 
-// reply sends a closing frame back to the left neighbour.
+// reply sends the closing frame of a group that has ended back to who has opened the stream.
 func (s *stream) reply(raw []byte) {
-	if s.to == nil || s.dead {
-		return
-	}
 	s.from.l.c.wayBack(s.to.l, s.from.l, func() {
-		s.from.l.happen(func() { s.from.m.Reply(parse(s.from.l.c, raw)) })
+		s.from.l.happen(func() { s.from.m.Receive(s.peer, parse(s.from.l.c, raw)) })
 	})
+}
+
+// other is the group at the other end.
+func (s *stream) other(g *group) *group {
+	if g == s.from {
+		return s.to
+	}
+	return s.from
 }
 
 func parse(c *Cluster, raw []byte) allreduce.Frame {
@@ -300,69 +373,66 @@ func parse(c *Cluster, raw []byte) allreduce.Frame {
 	return f
 }
 
-func (s *stream) push(p packet) {
-	if s.dead {
+func (w *way) push(p packet) {
+	if w.s != nil && w.s.dead {
 		return
 	}
-	s.from.l.c.remember(p)
-	s.queue = append(s.queue, p)
-	s.from.sending = 0
-	s.pump()
+	w.from.l.c.remember(p)
+	w.queue = append(w.queue, p)
+	w.sending = 0
+	w.pump()
 }
 
 // truncate loses a part of what was queued and is not in the network yet.
-func (s *stream) truncate() {
-	if n := len(s.queue); n > 0 {
-		s.queue = s.queue[:s.from.l.c.rnd.IntN(n+1)]
+func (w *way) truncate() {
+	if n := len(w.queue); n > 0 {
+		w.queue = w.queue[:w.from.l.c.rnd.IntN(n+1)]
 	}
 }
 
 // pump has the next packet arrive.
-func (s *stream) pump() {
-	if s.pumping || s.dead || !s.taken {
+func (w *way) pump() {
+	if w.pumping || w.s == nil || w.s.dead || !w.s.taken {
 		return
 	}
-	c := s.from.l.c
-	if len(s.queue) == 0 {
-		if s.dying {
-			s.reset("stream reset")
+	c := w.from.l.c
+	if len(w.queue) == 0 {
+		if w.dying {
+			w.s.reset("stream reset")
 		}
 		return
 	}
-	s.pumping = true
-	at := max(s.free+time.Duration(c.rnd.IntN(100))*time.Microsecond, c.now)
-	if c.now >= s.free {
+	w.pumping = true
+	at := max(w.free+time.Duration(c.rnd.IntN(100))*time.Microsecond, c.now)
+	if c.now >= w.free {
 		at = c.now + c.latency()
 	}
-	s.free = at
-	c.after(at-c.now, s.deliver)
+	w.free = at
+	c.after(at-c.now, w.deliver)
 }
 
 // deliver hands over one packet, once the way is open.
-func (s *stream) deliver() {
-	c := s.from.l.c
-	if s.dead {
+func (w *way) deliver() {
+	c := w.from.l.c
+	if w.s.dead || w.s.broken() {
 		return
 	}
-	if s.broken() {
-		return
-	}
-	to := s.to.l
-	if !c.open(s.from.l.id, to.id) {
-		if s.from.sending == 0 {
-			s.from.sending = c.now
+	to := w.s.other(w.from)
+	if !c.open(w.from.l.id, to.l.id) {
+		if w.sending == 0 {
+			w.sending = c.now
 		}
-		c.after(c.between(50*time.Millisecond, 200*time.Millisecond), s.deliver)
+		c.after(c.between(50*time.Millisecond, 200*time.Millisecond), w.deliver)
 		return
 	}
-	s.pumping = false
-	s.from.sending = 0
-	if len(s.queue) > 0 {
-		p := s.queue[0]
-		s.queue = s.queue[1:]
-		to.happen(func() { s.to.receive(p) })
+	w.pumping = false
+	w.sending = 0
+	if len(w.queue) > 0 {
+		p := w.queue[0]
+		w.queue = w.queue[1:]
+		to.l.happen(func() { to.receive(w.from.cfg.Config.Rank, p) })
 	}
-	s.pump()
+	w.pump()
 }
 
 // broken resets the stream by chance: at any frame.
@@ -385,29 +455,30 @@ func (s *stream) reset(why string) {
 	c := s.from.l.c
 	if s.to == nil {
 		if !s.from.last {
-			c.after(c.latency(), func() { s.from.l.happen(func() { s.from.m.RightLost(why) }) })
+			c.after(c.latency(), func() { s.from.l.happen(func() { s.from.m.Lost(s.peer, why) }) })
 		}
 		return
 	}
-	c.wayBack(s.from.l, s.to.l, func() { s.to.l.happen(func() { s.to.m.LeftLost(why) }) })
-	c.wayBack(s.to.l, s.from.l, func() { s.from.l.happen(func() { s.from.m.RightLost(why) }) })
+	c.wayBack(s.from.l, s.to.l, func() { s.to.l.happen(func() { s.to.m.Lost(s.from.cfg.Config.Rank, why) }) })
+	c.wayBack(s.to.l, s.from.l, func() { s.from.l.happen(func() { s.from.m.Lost(s.peer, why) }) })
 }
 
 // receive gives a frame to the machine, and checks that it belongs there.
-func (g *group) receive(p packet) {
+func (g *group) receive(from int, p packet) {
 	if g.down {
 		return
 	}
-	g.framesIn++
-	g.bytesIn += uint64(max(0, len(p.raw)-allreduce.FrameOverhead))
-	g.waiting = g.l.c.now
+	w := g.ways[from]
+	w.framesIn++
+	w.bytesIn += uint64(max(0, len(p.raw)-allreduce.FrameOverhead))
+	w.heard = g.l.c.now
 	_, before := g.m.Ended()
 	raw := bytes.Clone(p.raw)
-	g.m.Receive(parse(g.l.c, raw))
+	g.m.Receive(from, parse(g.l.c, raw))
 	for i := range raw { // the link's memory is the link's again
 		raw[i] = 0x5a
 	}
-	if _, after := g.m.Ended(); p.fence != g.cfg.Ring.Fence && !before && !after {
-		g.l.c.checks.fail("fence", "%s in group %s takes in a frame of group %s", g.l.name(), g.cfg.Ring.Fence, p.fence)
+	if _, after := g.m.Ended(); p.fence != g.cfg.Config.Fence && !before && !after {
+		g.l.c.checks.fail("fence", "%s in group %s takes in a frame of group %s", g.l.name(), g.cfg.Config.Fence, p.fence)
 	}
 }

@@ -23,9 +23,9 @@ var mutants = []mutant{
 		`case !newer(v.Generation, name, m.gen, m.genName):`,
 		`case v.Generation == 0:`,
 	}}},
-	{"early-done", founder, "allreduce/ring.go", []edit{{
+	{"early-done", founder, "allreduce/reducer.go", []edit{{
 		`if r.waiting == 0 {`,
-		`if r.waiting == 0 || r.waiting == 1 && r.unheard == 0 && r.finished == r.layout.segments(r.own) {`,
+		`if r.waiting == 0 || r.waiting == 1 && r.unheard == 0 && len(r.totals) == 0 {`,
 	}}},
 	{"lost-overflow", founder, "train/step.go", []edit{{
 		`case a.Kind == Update && exact.Overflow(a.Grad, vd.grad), exact.Overflow(a.Scalar, vd.scalar):`,
@@ -80,7 +80,7 @@ var mutants = []mutant{
 		`return n/world*c + min(c, n%world) }`,
 		`return n / world * c }`,
 	}}},
-	{"held-frame-not-copied", outsider, "allreduce/ring.go", []edit{{
+	{"held-frame-not-copied", outsider, "allreduce/reducer.go", []edit{{
 		`f.Payload = append(own[:0], f.Payload...)`,
 		`_ = own`,
 	}}},

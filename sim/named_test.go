@@ -173,6 +173,18 @@ func (c *Cluster) rightOf(l *life) *life {
 	return c.of(v.Members[(rank+1)%v.World()].ID)
 }
 
+// leftOf is the left neighbour in a life's present view.
+func (c *Cluster) leftOf(l *life) *life {
+	v, rank := l.host.Node().View()
+	return c.of(v.Members[(rank+v.World()-1)%v.World()].ID)
+}
+
+// wayTo is the way from a group to a member of its view.
+func (g *group) wayTo(l *life) *way {
+	_, rank := l.host.Node().View()
+	return g.ways[rank]
+}
+
 // generation is that of the view that a life is or was last in.
 func (l *life) generation() uint64 { return l.host.Node().Views().Fact().Generation }
 
@@ -226,7 +238,9 @@ func TestOneDiesHavingAppliedWhatItsNeighbourHasHalf(t *testing.T) {
 		t.Run(string(how), func(t *testing.T) {
 			perSeed(t, 8, func(t *testing.T, seed uint64) {
 				l := theLoads(t)[seed%3]
-				named(t, directed(seed, l, 4), func(c *Cluster) { c.dieAhead(int(seed)%4, how) })
+				o := directed(seed, l, 4)
+				o.Algorithm, o.SegmentBytes = allreduce.Ring, 256 // whose results go from each to its left neighbour alone
+				named(t, o, func(c *Cluster) { c.dieAhead(int(seed)%4, how) })
 			})
 		})
 	}
@@ -235,7 +249,7 @@ func TestOneDiesHavingAppliedWhatItsNeighbourHasHalf(t *testing.T) {
 func (c *Cluster) dieAhead(who int, how death) {
 	c.begin(4)
 	a := c.lives[who]
-	b := c.rightOf(a)
+	b := c.leftOf(a)
 	_, rankB := b.host.Node().View()
 	var seq, before uint64
 	sent, finished, segments := 0, map[uint64]int{}, 0
@@ -252,7 +266,7 @@ func (c *Cluster) dieAhead(who int, how death) {
 		}
 	})
 	queued := func() (n int) {
-		for _, p := range a.current().out.queue {
+		for _, p := range a.current().wayTo(b).queue {
 			if f := parse(c, p.raw); f.Kind == allreduce.Gather && f.Seq == seq {
 				n++
 			}
@@ -260,7 +274,7 @@ func (c *Cluster) dieAhead(who int, how death) {
 		return n
 	}
 	c.await(time.Minute, "B has a part of an all-gather, and has given its own", func() bool {
-		return segments > 0 && sent > 0 && sent > queued() && finished[seq] == segments && a.last == before && len(a.current().out.queue) < 2
+		return segments > 0 && sent > 0 && sent > queued() && finished[seq] == segments && a.last == before && len(a.current().wayTo(b).queue) < 2
 	})
 	c.cutFor(300*time.Millisecond, "nothing gets from A to B", func(p, q string) bool { return p == a.id && q == b.id })
 	died := false
@@ -289,6 +303,7 @@ func TestTwoCoordinatorsPropose(t *testing.T) {
 	perSeed(t, 8, func(t *testing.T, seed uint64) {
 		o := directed(seed, long(t), 4+int(seed%3))
 		o.Compute = 100 * time.Millisecond
+		o.Algorithm = allreduce.Direct
 		named(t, o, func(c *Cluster) {
 			c.begin(3)
 			two := c.seeTwoProposals()

@@ -68,11 +68,11 @@ func (d *driver) onPing(_ context.Context, incarnation uint64) ([]byte, error) {
 	case d.gone.Load():
 		return nil, errGone
 	}
-	var sent uint64
+	var link rpc.Progress
 	if a.group != nil {
-		sent = a.group.Progress().FramesOut
+		link = a.group.Progress()
 	}
-	return AnswerPing(a.pong, incarnation, d.engine.Done(), sent)
+	return AnswerPing(a.pong, incarnation, d.engine.Done(), link)
 }
 
 func (d *driver) onDescribe(context.Context) ([]byte, error) {

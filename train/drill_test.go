@@ -8,46 +8,46 @@ import (
 )
 
 // drillRound plays an op of two ranks, frame by frame, in one goroutine.
-func drillRound(t *testing.T, rings [2]*allreduce.Ring, ops [2]allreduce.Op) (headers [][]byte, total uint64) {
+func drillRound(t *testing.T, sums [2]*allreduce.Reducer, ops [2]allreduce.Op) (headers [][]byte, total uint64) {
 	t.Helper()
 	var wire [2][]allreduce.Frame // to each rank
-	emit := func(to int) func(allreduce.Frame) {
-		return func(f allreduce.Frame) {
+	emit := func(to int) allreduce.Emit {
+		return func(_ []int, f allreduce.Frame) {
 			f.Payload = slices.Clone(f.Payload)
 			wire[to] = append(wire[to], f)
 		}
 	}
-	for rank := range rings {
-		if err := rings[rank].Start(ops[rank], emit(1-rank)); err != nil {
+	for rank := range sums {
+		if _, err := sums[rank].Start(ops[rank], emit(1-rank)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for len(wire[0])+len(wire[1]) > 0 {
-		for rank := range rings {
+		for rank := range sums {
 			in := wire[rank]
 			wire[rank] = nil
 			for _, f := range in {
-				if err := rings[rank].Receive(f, emit(1-rank)); err != nil {
+				if err := sums[rank].Receive(1-rank, f, emit(1-rank)); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
 	}
-	headers, ok := rings[0].Done()
+	headers, ok := sums[0].Done()
 	if !ok {
 		t.Fatal("the op is not done")
 	}
-	return headers, rings[0].Total()
+	return headers, sums[0].Total()
 }
 
 func TestADrillGivesAllRanksTheMeanAndJudgesIt(t *testing.T) {
 	const elements = drillTensor + 1000
 	var drills [2]*Drill
-	var rings [2]*allreduce.Ring
+	var sums [2]*allreduce.Reducer
 	for rank := range drills {
 		drills[rank] = NewDrill(rank, 2, elements, 2)
 		defer drills[rank].Close()
-		rings[rank] = allreduce.New(allreduce.Config{Rank: rank, World: 2})
+		sums[rank] = allreduce.New(allreduce.Config{Rank: rank, World: 2})
 	}
 	want := make([]float32, elements)
 	for i := range want {
@@ -62,7 +62,7 @@ func TestADrillGivesAllRanksTheMeanAndJudgesIt(t *testing.T) {
 				ops[rank] = d.Bare(seq + 1)
 			}
 		}
-		headers, total := drillRound(t, rings, ops)
+		headers, total := drillRound(t, sums, ops)
 		for rank, d := range drills {
 			if !slices.Equal(d.Mean(), want) {
 				t.Fatalf("op %d: rank %d has another mean", seq+1, rank)

@@ -42,7 +42,7 @@ type fitter struct {
 	task  *Task
 	node  *Node
 	pool  *pool
-	ring  *allreduce.Ring
+	sum   *allreduce.Reducer
 	epoch func(Epoch)
 	exit  *Exit
 }
@@ -84,7 +84,7 @@ func (f *fitter) do(e Effect) {
 	now := time.Now()
 	switch e := e.(type) {
 	case OpenGroup:
-		f.ring = allreduce.New(allreduce.Config{World: 1, Fence: e.View.Name().Fence()})
+		f.sum = allreduce.New(allreduce.Config{World: 1, Fence: e.View.Name().Fence()})
 	case CloseGroup:
 		f.node.GroupDown(now, e.View, e.Cause)
 	case Compute:
@@ -108,15 +108,15 @@ func (f *fitter) compute(e Compute) {
 }
 
 func (f *fitter) reduce(e Reduce) {
-	nobody := func(allreduce.Frame) { panic("train: a frame in a ring of one") }
-	if err := f.ring.Start(e.Op, nobody); err != nil {
+	nobody := func([]int, allreduce.Frame) { panic("train: a frame in a world of one") }
+	if _, err := f.sum.Start(e.Op, nobody); err != nil {
 		f.node.Abort(err)
 		return
 	}
-	headers, ok := f.ring.Done()
+	headers, ok := f.sum.Done()
 	if !ok {
 		f.node.Abort(fmt.Errorf("train: an all-reduce of one is not complete"))
 		return
 	}
-	f.node.Reduced(time.Now(), e.View, e.Op.Seq, headers, f.ring.Total())
+	f.node.Reduced(time.Now(), e.View, e.Op.Seq, headers, f.sum.Total())
 }

@@ -162,11 +162,13 @@ func (h *Host) Receive(m view.Msg) { h.event(func(now time.Time) { h.node.Receiv
 // Tick lets time pass. It is called some twenty times a second.
 func (h *Host) Tick() {
 	h.event(func(now time.Time) {
-		var p rpc.Progress
+		var wires []Wire
 		if h.link != nil {
-			p = h.link.Progress()
+			for _, p := range h.link.Progress().Peers {
+				wires = append(wires, Wire{p.WaitingSince, p.SendingSince, p.FramesIn})
+			}
 		}
-		h.node.Tick(now, Links{p.WaitingSince, p.SendingSince, p.FramesIn})
+		h.node.Tick(now, wires)
 	})
 	h.serveWaiting()
 }
@@ -354,19 +356,36 @@ func millis(t time.Duration) float64 { return float64(t.Microseconds()) / 1000 }
 
 func (h *Host) openGroup(e OpenGroup) {
 	v, name := e.View, e.View.Name()
-	n := v.World()
-	right := v.Members[(e.Rank+1)%n]
 	cfg := allreduce.GroupConfig{
-		Ring: allreduce.Config{Rank: e.Rank, World: n, Fence: name.Fence()},
-		Self: h.self.String(), Left: v.Members[(e.Rank+n-1)%n].Node().String(), Right: right.Node().String(),
+		Config: allreduce.Config{Rank: e.Rank, World: v.World(), Fence: name.Fence(), Zones: zonesOf(v)},
+	}
+	var addrs []string
+	for _, m := range v.Members {
+		cfg.Names = append(cfg.Names, m.Node().String())
+		addrs = append(addrs, m.Addr)
 	}
 	h.counters.Views++
 	var link Link
-	link = h.world.OpenGroup(cfg, right.Addr, GroupHandlers{
+	link = h.world.OpenGroup(cfg, addrs, GroupHandlers{
 		Done: func(seq uint64, headers [][]byte, total uint64) { h.reduced(name, seq, headers, total) },
 		Down: func(note allreduce.ClosingNote) { h.groupDown(v, link, note) },
 	})
 	h.link, h.linkView = link, name
+}
+
+// zonesOf numbers the zones of a view, by rank; nil where there is one.
+func zonesOf(v *view.View) (zones []int) {
+	numbers := map[string]int{}
+	for _, m := range v.Members {
+		if _, ok := numbers[m.Zone]; !ok {
+			numbers[m.Zone] = len(numbers)
+		}
+		zones = append(zones, numbers[m.Zone])
+	}
+	if len(numbers) == 1 {
+		return nil
+	}
+	return zones
 }
 
 func (h *Host) reduced(v view.Name, seq uint64, headers [][]byte, total uint64) {
@@ -473,12 +492,15 @@ func Admit(t *Task, e rpc.Envelope) (view.Msg, error) {
 }
 
 // AnswerPing answers a ping for a life of a node, 0 for whichever is here: p is
-// the Host's newest Pong, beat counts microbatches computed, sent frames that
-// the running group has handed to its transport. Any goroutine may call it.
-func AnswerPing(p view.Pong, asked uint64, beat, sent uint64) ([]byte, error) {
+// the Host's newest Pong, beat counts microbatches computed, link is what the
+// running group has handed to its transport. Any goroutine may call it.
+func AnswerPing(p view.Pong, asked uint64, beat uint64, link rpc.Progress) ([]byte, error) {
 	if asked != 0 && asked != p.Fact.Incarnation {
 		return nil, errors.New("another process has this address now")
 	}
-	p.Beat, p.Sent = beat+sent, sent
+	p.Beat, p.Sent = beat+link.FramesOut, nil
+	for _, o := range link.Peers {
+		p.Sent = append(p.Sent, o.FramesOut)
+	}
 	return json.Marshal(p)
 }

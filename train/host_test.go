@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -117,7 +118,7 @@ func (w *stand) Deliver(addr string, e rpc.Envelope, failed func(error)) {
 
 func (w *stand) Ping(addr string, incarnation uint64, _ time.Duration, done func([]byte, error)) {
 	w.pinged = append(w.pinged, addr)
-	w.later(func() { done(AnswerPing(w.at(addr).Pong(), incarnation, 0, 0)) })
+	w.later(func() { done(AnswerPing(w.at(addr).Pong(), incarnation, 0, rpc.Progress{})) })
 }
 
 func (w *stand) Describe(_ string, done func([]byte, error)) { w.later(func() { done(w.describe()) }) }
@@ -132,15 +133,19 @@ func (w *stand) Announce(f view.Fact) {
 	}
 }
 
-func (w *stand) OpenGroup(cfg allreduce.GroupConfig, _ string, h GroupHandlers) Link {
+func (w *stand) OpenGroup(cfg allreduce.GroupConfig, _ []string, h GroupHandlers) Link {
 	w.cfg, w.groups = cfg, append(w.groups, h)
 	return w
 }
 
 func (w *stand) Start(allreduce.Op) {}
 
+func (w *stand) Ready(int, int) {}
+
+func (w *stand) Head([]byte) {}
+
 func (w *stand) Close(ending allreduce.Ending, blame, reason string) {
-	w.closed = append(w.closed, allreduce.ClosingNote{By: w.cfg.Self, Blame: blame, Reason: reason, Ending: ending})
+	w.closed = append(w.closed, allreduce.ClosingNote{By: w.cfg.Names[w.cfg.Config.Rank], Blame: blame, Reason: reason, Ending: ending})
 }
 
 func (w *stand) Progress() rpc.Progress { return rpc.Progress{BytesIn: 3, BytesOut: 5} }
@@ -177,19 +182,20 @@ func TestAMessageOfAnotherTrajectoryIsRefused(t *testing.T) {
 
 func TestAPingIsForOneLifeOfANode(t *testing.T) {
 	p := view.Pong{Fact: view.Fact{ID: "a", Incarnation: 7}, Generation: 4}
+	link := rpc.Progress{FramesOut: 3, Peers: []rpc.PeerProgress{{FramesOut: 1}, {FramesOut: 2}}}
 	for _, asked := range []uint64{0, 7} {
-		b, err := AnswerPing(p, asked, 10, 3)
+		b, err := AnswerPing(p, asked, 10, link)
 		var got view.Pong
 		if err == nil {
 			err = json.Unmarshal(b, &got)
 		}
 		want := p
-		want.Beat, want.Sent = 13, 3
-		if err != nil || got != want {
+		want.Beat, want.Sent = 13, []uint64{1, 2}
+		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("asked for %d: %+v, %v; want %+v", asked, got, err, want)
 		}
 	}
-	if _, err := AnswerPing(p, 6, 10, 3); err == nil {
+	if _, err := AnswerPing(p, 6, 10, link); err == nil {
 		t.Error("answered for a former life")
 	}
 }
@@ -263,7 +269,7 @@ func TestAClosingNoteBecomesACauseInTheWordsOfViews(t *testing.T) {
 func TestABrokenGroupHasTheBlamedOneAskedWhetherItLives(t *testing.T) {
 	s := newStage(t, 2).together()
 	w, b := s.on[0], s.on[1].fact
-	w.end(allreduce.ClosingNote{By: w.cfg.Self, Blame: b.Node().String(), Reason: "stream reset"})
+	w.end(allreduce.ClosingNote{By: w.cfg.Names[w.cfg.Config.Rank], Blame: b.Node().String(), Reason: "stream reset"})
 	s.settle()
 	if !slices.Contains(w.pinged, b.Addr) {
 		t.Error("b was blamed, and not asked")
@@ -310,7 +316,7 @@ func TestLastWordsSayHowAGroupEnds(t *testing.T) {
 	} {
 		s := newStage(t, 2).together()
 		s.hosts[0].Abort(c.err)
-		c.want.By = s.on[0].cfg.Self
+		c.want.By = s.on[0].cfg.Names[s.on[0].cfg.Config.Rank]
 		if got := s.on[0].closed; len(got) != 1 || got[0] != c.want {
 			t.Errorf("%v: closed with %+v, want %+v", c.err, got, c.want)
 		}

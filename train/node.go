@@ -88,14 +88,19 @@ type generation struct {
 	stop    bool // this node wants the group to end after the step
 	audit   bool // all of the state is compared in the headers of this attempt
 
-	begun     time.Time // of the attempt
-	computed  time.Time
-	input     Input     // of what was computed
-	suspected time.Time // when a stalled neighbour was last asked
-	received  uint64    // frames from the left neighbour
-	deaf      time.Time // since when it has sent more than has come
-	beat      uint64    // its, as it last answered
-	beatAt    time.Time // when that last changed
+	begun    time.Time // of the attempt
+	computed time.Time
+	input    Input     // of what was computed
+	silences []silence // by rank
+}
+
+// silence is what is known of a member that may be waited for.
+type silence struct {
+	asked    time.Time // when it was last asked, or when the generation began
+	received uint64    // frames from it
+	deaf     time.Time // since when it has sent more than has come
+	beat     uint64    // its, as it last answered
+	beatAt   time.Time // when that last changed
 }
 
 // loss is how the last generation ended, for the story of the next one.
@@ -269,8 +274,10 @@ func (n *Node) Undelivered(now time.Time, to view.Node) {
 
 // Ponged takes the answer to a ping.
 func (n *Node) Ponged(now time.Time, who view.Node, p view.Pong) {
-	if g := n.gen; g != nil && g.left() == who {
-		g.judgeLeft(now, p)
+	if g := n.gen; g != nil {
+		if rank := g.view.Rank(who); rank >= 0 {
+			g.judge(now, rank, p)
+		}
 	}
 	n.views.Ponged(now, who, p)
 	n.drain(now)
@@ -301,26 +308,27 @@ func (n *Node) Leave(now time.Time) {
 	n.drain(now)
 }
 
-// Links is what the driver knows of the group's two links.
-type Links struct {
-	Waiting  time.Time // since when the group waits for its left neighbour, zero if not
-	Sending  time.Time // since when its right neighbour has not taken a frame, zero if not
-	Received uint64    // frames, from the left neighbour
+// Wire is what the driver knows of the group's link to one member.
+type Wire struct {
+	Waiting  time.Time // since when the group waits for the member, zero if not
+	Sending  time.Time // since when it has not taken a frame, zero if not
+	Received uint64    // frames from it
 }
 
-// Tick lets time pass.
-func (n *Node) Tick(now time.Time, l Links) {
-	if g := n.gen; g != nil && g.open && !g.closing {
-		g.received = l.Received
-		n.watch(now, l.Waiting, g.left())
-		n.watch(now, l.Sending, g.right())
-		n.giveUp(now, l)
+// Tick lets time pass. wires are by rank; none where there is no group.
+func (n *Node) Tick(now time.Time, wires []Wire) {
+	if g := n.gen; g != nil && g.open {
+		for rank, w := range wires {
+			if n.gen == g && !g.closing && rank != g.rank {
+				n.watch(now, rank, w)
+			}
+		}
 	}
 	n.views.Tick(now)
 	n.drain(now)
 }
 
-// Limits of patience with a silent neighbour. Whether it lives is asked after
+// Limits of patience with a silent member. Whether it lives is asked after
 // the greater of stallFloor and eight steps as they usually take. One that
 // answers may compute for as long as it gets on with it: it is given up when it
 // has done nothing for stuckFor, or when for deafFor what it sent has not come.
@@ -330,47 +338,42 @@ const (
 	stuckFor   = 10 * time.Minute
 )
 
-func (n *Node) watch(now, since time.Time, peer view.Node) {
+// watch asks whether a silent member lives, and gives it up at last.
+func (n *Node) watch(now time.Time, rank int, w Wire) {
 	g := n.gen
+	s := &g.silences[rank]
+	s.received = w.Received
 	patience := max(stallFloor, 8*n.stepTime)
-	if since.IsZero() || peer == n.views.Self() || now.Sub(since) < patience || now.Sub(g.suspected) < patience {
-		return
-	}
-	g.suspected = now
-	n.views.Suspect(now, peer)
-}
-
-// judgeLeft compares what the left neighbour says that it sent with what came.
-func (g *generation) judgeLeft(now time.Time, p view.Pong) {
-	if p.Running == g.name && p.Sent <= g.received {
-		g.deaf = time.Time{}
-	} else if g.deaf.IsZero() {
-		g.deaf = now
-	}
-	if p.Beat != g.beat || g.beatAt.IsZero() {
-		g.beat, g.beatAt = p.Beat, now
-	}
-}
-
-func (n *Node) giveUp(now time.Time, l Links) {
-	g, me := n.gen, n.views.Self()
 	waits := func(since time.Time, limit time.Duration) bool { return !since.IsZero() && now.Sub(since) > limit }
+	stalls := func(since time.Time) bool { return !since.IsZero() && now.Sub(since) >= patience }
+	if (stalls(w.Waiting) || stalls(w.Sending)) && now.Sub(s.asked) >= patience {
+		s.asked = now
+		n.views.Suspect(now, g.view.Members[rank].Node())
+	}
+	giveUp := func(format string, limit time.Duration) {
+		n.closeGroup(now, view.Cause{Blame: g.view.Members[rank].Node(), By: n.views.Self(), Reason: fmt.Sprintf(format, limit)})
+	}
 	switch {
-	case waits(l.Sending, deafFor):
-		n.closeGroup(now, view.Cause{Blame: g.right(), By: me, Reason: fmt.Sprintf("it answers, but has taken nothing for %s", deafFor)})
-	case waits(l.Waiting, deafFor) && waits(g.deaf, deafFor):
-		n.closeGroup(now, view.Cause{Blame: g.left(), By: me, Reason: fmt.Sprintf("it answers, but what it sends has not come for %s", deafFor)})
-	case waits(l.Waiting, stuckFor) && waits(g.beatAt, stuckFor):
-		n.closeGroup(now, view.Cause{Blame: g.left(), By: me, Reason: fmt.Sprintf("it answers, but has done nothing for %s", stuckFor)})
+	case waits(w.Sending, deafFor):
+		giveUp("it answers, but has taken nothing for %s", deafFor)
+	case waits(w.Waiting, deafFor) && waits(s.deaf, deafFor):
+		giveUp("it answers, but what it sends has not come for %s", deafFor)
+	case waits(w.Waiting, stuckFor) && waits(s.beatAt, stuckFor):
+		giveUp("it answers, but has done nothing for %s", stuckFor)
 	}
 }
 
-func (g *generation) left() view.Node {
-	return g.view.Members[(g.rank+g.view.World()-1)%g.view.World()].Node()
-}
-
-func (g *generation) right() view.Node {
-	return g.view.Members[(g.rank+1)%g.view.World()].Node()
+// judge compares what a member says that it has sent here with what came.
+func (g *generation) judge(now time.Time, rank int, p view.Pong) {
+	s := &g.silences[rank]
+	if p.Running == g.name && g.rank < len(p.Sent) && p.Sent[g.rank] <= s.received {
+		s.deaf = time.Time{}
+	} else if s.deaf.IsZero() {
+		s.deaf = now
+	}
+	if p.Beat != s.beat || s.beatAt.IsZero() {
+		s.beat, s.beatAt = p.Beat, now
+	}
 }
 
 // drain performs what the view machine wants, and passes on what is for the driver.
@@ -450,7 +453,10 @@ func (n *Node) lastWords(e Exit) view.Cause {
 // --- a generation ---
 
 func (n *Node) install(now time.Time, in view.Install) {
-	g := &generation{view: in.View, name: in.View.Name(), rank: in.Rank, start: in.Start, pace: shard.NewPace(in.View.World()), open: true, suspected: now}
+	g := &generation{view: in.View, name: in.View.Name(), rank: in.Rank, start: in.Start, pace: shard.NewPace(in.View.World()), open: true, silences: make([]silence, in.View.World())}
+	for i := range g.silences {
+		g.silences[i].asked = now
+	}
 	n.gen = g
 	n.emit(OpenGroup{in.View, in.Rank})
 	n.story(now)

@@ -74,10 +74,10 @@ func (d *driver) Announce(f view.Fact) { d.gossip.Update(f) }
 const setupTimeout = 3 * time.Second
 
 // OpenGroup implements World.
-func (d *driver) OpenGroup(cfg allreduce.GroupConfig, rightAddr string, h GroupHandlers) Link {
+func (d *driver) OpenGroup(cfg allreduce.GroupConfig, addrs []string, h GroupHandlers) Link {
 	var g *rpc.Group
 	g = rpc.StartGroup(d.server, rpc.GroupConfig{
-		Group: cfg, RightAddr: rightAddr, SetupTimeout: setupTimeout,
+		Group: cfg, Addrs: addrs, SetupTimeout: setupTimeout,
 		Done: func(seq uint64, headers [][]byte, total uint64, _ []float32) {
 			d.box.post(func() { h.Done(seq, headers, total) })
 		},

@@ -32,7 +32,8 @@ type World interface {
 	Announce(f view.Fact)
 
 	// OpenGroup starts a group. Its links are set up behind the scenes.
-	OpenGroup(cfg allreduce.GroupConfig, rightAddr string, h GroupHandlers) Link
+	// addrs are the members' addresses, by rank.
+	OpenGroup(cfg allreduce.GroupConfig, addrs []string, h GroupHandlers) Link
 
 	// Compute computes this rank's part of an attempt. params must not be kept.
 	// cancel hurries it; done is called all the same.
@@ -51,16 +52,18 @@ type World interface {
 // GroupHandlers is who hears of a group.
 type GroupHandlers struct {
 	// Done gives the result of an op; headers are valid until the next Start,
-	// total is allreduce.Ring.Total.
+	// total is allreduce.Reducer.Total.
 	Done func(seq uint64, headers [][]byte, total uint64)
 	// Down tells, once, that the group has ended and nothing of it is left: the
 	// vectors of an op in progress are the caller's again.
 	Down func(note allreduce.ClosingNote)
 }
 
-// Link is a group in being: this node's two links and the ring between them.
+// Link is a group in being, as its member has it.
 type Link interface {
 	Start(op allreduce.Op)
+	Ready(lo, hi int)   // of an op that was started Open
+	Head(header []byte) // likewise
 	Close(ending allreduce.Ending, blame, reason string)
 	Progress() rpc.Progress
 }

@@ -10,8 +10,9 @@ import (
 
 // message is a message of raw bytes, for the streams that carry no protobuf.
 type message struct {
-	pool mem.BufferPool // where storage comes from, when receiving
-	buf  mem.Buffer     // the bytes; sending gives them away, receiving hands them to the caller
+	bufs mem.BufferSlice // the bytes to send, which sending gives away
+	pool mem.BufferPool  // where storage comes from, when receiving
+	buf  mem.Buffer      // the bytes received, which are the caller's
 }
 
 // codec sends messages as they are and leaves everything else to protobuf.
@@ -22,20 +23,41 @@ func newCodec() encoding.CodecV2 { return codec{encoding.GetCodecV2(proto.Name)}
 // Marshal implements encoding.CodecV2. gRPC frees the buffer once it is on the wire.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	if m, ok := v.(*message); ok {
-		return mem.BufferSlice{m.buf}, nil
+		return m.bufs, nil
 	}
 	return c.proto.Marshal(v)
 }
 
 // Unmarshal implements encoding.CodecV2. A message that came in several HTTP/2 frames is copied once,
-// into one buffer.
+// into one buffer, in which it lies as it would behind gRPC's prefix.
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
-	if m, ok := v.(*message); ok {
-		m.buf = data.MaterializeToBuffer(m.pool)
+	m, ok := v.(*message)
+	if !ok {
+		return c.proto.Unmarshal(data, v)
+	}
+	if len(data) == 1 {
+		data[0].Ref()
+		m.buf = data[0]
 		return nil
 	}
-	return c.proto.Unmarshal(data, v)
+	b := m.pool.Get(messagePrefix + data.Len())
+	data.CopyTo((*b)[messagePrefix:])
+	all := mem.NewBuffer(b, m.pool)
+	m.buf = all.Slice(messagePrefix, len(*b))
+	all.Free()
+	return nil
 }
+
+const (
+	// messagePrefix is what gRPC puts before a message, in bytes.
+	messagePrefix = 5
+	// messagePad is the number of zeros with which a message of frames begins, so that the frames, and the
+	// elements in them, are aligned where gRPC puts them down.
+	messagePad = 8 - messagePrefix
+)
+
+// frames returns the frames of a message; one that is too short has none.
+func frames(b []byte) []byte { return b[min(messagePad, len(b)):] }
 
 // Name implements encoding.CodecV2. Control calls are protobuf for every other gRPC client too.
 func (c codec) Name() string { return proto.Name }

@@ -101,3 +101,25 @@ func transportCredentials(config *tls.Config) credentials.TransportCredentials {
 	}
 	return credentials.NewTLS(config)
 }
+
+// connInfo tells a stream's handler which connection the stream came by.
+type connInfo struct {
+	credentials.AuthInfo
+	conn net.Conn
+}
+
+// connCredentials are credentials whose server side tells connInfo.
+type connCredentials struct {
+	credentials.TransportCredentials
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (c connCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
+	return conn, connInfo{info, raw}, err
+}
+
+// Clone implements credentials.TransportCredentials.
+func (c connCredentials) Clone() credentials.TransportCredentials {
+	return connCredentials{c.TransportCredentials.Clone()}
+}

@@ -15,16 +15,16 @@ import (
 
 // GroupConfig describes one node's place in the group of one view.
 type GroupConfig struct {
-	Group     allreduce.GroupConfig
-	RightAddr string // host:port of the right neighbour; unused in a world of one
+	Group allreduce.GroupConfig
+	Addrs []string // host:port of all nodes, by rank; those that this one opens no stream to are unused
 
-	SetupTimeout time.Duration // both streams must be up by then; 0 means 5 s
-	Linger       time.Duration // the longest that an end waits until neighbours have its note; 0 means 100 ms
-	TLS          *tls.Config   // nil means plain TCP
+	SetupTimeout time.Duration // all streams must be up by then; 0 means 5 s
+	Linger       time.Duration // the longest that an end waits until peers have its note; 0 means 100 ms
+	TLS          *tls.Config   // nil means no TLS
 
-	// Done gives the result of an op, in order. It is called by the goroutine that owns the machine:
-	// it must not block, and may call Start and Close, but not Wait. headers are by rank, valid until
-	// the next Start; total is the ring's, see allreduce.Ring.Total.
+	// Done gives the result of an op, in order. It is called by whichever goroutine brought the op to
+	// its end, maybe from inside Start: it must not block, and may call all of the Group but Wait.
+	// headers are by rank, valid until the next Start; total is allreduce.Reducer.Total.
 	Done func(seq uint64, headers [][]byte, total uint64, out []float32)
 
 	// Down is called exactly once, when the group has ended and its goroutines are gone but for the
@@ -33,38 +33,39 @@ type GroupConfig struct {
 	Down func(note allreduce.ClosingNote)
 }
 
-// maxRingMessage bounds a frame on the wire.
+// maxRingMessage bounds a message of frames on the wire.
 const maxRingMessage = 64 << 20
 
-// check panics if the caller breaks a promise; NewGroup checks the rest.
+// check panics if the caller breaks a promise; allreduce.NewGroup checks the rest.
 func (c GroupConfig) check() {
 	switch {
 	case c.Done == nil || c.Down == nil:
 		panic("rpc: a group without callbacks")
-	case c.Group.Ring.SegmentBytes+allreduce.FrameOverhead > maxRingMessage:
-		panic(fmt.Sprintf("rpc: segments of %d bytes", c.Group.Ring.SegmentBytes))
-	case c.Group.Ring.World > 1 && c.RightAddr == "":
-		panic("rpc: a group without the address of its right neighbour")
+	case c.Group.Config.SegmentBytes+allreduce.FrameOverhead > maxRingMessage:
+		panic(fmt.Sprintf("rpc: segments of %d bytes", c.Group.Config.SegmentBytes))
+	case len(c.Addrs) != c.Group.Config.World:
+		panic(fmt.Sprintf("rpc: %d addresses of a world of %d", len(c.Addrs), c.Group.Config.World))
 	}
 }
 
-// Group drives an allreduce.Group, which decides everything, with two streams, goroutines and a clock.
+// Group drives an allreduce.Group, which decides everything, with streams, goroutines and a clock.
 // Start an op, wait for Done or Down.
 type Group struct {
 	cfg    GroupConfig
 	server *Server
-	pool   *framePool
-	queue  sendQueue
+	pool   *framePool // of received messages
+	peers  []*peer    // by rank; nil where there is no link
 	watch  watch
 
-	machine *allreduce.Group // owned by run, which is told by these:
-	ops     chan allreduce.Op
-	left    chan arrival               // what the left link brings, in order
-	events  chan func()                // all else that happens to a link; see post
-	closing chan allreduce.ClosingNote // holds what Close was given
-	closed  atomic.Bool                // Close was called
+	mu      sync.Mutex       // guards machine and result
+	machine *allreduce.Group // is told by whoever has something to tell, one at a time
+	result  *result          // of an op that is complete and not told yet
+	telling bool             // somebody is in deliver
 
-	ctx    context.Context // of the outgoing stream; cancelled when there is no more time to be polite
+	lent    atomic.Int64  // payloads that gRPC has not given back
+	drained chan struct{} // holds a token when lent has become 0
+
+	ctx    context.Context // of the streams; cancelled when there is no more time to be polite
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup        // all goroutines but run
 	dying  chan struct{}         // closed when the machine has ended
@@ -72,19 +73,12 @@ type Group struct {
 	gone   chan struct{}         // closed when Down has returned
 }
 
-// arrival is a frame from the left neighbour with the buffer that its payload lies in, or, without a
-// buffer, how its link ended.
-type arrival struct {
-	frame allreduce.Frame
-	buf   mem.Buffer
-	end   func()
-}
-
-// free gives the buffer back.
-func (a arrival) free() {
-	if a.buf != nil {
-		a.buf.Free()
-	}
+// result is what Done is told.
+type result struct {
+	seq     uint64
+	headers [][]byte
+	total   uint64
+	out     []float32
 }
 
 // StartGroup makes the group of a view on this node and returns at once; streams are set up in the
@@ -94,149 +88,191 @@ func StartGroup(s *Server, cfg GroupConfig) *Group {
 	cfg.check()
 	setDefault(&cfg.SetupTimeout, 5*time.Second)
 	setDefault(&cfg.Linger, 100*time.Millisecond)
-	setDefault(&cfg.Group.Ring.SegmentBytes, allreduce.DefaultSegmentBytes)
+	setDefault(&cfg.Group.Config.SegmentBytes, allreduce.DefaultSegmentBytes)
 	g := &Group{
 		cfg: cfg, server: s,
-		pool:    &framePool{size: cfg.Group.Ring.SegmentBytes + allreduce.FrameOverhead},
-		queue:   newSendQueue(),
+		pool:    &framePool{size: cfg.Group.Config.SegmentBytes + allreduce.FrameOverhead},
+		peers:   make([]*peer, cfg.Group.Config.World),
 		watch:   watch{base: time.Now()},
-		ops:     make(chan allreduce.Op, 1),
-		left:    make(chan arrival, 16),
-		events:  make(chan func()),
-		closing: make(chan allreduce.ClosingNote, 1),
+		drained: make(chan struct{}, 1),
 		dying:   make(chan struct{}), gone: make(chan struct{}),
 	}
 	g.machine = allreduce.NewGroup(cfg.Group, outlet{g})
-	g.watch.links(g.machine.Links())
+	for _, rank := range g.machine.Peers() {
+		g.peers[rank] = newPeer(g, rank)
+	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
-	if !s.groups.add(g) {
+	if s.groups.add(g) {
+		g.open()
+	} else {
 		g.Close(allreduce.Broken, "", "the node stops")
-	} else if cfg.Group.Ring.World > 1 {
-		g.tasks.Add(1)
-		go g.send()
 	}
 	go g.run()
 	return g
 }
 
-// Start begins the next op; see allreduce.Op. It does not block. In a group that has ended or was
-// closed, the op is dropped: Down tells. It panics if an op is in progress.
-func (g *Group) Start(op allreduce.Op) {
-	if g.closed.Load() {
-		return
-	}
-	select {
-	case <-g.dying:
-	case g.ops <- op:
-	default:
-		panic(fmt.Sprintf("rpc: op %d started while another is in progress", op.Seq))
+// open begins to open the streams that are this node's to open.
+func (g *Group) open() {
+	c := g.cfg.Group.Config
+	for _, p := range g.peers {
+		if p != nil && allreduce.Opens(c.Rank, p.rank, c.World) {
+			g.tasks.Add(1)
+			go p.open()
+		}
 	}
 }
 
-// Close ends the group: neighbours are told whom to blame ("" for nobody) and why, and Down follows
-// within GroupConfig.Linger, whatever the neighbours do. It does not block. A group that has ended
-// already stays as it is.
+// Start begins the next op; see allreduce.Op. It does not wait for anybody. In a group that has ended or
+// was closed, the op is dropped: Down tells. It panics if an op is in progress.
+func (g *Group) Start(op allreduce.Op) {
+	g.move(func() {
+		if _, ended := g.machine.Ended(); !ended {
+			g.watch.started(op.Seq)
+		}
+		g.machine.Start(op)
+	})
+}
+
+// Ready tells that elements [lo, hi) of an op that was started Open are final; see allreduce.Reducer.
+func (g *Group) Ready(lo, hi int) { g.move(func() { g.machine.Ready(lo, hi) }) }
+
+// Head gives the header of an op that was started Open.
+func (g *Group) Head(header []byte) { g.move(func() { g.machine.Head(header) }) }
+
+// Close ends the group: peers are told whom to blame ("" for nobody) and why, and Down follows within
+// GroupConfig.Linger, whatever the peers do. It does not wait for that. A group that has ended already
+// stays as it is.
 func (g *Group) Close(ending allreduce.Ending, blame, reason string) {
-	if g.closed.CompareAndSwap(false, true) {
-		g.closing <- allreduce.ClosingNote{Blame: blame, Reason: reason, Ending: ending}
-	}
+	g.move(func() { g.machine.Close(ending, blame, reason) })
 }
 
 // Wait returns when Down has returned.
 func (g *Group) Wait() { <-g.gone }
 
-// run owns the machine: it is the only goroutine that touches it, and the last one to go.
+// move makes one move of the machine, then sends what it has to say and tells results.
+func (g *Group) move(do func()) {
+	g.locked(do)
+	for _, p := range g.peers {
+		if p != nil {
+			p.out.flush(p)
+		}
+	}
+	g.deliver(false)
+}
+
+func (g *Group) locked(do func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	do()
+}
+
+// deliver tells results, once gRPC has given back the memory that they lie in, or anyhow. What a callback
+// brings about is told by the one that called it.
+func (g *Group) deliver(anyhow bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for !g.telling && g.result != nil && (anyhow || g.lent.Load() == 0) {
+		r := g.result
+		g.result, g.telling = nil, true
+		g.mu.Unlock()
+		g.cfg.Done(r.seq, r.headers, r.total, r.out)
+		g.mu.Lock()
+		g.telling = false
+	}
+}
+
+// run waits for the end, and for its own turn to go as the last one.
 func (g *Group) run() {
 	defer close(g.gone)
-	g.serve()
+	g.live()
 	g.tearDown()
 	g.server.groups.remove(g)
+	g.deliver(true)
 	g.cfg.Down(g.note)
 }
 
-// serve tells the machine what happens, until it has ended. Whoever has something to tell and finds
-// nobody here any more sees dying.
-func (g *Group) serve() {
+// live lasts until the machine has ended.
+func (g *Group) live() {
 	setup := time.NewTimer(g.cfg.SetupTimeout)
 	defer setup.Stop()
-	for !isClosed(g.dying) {
+	for {
 		select {
-		case op := <-g.ops:
-			g.watch.started(op.Seq)
-			g.machine.Start(op)
-		case a := <-g.left:
-			g.arrived(a)
-		case event := <-g.events:
-			event()
-		case c := <-g.closing:
-			g.machine.Close(c.Ending, c.Blame, c.Reason)
+		case <-g.dying:
+			return
+		case <-g.drained:
+			g.deliver(false)
 		case <-setup.C:
-			g.machine.Setup(g.cfg.SetupTimeout)
+			g.move(func() { g.machine.Setup(g.cfg.SetupTimeout) })
 		}
 	}
 }
 
-// arrived tells the machine what the left link brought.
-func (g *Group) arrived(a arrival) {
-	if a.end != nil {
-		a.end()
-		return
-	}
-	if a.frame.Kind != allreduce.Closing {
-		g.watch.received(len(a.frame.Payload))
-	}
-	g.machine.Receive(a.frame)
-	a.buf.Free()
-}
-
-// post has the owner call f between two moves of the machine; false if there will be none. f must not
-// use what the caller gives back when post returns: it may be called later.
-func (g *Group) post(f func()) bool {
-	select {
-	case g.events <- f:
-		return true
-	case <-g.dying:
-		return false
+// tearDown waits for all other goroutines; those that wait for a peer get Linger to say goodbye. When it
+// returns no connection is left, so that what gRPC may still hold of an op goes nowhere.
+func (g *Group) tearDown() {
+	impatient := time.AfterFunc(g.cfg.Linger, g.cancel)
+	g.tasks.Wait()
+	impatient.Stop()
+	g.cancel()
+	for _, p := range g.peers {
+		if p != nil {
+			p.out.drop()
+		}
 	}
 }
 
-// outlet is the machine's way out. All of it is called by the owner.
+// outlet is the machine's way out. All of it is called with the lock held.
 type outlet struct{ g *Group }
 
-// Send copies a frame into the queue; the machine may change the payload at once.
-func (o outlet) Send(f allreduce.Frame) {
-	size := allreduce.FrameOverhead + len(f.Payload)
-	if mem.IsBelowBufferPoolingThreshold(size) {
-		o.g.queue.push(mem.SliceBuffer(f.Append(make([]byte, 0, size))))
+// Send puts a frame into the boxes of some peers: a small one as a copy, the payload of a large one as it
+// lies.
+func (o outlet) Send(to []int, f allreduce.Frame) {
+	if f.Kind == allreduce.Header || len(f.Payload) <= smallFrame {
+		for _, rank := range to {
+			o.g.peers[rank].out.pack(f)
+		}
 		return
 	}
-	b := o.g.pool.Get(size)
-	*b = f.Append((*b)[:0])
-	o.g.queue.push(mem.NewBuffer(b, o.g.pool))
+	payload := o.g.lend(f.Payload)
+	for i, rank := range to {
+		if i > 0 {
+			payload.Ref()
+		}
+		o.g.peers[rank].out.ship(f, payload)
+	}
 }
 
-// Done passes a result on.
+// lend makes a buffer of memory that is the caller's again when gRPC has freed it everywhere.
+func (g *Group) lend(b []byte) mem.Buffer {
+	g.lent.Add(1)
+	return mem.NewBuffer(&b, lender{g})
+}
+
+// lender is where lent memory comes back.
+type lender struct{ g *Group }
+
+// Get implements mem.BufferPool. Nobody takes memory from here.
+func (l lender) Get(int) *[]byte { panic("rpc: memory taken from a lender") }
+
+// Put implements mem.BufferPool. It is called by gRPC's goroutines, which must not be kept.
+func (l lender) Put(*[]byte) {
+	if l.g.lent.Add(-1) > 0 {
+		return
+	}
+	select {
+	case l.g.drained <- struct{}{}:
+	default:
+	}
+}
+
+// Done keeps a result until it can be told.
 func (o outlet) Done(seq uint64, headers [][]byte, total uint64, out []float32) {
 	o.g.watch.completed()
-	o.g.cfg.Done(seq, headers, total, out)
+	o.g.result = &result{seq, headers, total, out}
 }
 
 // End has all goroutines say goodbye.
 func (o outlet) End(note allreduce.ClosingNote) {
 	o.g.note = note
 	close(o.g.dying)
-}
-
-// tearDown waits for all other goroutines; those that wait for a neighbour get Linger to say goodbye.
-func (g *Group) tearDown() {
-	impatient := time.AfterFunc(g.cfg.Linger, g.cancel)
-	g.tasks.Wait()
-	impatient.Stop()
-	g.cancel()
-	for len(g.left) > 0 {
-		(<-g.left).free()
-	}
-	for _, buf := range g.queue.take(nil) {
-		buf.Free()
-	}
 }

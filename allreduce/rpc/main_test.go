@@ -3,6 +3,7 @@ package rpc
 import (
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -94,11 +95,11 @@ type node struct {
 	listener *listener
 	server   *Server
 	group    *Group
-	done     chan result
+	done     chan outcome
 	down     chan downfall
 }
 
-type result struct {
+type outcome struct {
 	seq     uint64
 	headers []string
 	total   uint64
@@ -113,7 +114,7 @@ type downfall struct {
 func newNode(t testing.TB, rank int) *node {
 	n := &node{
 		id: fmt.Sprintf("node-%d", rank), listener: listen(t),
-		done: make(chan result, 1), down: make(chan downfall, 2),
+		done: make(chan outcome, 1), down: make(chan downfall, 2),
 	}
 	n.server = Serve(ServerConfig{Listener: n.listener, GroupWait: 300 * time.Millisecond, Generation: func() uint64 { return 7 }})
 	t.Cleanup(func() { n.close(t) })
@@ -135,18 +136,12 @@ func (n *node) close(t testing.TB) {
 
 var fence = allreduce.Fence{0xfe, 0xce}
 
-// start makes the node's group in a ring of all nodes.
+// start makes the node's group in a world of all nodes.
 func (n *node) start(rank int, nodes []*node, change func(*GroupConfig)) {
-	world := len(nodes)
-	left, right := nodes[(rank+world-1)%world], nodes[(rank+1)%world]
 	cfg := GroupConfig{
-		Group: allreduce.GroupConfig{
-			Ring: allreduce.Config{Rank: rank, World: world, Fence: fence, SegmentBytes: 4096},
-			Self: n.id, Left: left.id, Right: right.id,
-		},
-		RightAddr: right.listener.addr(),
+		Group: allreduce.GroupConfig{Config: allreduce.Config{Rank: rank, World: len(nodes), Fence: fence, SegmentBytes: 4096}},
 		Done: func(seq uint64, headers [][]byte, total uint64, out []float32) {
-			r := result{seq: seq, total: total, out: out}
+			r := outcome{seq: seq, total: total, out: out}
 			for _, h := range headers {
 				r.headers = append(r.headers, string(h))
 			}
@@ -154,14 +149,18 @@ func (n *node) start(rank int, nodes []*node, change func(*GroupConfig)) {
 		},
 		Down: func(note allreduce.ClosingNote) { n.down <- downfall{note, time.Now()} },
 	}
+	for _, o := range nodes {
+		cfg.Group.Names = append(cfg.Group.Names, o.id)
+		cfg.Addrs = append(cfg.Addrs, o.listener.addr())
+	}
 	if change != nil {
 		change(&cfg)
 	}
 	n.group = StartGroup(n.server, cfg)
 }
 
-// newRing makes a ring of nodes with their groups.
-func newRing(t testing.TB, world int, change func(*GroupConfig)) []*node {
+// newWorld makes a world of nodes with their groups.
+func newWorld(t testing.TB, world int, change func(*GroupConfig)) []*node {
 	var nodes []*node
 	for rank := range world {
 		nodes = append(nodes, newNode(t, rank))
@@ -186,11 +185,13 @@ func (n *node) op(seq uint64, length int) allreduce.Op {
 	return op
 }
 
-// up waits until both streams of every node are there.
+// up waits until all streams of every node are there.
 func up(t testing.TB, nodes []*node) {
 	t.Helper()
 	for _, n := range nodes {
-		eventually(t, n.id+" is set up", func() bool { p := n.group.Progress(); return p.LeftUp && p.RightUp })
+		eventually(t, n.id+" is set up", func() bool {
+			return !slices.ContainsFunc(n.group.Progress().Peers, func(p PeerProgress) bool { return p.Linked != p.Up })
+		})
 	}
 }
 

@@ -35,7 +35,7 @@ func newRegistry() registry {
 func (r *registry) add(g *Group) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	fence := g.cfg.Group.Ring.Fence
+	fence := g.cfg.Group.Config.Fence
 	if r.groups[fence] != nil {
 		panic("rpc: two groups of view " + fence.String())
 	}
@@ -51,7 +51,7 @@ func (r *registry) add(g *Group) bool {
 func (r *registry) remove(g *Group) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	fence := g.cfg.Group.Ring.Fence
+	fence := g.cfg.Group.Config.Fence
 	if r.groups[fence] != g {
 		return
 	}

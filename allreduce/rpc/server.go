@@ -55,7 +55,7 @@ func Serve(cfg ServerConfig) *Server {
 	setDefault(&cfg.Log, slog.New(slog.DiscardHandler))
 	s := &Server{cfg: cfg, done: make(chan struct{}), groups: newRegistry(), parts: make(chan struct{}, partCalls)}
 	s.grpc = grpc.NewServer(
-		grpc.Creds(transportCredentials(cfg.TLS)),
+		grpc.Creds(connCredentials{transportCredentials(cfg.TLS)}),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
 		grpc.ReadBufferSize(wireBuffer), grpc.WriteBufferSize(wireBuffer),

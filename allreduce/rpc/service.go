@@ -88,7 +88,7 @@ func sendBlob(stream grpc.ServerStream, blob []byte) error {
 	}
 	for len(blob) > 0 {
 		n := min(len(blob), blobChunk)
-		if err := stream.SendMsg(&message{buf: mem.SliceBuffer(blob[:n:n])}); err != nil {
+		if err := stream.SendMsg(whole(blob[:n:n])); err != nil {
 			return err
 		}
 		blob = blob[n:]
@@ -96,7 +96,7 @@ func sendBlob(stream grpc.ServerStream, blob []byte) error {
 	return nil
 }
 
-// Ring serves the link from a left neighbour for as long as its group lives. A group that is not here
+// Ring serves the link that another member has opened for as long as their group lives. A group that is not here
 // yet is waited for, since its members learn of their view one after another.
 func (s *service) Ring(stream grpc.BidiStreamingServer[nodepb.Raw, nodepb.Raw]) error {
 	fence, from, err := caller(stream.Context())
@@ -110,7 +110,7 @@ func (s *service) Ring(stream grpc.BidiStreamingServer[nodepb.Raw, nodepb.Raw]) 
 	if g == nil {
 		return s.refuseStream(stream, fmt.Errorf("no group of view %v here", fence))
 	}
-	if err := g.serveLeft(from, stream); err != nil {
+	if err := g.serve(from, stream); err != nil {
 		return s.refuseStream(stream, err)
 	}
 	return nil
@@ -126,14 +126,17 @@ func caller(ctx context.Context) (fence allreduce.Fence, from string, err error)
 	return allreduce.Fence([]byte(f[0])), id[0], nil
 }
 
-// sendNote sends a closing note back to the left neighbour.
+// sendNote sends a closing note back to who has opened a stream.
 func sendNote(stream grpc.ServerStream, fence allreduce.Fence, note allreduce.ClosingNote) error {
-	return stream.SendMsg(&message{buf: mem.SliceBuffer(closingFrame(fence, note))})
+	return stream.SendMsg(whole(closingMessage(fence, note)))
 }
 
-// closingFrame returns the wire form of the last frame of a link.
-func closingFrame(fence allreduce.Fence, note allreduce.ClosingNote) []byte {
-	return allreduce.Frame{Fence: fence, Kind: allreduce.Closing, Payload: note.Append(nil)}.Append(nil)
+// whole is a message of memory that stays as it is.
+func whole(b []byte) *message { return &message{bufs: mem.BufferSlice{mem.SliceBuffer(b)}} }
+
+// closingMessage returns the last message of a link.
+func closingMessage(fence allreduce.Fence, note allreduce.ClosingNote) []byte {
+	return allreduce.Frame{Fence: fence, Kind: allreduce.Closing, Payload: note.Append(nil)}.Append(make([]byte, messagePad))
 }
 
 // refuseCall makes the answer to a unary call of a handler's error; nil stays nil.

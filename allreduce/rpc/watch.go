@@ -1,38 +1,49 @@
 package rpc
 
 import (
-	"fmt"
 	"sync/atomic"
 	"time"
 )
 
-// Progress is what a group has done, and what it waits for since when.
+// Progress is what a group has done, and whom it waits for since when.
 type Progress struct {
 	Op        uint64 // number of the op last started, 0 before the first
-	Computing bool   // no op is in progress: the node computes and the ring waits for its own Start
-	LeftUp    bool   // the left neighbour's stream is here
-	RightUp   bool   // the right neighbour has taken our stream
+	Computing bool   // no op is in progress: the node computes and the others wait for its own Start
 
 	FramesIn, FramesOut uint64 // frames of ops received, and handed to the transport
 	BytesIn, BytesOut   uint64 // their payloads
 
-	// WaitingSince is when the op in progress was started or the last frame came, whichever is later:
-	// since then the group waits for Left. Zero while Computing.
+	Peers []PeerProgress // by rank; zero for those without a link
+}
+
+// PeerProgress is the part of one link.
+type PeerProgress struct {
+	Linked              bool   // there is to be a link
+	Up                  bool   // and there is one
+	FramesIn, FramesOut uint64 // of ops
+
+	// WaitingSince is when the op in progress was started or the last frame came from this peer, whichever
+	// is later, if the op waits for it (allreduce.Group.Awaited): zero otherwise.
 	WaitingSince time.Time
 
 	// SendingSince is when the send in progress began, zero if there is none. One that lasts means
-	// that Right takes nothing any more.
+	// that the peer takes nothing any more.
 	SendingSince time.Time
 }
 
 // watch counts what Progress tells. Times are what now gives, 0 for none: since base and not since an
 // epoch, so that they follow the monotonic clock whatever is done to the other one.
 type watch struct {
-	base                                       time.Time // has a monotonic reading
-	op, framesIn, framesOut, bytesIn, bytesOut atomic.Uint64
-	waiting, sending                           atomic.Int64
-	heard, spoke                               atomic.Int64 // last sign of life of Left, last frame taken for Right
-	leftUp, rightUp                            atomic.Bool
+	base                  time.Time // has a monotonic reading
+	op, bytesIn, bytesOut atomic.Uint64
+	waiting               atomic.Int64 // when the op in progress was started
+}
+
+// peerWatch is the part of one link.
+type peerWatch struct {
+	framesIn, framesOut atomic.Uint64
+	heard               atomic.Int64 // last sign of life
+	sending             atomic.Int64 // when the send in progress began
 }
 
 // now is the time in nanoseconds after base, never 0.
@@ -46,16 +57,8 @@ func (w *watch) timeOf(nanos int64) time.Time {
 	return w.base.Add(time.Duration(nanos))
 }
 
-// reset says that a neighbour's connection has broken, and how long after its last sign of life.
-func (w *watch) reset(last *atomic.Int64) string {
-	return fmt.Sprintf("stream reset after %s of silence", brief(time.Duration(w.now()-last.Load())))
-}
-
-// links notes which links are up.
-func (w *watch) links(left, right bool) {
-	w.leftUp.Store(left)
-	w.rightUp.Store(right)
-}
+// since is how long ago a time was.
+func (w *watch) since(at *atomic.Int64) time.Duration { return time.Duration(w.now() - at.Load()) }
 
 // started notes that an op began.
 func (w *watch) started(seq uint64) {
@@ -66,34 +69,43 @@ func (w *watch) started(seq uint64) {
 // completed notes that the op is complete.
 func (w *watch) completed() { w.waiting.Store(0) }
 
-// received notes a frame of n bytes.
-func (w *watch) received(n int) {
-	w.framesIn.Add(1)
+// received notes a frame with a payload of n bytes.
+func (p *peerWatch) received(w *watch, n int) {
+	p.framesIn.Add(1)
 	w.bytesIn.Add(uint64(n))
-	now := w.now()
-	w.heard.Store(now)
-	if w.waiting.Load() != 0 {
-		w.waiting.Store(now)
-	}
+	p.heard.Store(w.now())
 }
 
-// sent notes a frame of n bytes.
-func (w *watch) sent(n int) {
-	w.framesOut.Add(1)
+// sent notes frames with payloads of n bytes.
+func (p *peerWatch) sent(w *watch, frames, n int) {
+	p.framesOut.Add(uint64(frames))
 	w.bytesOut.Add(uint64(n))
-	w.spoke.Store(w.now())
-	w.sending.Store(0)
+	p.sending.Store(0)
 }
 
 // Progress tells how far the group is. It may be called at any time from any goroutine.
 func (g *Group) Progress() Progress {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	w := &g.watch
 	p := Progress{
-		Op: w.op.Load(), FramesIn: w.framesIn.Load(), FramesOut: w.framesOut.Load(),
-		BytesIn: w.bytesIn.Load(), BytesOut: w.bytesOut.Load(),
-		WaitingSince: w.timeOf(w.waiting.Load()), SendingSince: w.timeOf(w.sending.Load()),
-		LeftUp: w.leftUp.Load(), RightUp: w.rightUp.Load(),
+		Op: w.op.Load(), Computing: g.machine.Computing(), BytesIn: w.bytesIn.Load(), BytesOut: w.bytesOut.Load(),
+		Peers: make([]PeerProgress, len(g.peers)),
 	}
-	p.Computing = p.WaitingSince.IsZero()
+	for rank, o := range g.peers {
+		if o == nil {
+			continue
+		}
+		q := &p.Peers[rank]
+		*q = PeerProgress{
+			Linked: true, Up: g.machine.Up(rank), FramesIn: o.seen.framesIn.Load(), FramesOut: o.seen.framesOut.Load(),
+			SendingSince: w.timeOf(o.seen.sending.Load()),
+		}
+		p.FramesIn += q.FramesIn
+		p.FramesOut += q.FramesOut
+	}
+	for _, rank := range g.machine.Awaited() {
+		p.Peers[rank].WaitingSince = w.timeOf(max(w.waiting.Load(), g.peers[rank].seen.heard.Load()))
+	}
 	return p
 }

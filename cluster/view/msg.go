@@ -280,9 +280,9 @@ type Pong struct {
 	Fact        Fact
 	Running     Name // of the running view, zero if none
 	Generation  uint64
-	Coordinator Node   // whom it takes for the coordinator
-	Beat        uint64 // grows with each microbatch it computes and each frame it sends
-	Sent        uint64 // frames given to the transport in the running group
+	Coordinator Node     // whom it takes for the coordinator
+	Beat        uint64   // grows with each microbatch it computes and each frame it sends
+	Sent        []uint64 // by rank: frames for it given to the transport in the running group
 }
 
 // Cause says why a group ended.

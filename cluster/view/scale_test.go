@@ -317,7 +317,7 @@ func (h *hive) ping(b *bee, e Ping) {
 
 // pongBytes is the size of an answer to a ping.
 var pongBytes = func() int {
-	b, _ := json.Marshal(Pong{Fact: Fact{ID: "node-0000", Incarnation: 1 << 63, Addr: "10.7.10.100:7946"}, Coordinator: Node{"node-0000", 1 << 63}})
+	b, _ := json.Marshal(Pong{Fact: Fact{ID: "node-0000", Incarnation: 1 << 63, Addr: "10.7.10.100:7946"}, Coordinator: Node{"node-0000", 1 << 63}, Sent: []uint64{0}})
 	return len(b)
 }()
 

@@ -31,7 +31,7 @@ var arrows = map[string]string{
 	// The pillars. No arrow leads from one to another.
 	"cluster":                       "cluster/view",
 	"cluster/view":                  "",
-	"allreduce":                     "",
+	"allreduce":                     "internal/kernel",
 	"allreduce/exact":               leaves,
 	"allreduce/packing":             "internal/kernel",
 	"allreduce/rpc":                 "allreduce allreduce/rpc/internal/nodepb",

@@ -33,17 +33,18 @@ func rankName(rank int) string { return fmt.Sprintf("rank %d", rank) }
 
 // openGroup starts a group on a server of this rank's own.
 func openGroup(s *rpc.Server, o *openRequest, ranks []addresses, config *tls.Config) *group {
-	right := (o.Rank + 1) % o.World
 	g := &group{done: make(chan outcome, 1), down: make(chan allreduce.ClosingNote, 1)}
-	g.g = rpc.StartGroup(s, rpc.GroupConfig{
-		Group: allreduce.GroupConfig{
-			Ring: allreduce.Config{Rank: o.Rank, World: o.World, Fence: allreduce.Fence(o.Fence)},
-			Self: rankName(o.Rank), Left: rankName((o.Rank + o.World - 1) % o.World), Right: rankName(right),
-		},
-		RightAddr: ranks[right].Group, SetupTimeout: setupTimeout, TLS: config,
+	cfg := rpc.GroupConfig{
+		Group:        allreduce.GroupConfig{Config: allreduce.Config{Rank: o.Rank, World: o.World, Fence: allreduce.Fence(o.Fence)}},
+		SetupTimeout: setupTimeout, TLS: config,
 		Done: func(_ uint64, headers [][]byte, total uint64, _ []float32) { g.done <- outcome{headers, total} },
 		Down: func(note allreduce.ClosingNote) { g.down <- note },
-	})
+	}
+	for rank, a := range ranks {
+		cfg.Group.Names = append(cfg.Group.Names, rankName(rank))
+		cfg.Addrs = append(cfg.Addrs, a.Group)
+	}
+	g.g = rpc.StartGroup(s, cfg)
 	return g
 }
 
