@@ -83,7 +83,7 @@ func (t *table) print() error {
 	}
 	for _, k := range []string{"gloo", "MPI", "train, TLS", "tcp"} {
 		if slices.Contains(kinds, k) {
-			head = append(head, k+"/train", "turns")
+			head = append(head, k+"/train")
 		}
 	}
 	head = append(head, "GB/s alg, bus")
@@ -115,7 +115,7 @@ func (t *table) row(k key, kinds []string) []string {
 	mine := t.of(k, took)
 	for _, kind := range []string{"gloo", "MPI", "train, TLS", "tcp"} {
 		if slices.Contains(kinds, kind) {
-			cells = append(cells, ratios(t.of(with(kind), took), mine)...)
+			cells = append(cells, ratios(t.of(with(kind), took), mine))
 		}
 	}
 	alg := float64(k.bytes) / 1e9 / median(mine)
@@ -134,24 +134,25 @@ func (t *table) row(k key, kinds []string) []string {
 
 // ratios is theirs by ours, above 1 where ours is the faster: the median of the turns', and
 // the least and the greatest.
-func ratios(theirs, ours []float64) []string {
+func ratios(theirs, ours []float64) string {
 	var all []float64
 	for i := range min(len(theirs), len(ours)) {
 		all = append(all, theirs[i]/ours[i])
 	}
 	if len(all) == 0 {
-		return []string{"", ""}
+		return ""
 	}
-	return []string{fmt.Sprintf("**%.2f**", median(all)), fmt.Sprintf("%.2f–%.2f", slices.Min(all), slices.Max(all))}
+	return fmt.Sprintf("**%.2f** (%.2f–%.2f)", median(all), slices.Min(all), slices.Max(all))
 }
 
-// median returns the middle of x, which it leaves as it is; 0 if there is none.
+// median returns the middle of x, which it leaves as it is; 0 if there is none. Of an even
+// number it is between two: with few turns neither side shall gain by a choice.
 func median(x []float64) float64 {
 	if len(x) == 0 {
 		return 0
 	}
 	x = slices.Sorted(slices.Values(x))
-	return x[len(x)/2]
+	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
 }
 
 func size(bytes int64) string {

@@ -94,9 +94,9 @@ func (c *config) scale(processes, batch int, plain, places string) error {
 	fmt.Printf("%s; %s; %s; global batch %d, one thread a process; medians of %d turns of %.3gs\n\n",
 		time.Now().Format(time.DateOnly), processor(), kernel.Name(), batch, c.rounds, c.seconds)
 	several := func(name string) string { return fmt.Sprintf("%s %d", name, processes) }
-	head := []string{"net", "dlnode 1", several("dlnode"), "speedup", "turns"}
+	head := []string{"net", "dlnode 1", several("dlnode"), "speedup"}
 	if r != nil {
-		head = append(head, r.name+" 1", several(r.name), "speedup", "turns", several("dlnode/"+r.name), "turns", "dlnode/"+r.name+" 1", "turns")
+		head = append(head, r.name+" 1", several(r.name), "speedup", several("dlnode/"+r.name), "dlnode/"+r.name+" 1")
 	}
 	printHead(head...)
 	for i := range nets {
@@ -137,23 +137,21 @@ func (c *config) scaleNet(n *net, where []place, batch int, r *rival) ([]string,
 	}
 	var cells []string
 	for _, r := range rates {
-		cells = append(cells, samples(median(r[0])), samples(median(r[1])))
-		cells = append(cells, quotients(r[1], r[0])...)
+		cells = append(cells, samples(median(r[0])), samples(median(r[1])), quotients(r[1], r[0]))
 	}
 	if r != nil {
-		cells = append(cells, quotients(rates[0][1], rates[1][1])...)
-		cells = append(cells, quotients(rates[0][0], rates[1][0])...)
+		cells = append(cells, quotients(rates[0][1], rates[1][1]), quotients(rates[0][0], rates[1][0]))
 	}
 	return cells, nil
 }
 
 // quotients is a by b, turn by turn: the median, then the least and the greatest.
-func quotients(a, b []float64) []string {
+func quotients(a, b []float64) string {
 	var all []float64
 	for i := range a {
 		all = append(all, a[i]/b[i])
 	}
-	return []string{fmt.Sprintf("**%.2f**", median(all)), fmt.Sprintf("%.2f–%.2f", slices.Min(all), slices.Max(all))}
+	return fmt.Sprintf("**%.2f** (%.2f–%.2f)", median(all), slices.Min(all), slices.Max(all))
 }
 
 // playTogether lets fresh processes take a turn. The report is rank 0's; the others of
