@@ -21,7 +21,7 @@
 // Nothing is assumed of the elements, so there is no element that does not fit: NaN,
 // Inf, -0 and fractions, as an attempt may have them that is about to be repeated,
 // come back bit for bit. They only take more room: a block of 64 arbitrary float64
-// has 515 bytes.
+// has 515 bytes. What real gradients take stands in docs/packing.md.
 //
 // # Format
 //
@@ -35,9 +35,9 @@
 //	         then w%8 bytes, of which the i-th has bit 8·(w/8)+i of each code,
 //	         that of the first code lowest
 //
-// The highest of a code's w bits is the sign s. With m for the others the element is
-// +0 or -0 if m is 0, and else s and m·2^drop + base·2^52, which are the bits of a
-// float64. A float32 is taken for the upper half of 64 bits: its exponent begins at
+// The highest of a code's w bits is the sign s. With m for the others the bits of the
+// element are s·2^63 if m is 0, so +0 or -0, and else s·2^63 xor m·2^drop + base·2^52,
+// mod 2^64. A float32 is taken for the upper half of 64 bits: its exponent begins at
 // bit 55, so 55 stands for 52, and drop is at least 32. Codes behind the last element
 // are 0.
 //
@@ -67,7 +67,8 @@ func AppendInts(dst []byte, v []float64) []byte { return kernel.Pack64(dst, v) }
 // MaxFloats(len(v)) bytes and 64 more, and what is in that room is lost.
 func AppendFloats(dst []byte, v []float32) []byte { return kernel.Pack32(dst, v) }
 
-// AddInts adds the elements packed in src to acc. Unless src is len(acc) elements and
+// AddInts adds the elements packed in src to acc; a block of +0 leaves acc as it is. A
+// sum that is NaN is 0x7ff8000000000000, as everywhere in package kernel. Unless src is len(acc) elements and
 // nothing else, that is an error, and acc is half added to.
 func AddInts(acc []float64, src []byte) error {
 	done, read := kernel.UnpackAdd64(acc, src)
