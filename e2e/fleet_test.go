@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,6 +45,8 @@ type options struct {
 	through     []string // command to start the program by, and the program if it is another; nil: the program
 	checkpoints string   // "": the node's own
 	more        []string // further flags
+	job         string   // the job file; "": that of the fleet
+	cache       string   // of data sets; "": where the tests find theirs
 	alone       bool     // joins nobody
 }
 
@@ -123,7 +126,7 @@ func (f *fleet) start(id string, o options) *process {
 		command = []string{program}
 	}
 	cmd := exec.Command(command[0], append(command[1:len(command):len(command)], f.arguments(id, o)...)...)
-	cmd.Env = append(os.Environ(), "DLNODE_DATA="+dataDir())
+	cmd.Env = append(os.Environ(), "DLNODE_DATA="+cmp.Or(o.cache, dataDir()))
 	if o.gomaxprocs > 0 {
 		cmd.Env = append(cmd.Env, "GOMAXPROCS="+strconv.Itoa(o.gomaxprocs))
 	}
@@ -167,7 +170,7 @@ func (f *fleet) arguments(id string, o options) []string {
 	if join := f.addresses(); len(join) > 0 && !o.alone {
 		args = append(args, "--join", strings.Join(join, ","))
 	}
-	return append(append(args, o.more...), f.jobFile())
+	return append(append(args, o.more...), cmp.Or(o.job, f.jobFile()))
 }
 
 // addresses are the gossip addresses of those who live.
