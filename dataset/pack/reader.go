@@ -39,7 +39,7 @@ type shelf interface {
 	lacks(b int) bool
 	// keep puts a block that was checked here.
 	keep(b int, block []byte) error
-	// prefetch has the system read record i, if its block is here and was checked.
+	// prefetch has the system read what reading record i will, as far as it is here.
 	prefetch(i int)
 	close() error
 }

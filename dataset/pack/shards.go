@@ -123,10 +123,12 @@ func (s *shards) keep(b int, block []byte) error {
 }
 
 func (s *shards) prefetch(i int) {
-	if s.checked(i / s.index.PerBlock) {
-		n, off := s.index.place(i)
-		willNeed(s.files[n], off, int64(s.index.Record))
+	first, length := i, int64(s.index.Record)
+	if b := i / s.index.PerBlock; !s.checked(b) { // all of it is read then
+		first, length = b*s.index.PerBlock, int64(s.index.blockBytes(b))
 	}
+	n, off := s.index.place(first)
+	willNeed(s.files[n], off, length)
 }
 
 func (s *shards) close() error {
