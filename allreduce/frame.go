@@ -78,6 +78,7 @@ type Frame struct {
 	Segment   uint32    // index within the chunk; 0 in a Header
 	Sum       uint64    // Gather: mod 2^64, of the integers that the segment's total consisted of; Header: a Model
 	Payload   []byte    // see Kind; who keeps it how long is said where a Frame is passed
+	More      [][]byte  // the rest of a payload that came in pieces; never in a frame that is sent
 }
 
 // Encoding is how the elements of a payload are written.
@@ -113,6 +114,68 @@ func ParseFrame(b []byte) (Frame, error) {
 		return Frame{}, fmt.Errorf("allreduce: %v: payload of %d bytes announced", f, binary.LittleEndian.Uint32(b[12:]))
 	}
 	return f, err
+}
+
+// ParsePieces reads one frame that fills all of some pieces, the first of which holds what goes before the
+// payload.
+func ParsePieces(pieces [][]byte) (Frame, error) {
+	f, err := parseHead(pieces[0])
+	if err != nil {
+		return f, err
+	}
+	f.More = pieces[1:]
+	if n := binary.LittleEndian.Uint32(pieces[0][12:]); uint64(n) != uint64(f.size()) {
+		return Frame{}, fmt.Errorf("allreduce: %v: payload of %d bytes announced", f, n)
+	}
+	return f, nil
+}
+
+// size is the length of the payload.
+func (f Frame) size() int {
+	n := len(f.Payload)
+	for _, p := range f.More {
+		n += len(p)
+	}
+	return n
+}
+
+// appendPayload appends all of the payload.
+func (f Frame) appendPayload(dst []byte) []byte {
+	dst = append(dst, f.Payload...)
+	for _, p := range f.More {
+		dst = append(dst, p...)
+	}
+	return dst
+}
+
+// floats gives the payload's float64 to do, run by run: so many elements from the at-th on, in wire form. An
+// element that lies in two pieces is put together.
+func (f Frame) floats(do func(at int, wire []byte)) {
+	if len(f.More) == 0 {
+		do(0, f.Payload)
+		return
+	}
+	var torn [8]byte
+	at, have := 0, 0 // elements done; bytes of the next one in torn
+	for i := -1; i < len(f.More); i++ {
+		p := f.Payload
+		if i >= 0 {
+			p = f.More[i]
+		}
+		if have > 0 {
+			n := copy(torn[have:], p)
+			have, p = have+n, p[n:]
+			if have < len(torn) {
+				continue
+			}
+			do(at, torn[:])
+			at, have = at+1, 0
+		}
+		whole := len(p) / 8
+		do(at, p[:8*whole])
+		at += whole
+		have = copy(torn[:], p[8*whole:])
+	}
 }
 
 // NextFrame reads the first of the frames in a message, and returns the others.
@@ -178,7 +241,7 @@ func parseHead(b []byte) (Frame, error) {
 // String names the frame for errors and logs; it tells the payload's length only.
 func (f Frame) String() string {
 	return fmt.Sprintf("frame (view %v, op %d, %v, %v, chunk %d, segment %d, %d bytes)",
-		f.Fence, f.Seq, f.Algorithm, f.Kind, f.Chunk, f.Segment, len(f.Payload))
+		f.Fence, f.Seq, f.Algorithm, f.Kind, f.Chunk, f.Segment, f.size())
 }
 
 // ClosingNote is the payload of a Closing frame: why a group ends. The node that saw the root cause

@@ -294,7 +294,7 @@ func (r *Reducer) head(header []byte, emit Emit) {
 		panic(fmt.Sprintf("allreduce: op %d: header of %d bytes, at most %d", r.seq, len(header), r.cfg.MaxHeader))
 	}
 	rank := r.cfg.Rank
-	r.keepHeader(rank, header, r.measure)
+	r.keepHeader(rank, Frame{Payload: header}, r.measure)
 	r.passHeader(rank, emit)
 }
 
@@ -364,8 +364,8 @@ func (r *Reducer) added(i int, emit Emit) {
 }
 
 // keepHeader stores the header of a rank.
-func (r *Reducer) keepHeader(rank int, payload []byte, m Model) {
-	r.headers[rank] = append(r.headers[rank][:0], payload...)
+func (r *Reducer) keepHeader(rank int, f Frame, m Model) {
+	r.headers[rank] = f.appendPayload(r.headers[rank][:0])
 	r.models[rank] = m
 	r.arrived[rank] = true
 	r.unheard--
@@ -409,7 +409,7 @@ func (r *Reducer) admit(f Frame) error {
 		return refuse(f, "op %d is in progress", r.seq)
 	case !r.busy && f.Seq != r.seq+1:
 		return refuse(f, "op %d is next", r.seq+1)
-	case f.Kind == Header && len(f.Payload) > r.cfg.MaxHeader:
+	case f.Kind == Header && f.size() > r.cfg.MaxHeader:
 		return refuse(f, "a header has at most %d bytes", r.cfg.MaxHeader)
 	case f.Seq != r.seq && f.Kind == Gather:
 		return refuse(f, "finished before rank %d gave its part", r.cfg.Rank)
@@ -447,7 +447,7 @@ func (r *Reducer) acceptHeader(from int, f Frame, emit Emit) error {
 	if r.arrived[rank] || f.Segment != 0 {
 		return refuse(f, "the header of rank %d came before", rank)
 	}
-	r.keepHeader(rank, f.Payload, Model(f.Sum))
+	r.keepHeader(rank, f, Model(f.Sum))
 	r.passHeader(rank, emit)
 	return nil
 }
@@ -480,12 +480,12 @@ func (r *Reducer) acceptSummand(from int, f Frame, emit Emit) error {
 	r.came[s.came+child] = true
 	switch {
 	case s.sent && !exchange:
-		addWire(r.op.Vec[s.lo:s.hi], f.Payload)
+		f.floats(func(at int, wire []byte) { addWire(r.op.Vec[s.lo+at:s.lo+at+len(wire)/8], wire) })
 	case s.early == nil:
 		s.early = r.take(s.hi - s.lo)
-		setWire(s.early, f.Payload)
+		f.floats(func(at int, wire []byte) { setWire(s.early[at:at+len(wire)/8], wire) })
 	default:
-		addWire(s.early, f.Payload)
+		f.floats(func(at int, wire []byte) { addWire(s.early[at:at+len(wire)/8], wire) })
 	}
 	r.added(i, emit)
 	return nil
@@ -507,7 +507,7 @@ func (r *Reducer) acceptGather(from int, f Frame, emit Emit) error {
 	case s.done:
 		return refuse(f, "it came before")
 	}
-	copyWire(r.op.Out[s.lo:s.hi], f.Payload)
+	storeWire(r.op.Out[s.lo:s.hi], f)
 	r.gather(i, f.Sum, emit)
 	return nil
 }
@@ -538,7 +538,7 @@ func (r *Reducer) find(f Frame, chunk, size int) (int, error) {
 		return 0, refuse(f, "this chunk has %d segments", count)
 	}
 	i := r.first[chunk] + int(f.Segment)
-	if n := r.segments[i].hi - r.segments[i].lo; len(f.Payload) != n*size {
+	if n := r.segments[i].hi - r.segments[i].lo; f.size() != n*size {
 		return 0, refuse(f, "%d elements of %d bytes expected", n, size)
 	}
 	return i, nil
@@ -593,7 +593,7 @@ func (r *Reducer) hold(from int, f Frame) error {
 	frames, bytes := 2*r.cfg.World+r.cfg.MaxElements/(r.cfg.SegmentBytes/8), 8*r.cfg.MaxElements
 	o := &r.owes[from]
 	if f.Kind != Header {
-		o.bytes += len(f.Payload)
+		o.bytes += f.size()
 	}
 	if o.bytes > bytes || o.frames == frames {
 		return refuse(f, "more than an op of %d elements can send early", r.cfg.MaxElements)
@@ -603,7 +603,7 @@ func (r *Reducer) hold(from int, f Frame) error {
 	if n := len(r.spare); n > 0 {
 		own, r.spare = r.spare[n-1], r.spare[:n-1]
 	}
-	f.Payload = append(own[:0], f.Payload...)
+	f.Payload, f.More = f.appendPayload(own[:0]), nil
 	r.held = append(r.held, early{from, f})
 	return nil
 }

@@ -187,6 +187,11 @@ func (w *world) deliver(from, to int) error {
 	if w.spoilWire != nil {
 		w.spoilWire(to, f)
 	}
+	if w.shuffle != nil {
+		if f, err = inPieces(wire, w.shuffle); err != nil {
+			return err
+		}
+	}
 	n := w.nodes[to]
 	if !n.owedOrEarly(from, f) {
 		return fmt.Errorf("rank %d does not know that rank %d owes it %v", to, from, f)
@@ -194,6 +199,21 @@ func (w *world) deliver(from, to int) error {
 	err = n.sum.Receive(from, f, n.emit)
 	clear(wire) // the payload was not kept
 	return err
+}
+
+// inPieces cuts a frame's payload anywhere, as a link may.
+func inPieces(wire []byte, draw func(int) int) (Frame, error) {
+	pieces := [][]byte{wire}
+	for range draw(4) {
+		last := pieces[len(pieces)-1]
+		from := 0
+		if len(pieces) == 1 {
+			from = FrameOverhead
+		}
+		cut := from + draw(len(last)-from+1)
+		pieces = append(pieces[:len(pieces)-1], last[:cut], last[cut:])
+	}
+	return ParsePieces(pieces)
 }
 
 func (n *node) owedOrEarly(from int, f Frame) bool {

@@ -26,5 +26,5 @@ func floats64(b []byte) ([]float64, bool) {
 	return unsafe.Slice((*float64)(p), len(b)/8), true
 }
 
-// copyWire stores len(dst) elements in wire form into dst.
-func copyWire(dst []float32, src []byte) { copy(wire32(dst), src) }
+// storeWire stores the float32 of a frame into dst.
+func storeWire(dst []float32, f Frame) { f.appendPayload(wire32(dst)[:0]) }

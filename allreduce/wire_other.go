@@ -28,8 +28,9 @@ func wire32(v []float32) []byte {
 // floats64 tells that elements do not lie in b as they are in memory.
 func floats64([]byte) ([]float64, bool) { return nil, false }
 
-// copyWire stores len(dst) elements in wire form into dst.
-func copyWire(dst []float32, src []byte) {
+// storeWire stores the float32 of a frame into dst.
+func storeWire(dst []float32, f Frame) {
+	src := f.appendPayload(nil)
 	for i := range dst {
 		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
 	}

@@ -6,13 +6,17 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
+
+	"github.com/dlnode/dlnode/allreduce"
 )
 
 // message is a message of raw bytes, for the streams that carry no protobuf.
 type message struct {
-	bufs mem.BufferSlice // the bytes to send, which sending gives away
-	pool mem.BufferPool  // where storage comes from, when receiving
-	buf  mem.Buffer      // the bytes received, which are the caller's
+	bufs      mem.BufferSlice // the bytes to send, which sending gives away
+	pool      mem.BufferPool  // where storage comes from, when receiving
+	buf       mem.Buffer      // the bytes received, which are the caller's; or, if large and piecewise:
+	pieces    mem.BufferSlice
+	piecewise bool
 }
 
 // codec sends messages as they are and leaves everything else to protobuf.
@@ -35,9 +39,15 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.proto.Unmarshal(data, v)
 	}
+	m.pieces = nil
 	if len(data) == 1 {
 		data[0].Ref()
 		m.buf = data[0]
+		return nil
+	}
+	if m.piecewise && data.Len() > smallMessage && data[0].Len() >= messagePad+allreduce.FrameOverhead {
+		data.Ref()
+		m.pieces = data
 		return nil
 	}
 	b := m.pool.Get(messagePrefix + data.Len())

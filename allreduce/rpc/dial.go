@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
 )
 
 // Sizes of ring and bulk connections. Windows are static: gRPC's estimate starts at 64 KiB and pings
@@ -26,6 +27,7 @@ const (
 type link struct {
 	cc      *grpc.ClientConn
 	timeout time.Duration // of one attempt to connect
+	bulk    bool          // much is to go over it
 
 	mu      sync.Mutex
 	closed  bool
@@ -35,7 +37,7 @@ type link struct {
 
 // newLink prepares a connection to addr; the first call makes it. maxMessage bounds received messages.
 func newLink(addr string, timeout time.Duration, maxMessage int, config *tls.Config, bulk bool) *link {
-	l := &link{timeout: timeout}
+	l := &link{timeout: timeout, bulk: bulk}
 	options := []grpc.DialOption{
 		grpc.WithContextDialer(l.dial),
 		grpc.WithTransportCredentials(transportCredentials(config)),
@@ -48,7 +50,8 @@ func newLink(addr string, timeout time.Duration, maxMessage int, config *tls.Con
 	if bulk {
 		options = append(options,
 			grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(connWindow),
-			grpc.WithReadBufferSize(wireBuffer), grpc.WithWriteBufferSize(wireBuffer))
+			grpc.WithReadBufferSize(wireBuffer), grpc.WithWriteBufferSize(wireBuffer),
+			experimental.WithBufferPool(bulkPool))
 	}
 	cc, err := grpc.NewClient("passthrough:///"+addr, options...)
 	if err != nil {
@@ -60,8 +63,16 @@ func newLink(addr string, timeout time.Duration, maxMessage int, config *tls.Con
 
 // dial connects and remembers the outcome.
 func (l *link) dial(ctx context.Context, addr string) (net.Conn, error) {
-	d := net.Dialer{Timeout: l.timeout}
-	conn, err := d.DialContext(ctx, "tcp", addr)
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	conn, err := net.Conn(nil), errNotLocal
+	if l.bulk {
+		conn, err = dialLocal(ctx, addr)
+	}
+	if err != nil {
+		var d net.Dialer
+		conn, err = d.DialContext(ctx, "tcp", addr)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed && err == nil {

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -36,6 +37,8 @@ type peer struct {
 	link atomic.Pointer[link] // the last connection, if this node opens it
 	out  *outbox
 	seen peerWatch
+
+	pieces [][]byte // of the reader, for the message in hand
 }
 
 func newPeer(g *Group, rank int) *peer {
@@ -144,14 +147,20 @@ func (p *peer) listen(s stream) {
 func (p *peer) read(s stream) error {
 	closed := false
 	for {
-		m := message{pool: p.g.pool}
+		m := message{pool: p.g.pool, piecewise: true}
 		if err := s.RecvMsg(&m); closed || isClosed(p.g.dying) && err != nil {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		err := p.receive(frames(m.buf.ReadOnlyData()), &closed)
-		m.buf.Free()
+		var err error
+		if m.pieces != nil {
+			err = p.receiveLarge(m.pieces)
+			m.pieces.Free()
+		} else {
+			err = p.receive(frames(m.buf.ReadOnlyData()), &closed)
+			m.buf.Free()
+		}
 		if err != nil {
 			p.tell(func(m *allreduce.Group) { m.Protocol(p.rank, err) })
 		}
@@ -172,6 +181,27 @@ func (p *peer) receive(b []byte, closed *bool) (err error) {
 			m.Receive(p.rank, f)
 		}
 	})
+	return err
+}
+
+// receiveLarge gives the one frame of a large message to the machine, in the pieces in which it came.
+func (p *peer) receiveLarge(bufs mem.BufferSlice) error {
+	pieces := p.pieces[:0]
+	n := 0
+	for _, b := range bufs {
+		pieces = append(pieces, b.ReadOnlyData())
+		n += b.Len()
+	}
+	p.pieces = pieces
+	pieces[0] = frames(pieces[0])
+	f, err := allreduce.ParsePieces(pieces)
+	if err == nil {
+		p.tell(func(m *allreduce.Group) {
+			p.seen.received(&p.g.watch, n-messagePad-allreduce.FrameOverhead)
+			m.Receive(p.rank, f)
+		})
+	}
+	clear(pieces)
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/experimental"
 
 	"github.com/dlnode/dlnode/allreduce"
 	"github.com/dlnode/dlnode/allreduce/rpc/internal/nodepb"
@@ -31,6 +32,7 @@ type ServerConfig struct {
 	Listener   net.Listener // owned by the Server from Serve on
 	Handlers   Handlers
 	Generation func() uint64 // told to those that are refused; must not block; nil tells 0
+	TCPOnly    bool          // no unix socket beside Listener
 	GroupWait  time.Duration // how long a stream of a group that is not here yet may wait; 0 means 2 s
 	TLS        *tls.Config   // nil means plain TCP
 	Log        *slog.Logger  // nil means none
@@ -59,6 +61,7 @@ func Serve(cfg ServerConfig) *Server {
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
 		grpc.ReadBufferSize(wireBuffer), grpc.WriteBufferSize(wireBuffer),
+		experimental.BufferPool(bulkPool),
 		grpc.MaxRecvMsgSize(maxRingMessage), grpc.MaxSendMsgSize(maxRingMessage),
 		grpc.ConnectionTimeout(5*time.Second), grpc.WaitForHandlers(true),
 	)
@@ -70,8 +73,19 @@ func Serve(cfg ServerConfig) *Server {
 // accept serves until Close.
 func (s *Server) accept() {
 	defer close(s.done)
-	if err := s.grpc.Serve(s.cfg.Listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-		s.cfg.Log.Error("no longer accepting calls", "addr", s.Addr(), "err", err)
+	var both sync.WaitGroup
+	if !s.cfg.TCPOnly {
+		if local := listenLocal(s.cfg.Listener); local != nil {
+			both.Go(func() { s.serve(local) })
+		}
+	}
+	s.serve(s.cfg.Listener)
+	both.Wait()
+}
+
+func (s *Server) serve(l net.Listener) {
+	if err := s.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		s.cfg.Log.Error("no longer accepting calls", "addr", l.Addr(), "err", err)
 	}
 }
 
