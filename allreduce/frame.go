@@ -23,6 +23,8 @@ const (
 	Reduce                  // payload: float64, the sum so far of one segment of Chunk
 	Gather                  // payload: float32, one finished segment of Chunk
 	Share                   // payload: float64, one segment of rank Chunk's own vector, in an Exchange
+	Probe                   // a driver measures the link: answered by an Echo, unless Chunk is 1
+	Echo                    // the answer
 	Closing                 // payload: a ClosingNote; the last frame on a link
 )
 
@@ -37,6 +39,10 @@ func (k Kind) String() string {
 		return "gather"
 	case Share:
 		return "share"
+	case Probe:
+		return "probe"
+	case Echo:
+		return "echo"
 	case Closing:
 		return "closing"
 	}
@@ -70,9 +76,9 @@ const frameVersion = 3
 // that elements stay aligned.
 type Frame struct {
 	Fence     Fence
-	Seq       uint64 // number of the op within its view, from 1; 0 in a Closing frame
+	Seq       uint64 // number of the op within its view, from 1; 0 in what is no part of an op
 	Kind      Kind
-	Algorithm Algorithm // of the op; Auto in a Closing frame
+	Algorithm Algorithm // of the op; Auto in what is no part of one
 	Encoding  Encoding  // of the payload
 	Chunk     uint32    // the chunk; in a Header and in a Share the rank that wrote it
 	Segment   uint32    // index within the chunk; 0 in a Header

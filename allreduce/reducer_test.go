@@ -881,7 +881,7 @@ func TestMalformedFramesAreErrors(t *testing.T) {
 		"at least 48 expected":          good[:FrameOverhead-1],
 		"version 1":                     change(0, 1),
 		"unknown kind 0":                change(1, 0),
-		"unknown kind 6":                change(1, 6),
+		"unknown kind 8":                change(1, 8),
 		"unknown algorithm 6":           change(2, 6),
 		"unknown encoding 9":            change(3, 9),
 		"payload of 7 bytes announced":  change(12, 7),

@@ -61,6 +61,8 @@ type Group struct {
 	machine *allreduce.Group // is told by whoever has something to tell, one at a time
 	result  *result          // of an op that is complete and not told yet
 	telling bool             // somebody is in deliver
+	near    allreduce.Link   // the slowest link measured within the zone
+	far     allreduce.Link   // and the slowest to another one
 
 	lent    atomic.Int64  // payloads that gRPC has not given back
 	drained chan struct{} // holds a token when lent has become 0

@@ -58,6 +58,29 @@ func TestAllGroupsOfAViewGetTheSameSums(t *testing.T) {
 	}
 }
 
+func TestLinksAreMeasuredAndAllChooseAlike(t *testing.T) {
+	nodes := newWorld(t, 4, nil)
+	up(t, nodes)
+	eventually(t, "all links are measured", func() bool {
+		for _, n := range nodes {
+			var l allreduce.Link
+			n.group.locked(func() { l = n.group.near })
+			if l.Alpha <= 0 || l.Frame <= 0 || l.Beta <= 0 || l.Alpha > time.Second {
+				return false
+			}
+		}
+		return true
+	})
+	for seq, length := range []int{10, 10, 100_000, 10} {
+		reduce(t, nodes, uint64(seq+1), length)
+		for _, n := range nodes {
+			if a, b := n.group.machine.Algorithm(), nodes[0].group.machine.Algorithm(); a != b || seq == 0 && a != allreduce.Ring || length == 10 && seq > 0 && a == allreduce.Ring {
+				t.Errorf("op %d: %v and %v", seq+1, a, b)
+			}
+		}
+	}
+}
+
 func TestADoneCallbackMayStartTheNextOp(t *testing.T) {
 	const ops = 20
 	last := make(chan uint64, 2)

@@ -66,8 +66,10 @@ func (o *outbox) pack(f allreduce.Frame) {
 	p := &o.parcels[n-1]
 	p.small = append(p.small, make([]byte, (messagePad-len(p.small))&7)...)
 	p.small = f.Append(p.small)
-	p.frames++
-	p.bytes += len(f.Payload)
+	if f.Kind < allreduce.Probe {
+		p.frames++
+		p.bytes += len(f.Payload)
+	}
 }
 
 // ship takes a large frame, whose payload it frees.
@@ -79,7 +81,11 @@ func (o *outbox) ship(f allreduce.Frame, payload mem.Buffer) {
 		return
 	}
 	head := f.AppendHead(make([]byte, messagePad, messagePad+allreduce.FrameOverhead))
-	o.parcels = append(o.parcels, parcel{head: head, payload: payload, frames: 1, bytes: payload.Len()})
+	c := parcel{head: head, payload: payload}
+	if f.Kind < allreduce.Probe {
+		c.frames, c.bytes = 1, payload.Len()
+	}
+	o.parcels = append(o.parcels, c)
 }
 
 // attach tells that the link is up.

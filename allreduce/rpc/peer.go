@@ -39,6 +39,9 @@ type peer struct {
 	seen peerWatch
 
 	pieces [][]byte // of the reader, for the message in hand
+	prober prober
+	probes int  // that have come
+	again  bool // the next step of the prober is due
 }
 
 func newPeer(g *Group, rank int) *peer {
@@ -98,6 +101,7 @@ func (p *peer) try() (again bool) {
 	p.tell(func(m *allreduce.Group) { m.Taken(p.rank) })
 	p.g.tasks.Add(1)
 	go p.send(s, s.CloseSend)
+	p.probe()
 	p.listen(s)
 	return false
 }
@@ -161,10 +165,27 @@ func (p *peer) read(s stream) error {
 			err = p.receive(frames(m.buf.ReadOnlyData()), &closed)
 			m.buf.Free()
 		}
+		if p.again {
+			p.again = false
+			p.probe()
+		}
 		if err != nil {
 			p.tell(func(m *allreduce.Group) { m.Protocol(p.rank, err) })
 		}
 	}
+}
+
+// maxProbes is how many probes a peer may send: each has an answer, which the peer might never read.
+const maxProbes = 32
+
+// isProbe tells whether a frame is for the driver.
+func (p *peer) isProbe(f allreduce.Frame) bool {
+	if f.Kind == allreduce.Probe {
+		if p.probes++; p.probes > maxProbes {
+			return false
+		}
+	}
+	return (f.Kind == allreduce.Probe || f.Kind == allreduce.Echo) && f.Fence == p.g.cfg.Group.Config.Fence
 }
 
 // receive gives the frames of one message to the machine.
@@ -174,6 +195,10 @@ func (p *peer) receive(b []byte, closed *bool) (err error) {
 			var f allreduce.Frame
 			if f, b, err = allreduce.NextFrame(b); err != nil {
 				return
+			}
+			if p.isProbe(f) {
+				p.probed(f)
+				continue
 			}
 			if *closed = f.Kind == allreduce.Closing; !*closed {
 				p.seen.received(&p.g.watch, len(f.Payload))
@@ -197,6 +222,10 @@ func (p *peer) receiveLarge(bufs mem.BufferSlice) error {
 	f, err := allreduce.ParsePieces(pieces)
 	if err == nil {
 		p.tell(func(m *allreduce.Group) {
+			if p.isProbe(f) {
+				p.probed(f)
+				return
+			}
 			p.seen.received(&p.g.watch, n-messagePad-allreduce.FrameOverhead)
 			m.Receive(p.rank, f)
 		})
