@@ -53,7 +53,8 @@
 //	TwoLevel   4             less than Direct between zones: 12 L (Z-1) in all for Z zones
 //	Exchange   1             8 L (N-1)
 //
-// Each segment has 48 bytes of frame before it. Which one an op takes, [Choose] computes from what the
+// Elements may be packed on their way, without loss (package packing): who sends a frame decides, and the
+// frame says so. Each segment has 48 bytes of frame before it. Which one an op takes, [Choose] computes from what the
 // ranks have measured of their links and told in their headers ([Model]): all ranks know the same, so they
 // choose alike. Links beyond the ring's may come late: until all ranks have told that they have all of
 // theirs, every op is a Ring. Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of

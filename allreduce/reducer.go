@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/dlnode/dlnode/allreduce/packing"
 )
 
 // Defaults of Config.
@@ -133,11 +135,12 @@ type Reducer struct {
 	sums   []uint64 // of their integers
 	finish func(i int)
 
-	held   []early // frames of op seq+1
-	owes   []load  // by rank: what is held of it
-	spare  [][]byte
-	floats [][]float64 // storage for segment.early
-	to     [1]int
+	held    []early // frames of op seq+1
+	owes    []load  // by rank: what is held of it
+	spare   [][]byte
+	scratch []byte      // a packed payload in one piece
+	floats  [][]float64 // storage for segment.early
+	to      [1]int
 }
 
 // segment is a part of the vector that travels in one frame.
@@ -478,17 +481,50 @@ func (r *Reducer) acceptSummand(from int, f Frame, emit Emit) error {
 		return refuse(f, "it came before")
 	}
 	r.came[s.came+child] = true
-	switch {
-	case s.sent && !exchange:
-		f.floats(func(at int, wire []byte) { addWire(r.op.Vec[s.lo+at:s.lo+at+len(wire)/8], wire) })
-	case s.early == nil:
-		s.early = r.take(s.hi - s.lo)
-		f.floats(func(at int, wire []byte) { setWire(s.early[at:at+len(wire)/8], wire) })
-	default:
-		f.floats(func(at int, wire []byte) { addWire(s.early[at:at+len(wire)/8], wire) })
+	if err := r.add(s, f, s.sent && !exchange); err != nil {
+		return err
 	}
 	r.added(i, emit)
 	return nil
+}
+
+// add adds a summand: to the own one, or beside it.
+func (r *Reducer) add(s *segment, f Frame, toOwn bool) error {
+	acc, set := s.early, false
+	switch {
+	case toOwn:
+		acc = r.op.Vec[s.lo:s.hi]
+	case acc == nil:
+		acc, set = r.take(s.hi-s.lo), true
+		s.early = acc
+	}
+	switch {
+	case f.Encoding == Packed && set:
+		return refusePacked(f, packing.DecodeInts(acc, r.whole(f)))
+	case f.Encoding == Packed:
+		return refusePacked(f, packing.AddInts(acc, r.whole(f)))
+	case set:
+		f.floats(func(at int, wire []byte) { setWire(acc[at:at+len(wire)/8], wire) })
+	default:
+		f.floats(func(at int, wire []byte) { addWire(acc[at:at+len(wire)/8], wire) })
+	}
+	return nil
+}
+
+// whole returns a payload in one piece, valid until the next call.
+func (r *Reducer) whole(f Frame) []byte {
+	if len(f.More) == 0 {
+		return f.Payload
+	}
+	r.scratch = f.appendPayload(r.scratch[:0])
+	return r.scratch
+}
+
+func refusePacked(f Frame, err error) error {
+	if err == nil {
+		return nil
+	}
+	return refuse(f, "%v", err)
 }
 
 // acceptGather stores a finished segment and passes it on.
@@ -507,7 +543,14 @@ func (r *Reducer) acceptGather(from int, f Frame, emit Emit) error {
 	case s.done:
 		return refuse(f, "it came before")
 	}
-	storeWire(r.op.Out[s.lo:s.hi], f)
+	if f.Encoding == Packed {
+		err = refusePacked(f, packing.DecodeFloats(r.op.Out[s.lo:s.hi], r.whole(f)))
+	} else {
+		storeWire(r.op.Out[s.lo:s.hi], f)
+	}
+	if err != nil {
+		return err
+	}
 	r.gather(i, f.Sum, emit)
 	return nil
 }
@@ -538,7 +581,7 @@ func (r *Reducer) find(f Frame, chunk, size int) (int, error) {
 		return 0, refuse(f, "this chunk has %d segments", count)
 	}
 	i := r.first[chunk] + int(f.Segment)
-	if n := r.segments[i].hi - r.segments[i].lo; f.size() != n*size {
+	if n := r.segments[i].hi - r.segments[i].lo; f.Encoding == Raw && f.size() != n*size {
 		return 0, refuse(f, "%d elements of %d bytes expected", n, size)
 	}
 	return i, nil
@@ -590,7 +633,7 @@ func (r *Reducer) settle() {
 // hold keeps an early frame of the next op: headers and summands, no more of them from a peer than the
 // largest op has.
 func (r *Reducer) hold(from int, f Frame) error {
-	frames, bytes := 2*r.cfg.World+r.cfg.MaxElements/(r.cfg.SegmentBytes/8), 8*r.cfg.MaxElements
+	frames, bytes := 2*r.cfg.World+r.cfg.MaxElements/(r.cfg.SegmentBytes/8), packing.MaxInts(r.cfg.MaxElements)
 	o := &r.owes[from]
 	if f.Kind != Header {
 		o.bytes += f.size()

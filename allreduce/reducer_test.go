@@ -28,10 +28,11 @@ type node struct {
 
 	vec   []float64
 	out   []float32
-	seen  []string // headers given to Finish
-	ready [][2]int // ranges of an open op that are still to be declared
-	mute  bool     // the header of an open op is still to be given
-	lent  []window // payloads that must stay as they are until the op is done
+	seen  []string    // headers given to Finish
+	ready [][2]int    // ranges of an open op that are still to be declared
+	mute  bool        // the header of an open op is still to be given
+	packs func() bool // whether the next frame is packed; nil never
+	lent  []window    // payloads that must stay as they are until the op is done
 }
 
 // window is a payload that was emitted, and what was in it.
@@ -172,6 +173,17 @@ func (n *node) emit(to []int, f Frame) {
 		n.lent = append(n.lent, window{f.Payload, slices.Clone(f.Payload)})
 	}
 	for _, rank := range to {
+		if n.packs != nil && n.packs() {
+			p, err := f.Pack(nil)
+			if err != nil {
+				panic(err)
+			}
+			if p.Encoding == Packed && len(p.Payload) > f.PackedSize() {
+				panic("more than the most")
+			}
+			n.links[rank] = append(n.links[rank], p.Append(nil))
+			continue
+		}
 		n.links[rank] = append(n.links[rank], f.Append(nil))
 	}
 }
@@ -281,6 +293,11 @@ func TestEveryRankGetsTheSumAndAllHeadersInWhateverOrderLinksDeliver(t *testing.
 		segment := 8*rapid.IntRange(1, 30).Draw(t, "segment") + rapid.IntRange(0, 7).Draw(t, "odd bytes")
 		w := newWorld(size, segment, zones, func(seq uint64) Op { return ops[seq-1] })
 		w.shuffle = func(n int) int { return rapid.IntRange(0, max(0, n-1)).Draw(t, "draw") }
+		if rapid.Bool().Draw(t, "packed") {
+			for _, n := range w.nodes {
+				n.packs = func() bool { return w.shuffle(2) > 0 }
+			}
+		}
 		late := rapid.Bool().Draw(t, "links come late")
 		for rank, n := range w.nodes {
 			if late {
@@ -615,6 +632,8 @@ func TestFramesThatDoNotBelongHereAreRefusedAndNamed(t *testing.T) {
 		"a short result":            {frame: with(gather, func(f *Frame) { f.Payload = nil }), want: "2 elements of 4 bytes"},
 		"a long result":             {frame: with(gather, func(f *Frame) { f.Payload = make([]byte, 9) }), want: "2 elements of 4 bytes"},
 		"a long header":             {frame: with(head, func(f *Frame) { f.Payload = make([]byte, 5) }), want: "at most 4 bytes"},
+		"a packed sum of rubbish":   {frame: with(reduce, func(f *Frame) { f.Encoding, f.Payload = Packed, []byte{1} }), want: "packing: "},
+		"a packed result of none":   {frame: with(gather, func(f *Frame) { f.Encoding, f.Payload = Packed, nil }), want: "packing: "},
 		"a share":                   {frame: with(share, func(f *Frame) { f.Algorithm = Direct }), want: "a direct has none"},
 		"a sum in an exchange":      {frame: with(reduce, func(f *Frame) { f.Algorithm = Exchange }), want: "a exchange has none"},
 		"another's share":           {from: 2, frame: share, want: "it comes from rank 2"},
@@ -650,8 +669,8 @@ func TestEarlyFramesAreHeldWithinBounds(t *testing.T) {
 	}{
 		"two ops ahead":       {frames: []Frame{with(reduce, func(f *Frame) { f.Seq = 2 })}, want: "op 1 is next"},
 		"a result":            {frames: []Frame{frameOf(Direct, Gather, 0, 0, 8)}, want: "finished before rank 1 gave its part"},
-		"too many elements":   {frames: []Frame{frameOf(Direct, Reduce, 1, 0, 97)}, want: "an op of 12 elements"},
-		"too many in the sum": {frames: slices.Repeat([]Frame{reduce}, 7), want: "an op of 12 elements"},
+		"too many elements":   {frames: []Frame{frameOf(Direct, Reduce, 1, 0, 132)}, want: "an op of 12 elements"},
+		"too many in the sum": {frames: slices.Repeat([]Frame{reduce}, 9), want: "an op of 12 elements"},
 		"too many headers":    {frames: slices.Repeat([]Frame{frameOf(Direct, Header, 0, 0, 0)}, 13), want: "an op of 12 elements"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -878,15 +897,15 @@ func TestMalformedFramesAreErrors(t *testing.T) {
 	good := frameOf(Ring, Reduce, 1, 2, 8).Append(nil)
 	change := func(at int, to byte) []byte { b := slices.Clone(good); b[at] = to; return b }
 	for want, b := range map[string][]byte{
-		"at least 48 expected":          good[:FrameOverhead-1],
-		"version 1":                     change(0, 1),
-		"unknown kind 0":                change(1, 0),
-		"unknown kind 8":                change(1, 8),
-		"unknown algorithm 6":           change(2, 6),
-		"unknown encoding 9":            change(3, 9),
-		"payload of 7 bytes announced":  change(12, 7),
-		"payload of 9 bytes announced":  change(12, 9),
-		"payload of 264 bytes announce": change(13, 1),
+		"at least 48 expected":               good[:FrameOverhead-1],
+		"version 1":                          change(0, 1),
+		"unknown kind 0":                     change(1, 0),
+		"unknown kind 8":                     change(1, 8),
+		"unknown algorithm 6":                change(2, 6),
+		"reduce frame of unknown encoding 9": change(3, 9),
+		"payload of 7 bytes announced":       change(12, 7),
+		"payload of 9 bytes announced":       change(12, 9),
+		"payload of 264 bytes announce":      change(13, 1),
 	} {
 		if _, err := ParseFrame(b); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)

@@ -28,3 +28,14 @@ func floats64(b []byte) ([]float64, bool) {
 
 // storeWire stores the float32 of a frame into dst.
 func storeWire(dst []float32, f Frame) { f.appendPayload(wire32(dst)[:0]) }
+
+// read64 is wire64 back: the memory of what it was given.
+func read64(b []byte) []float64 {
+	v, _ := floats64(b)
+	return v
+}
+
+// read32 is wire32 back: the memory of what it was given.
+func read32(b []byte) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)
+}

@@ -35,3 +35,17 @@ func storeWire(dst []float32, f Frame) {
 		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
 	}
 }
+
+// read64 is wire64 back, in memory of its own.
+func read64(b []byte) []float64 {
+	v := make([]float64, len(b)/8)
+	setWire(v, b)
+	return v
+}
+
+// read32 is wire32 back, in memory of its own.
+func read32(b []byte) []float32 {
+	v := make([]float32, len(b)/4)
+	storeWire(v, Frame{Payload: b})
+	return v
+}

@@ -182,6 +182,12 @@ func (g *group) Send(to []int, f allreduce.Frame) {
 	if g.last || g.l.c.hook != nil && !g.l.crosses(f) {
 		return
 	}
+	if g.l.c.chance(0.3) {
+		var err error
+		if f, err = f.Pack(nil); err != nil {
+			g.l.c.checks.fail("protocol", "%v", err)
+		}
+	}
 	raw := f.Append(nil)
 	for _, rank := range to {
 		w := g.ways[rank]

@@ -27,6 +27,10 @@
 // it has given all of that memory back. The outbox is bounded by the op: a rank sends at most 12 bytes per
 // element to a peer. A bounded box would let all ranks wait for one another, each too busy sending to receive.
 //
+// Both ends measure a link when it has come up, and their machines tell the others (allreduce.Model). A large
+// frame is packed where the link is slower than packing. Bulk connections between nodes of one machine are
+// unix sockets; see local.go.
+//
 // # How a group ends
 //
 // After the first cause of an end a group is dead, and stays dead of that one; a new view makes a new

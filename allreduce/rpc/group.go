@@ -18,6 +18,7 @@ type GroupConfig struct {
 	Group allreduce.GroupConfig
 	Addrs []string // host:port of all nodes, by rank; those that this one opens no stream to are unused
 
+	Packing      Packing       // of large frames
 	SetupTimeout time.Duration // all streams must be up by then; 0 means 5 s
 	Linger       time.Duration // the longest that an end waits until peers have its note; 0 means 100 ms
 	TLS          *tls.Config   // nil means no TLS
@@ -63,6 +64,7 @@ type Group struct {
 	telling bool             // somebody is in deliver
 	near    allreduce.Link   // the slowest link measured within the zone
 	far     allreduce.Link   // and the slowest to another one
+	packer  packer
 
 	lent    atomic.Int64  // payloads that gRPC has not given back
 	drained chan struct{} // holds a token when lent has become 0
@@ -235,12 +237,26 @@ func (o outlet) Send(to []int, f allreduce.Frame) {
 		}
 		return
 	}
-	payload := o.g.lend(f.Payload)
-	for i, rank := range to {
-		if i > 0 {
-			payload.Ref()
+	o.g.packer.frames++
+	packed, frame := mem.Buffer(nil), allreduce.Frame{}
+	raw := mem.Buffer(nil)
+	for _, rank := range to {
+		p := o.g.peers[rank]
+		switch {
+		case !o.g.packs(p):
+			if raw == nil {
+				raw = o.g.lend(f.Payload)
+			} else {
+				raw.Ref()
+			}
+			p.out.ship(f, raw)
+		case packed == nil:
+			frame, packed = o.g.pack(f)
+			p.out.ship(frame, packed)
+		default:
+			packed.Ref()
+			p.out.ship(frame, packed)
 		}
-		o.g.peers[rank].out.ship(f, payload)
 	}
 }
 

@@ -120,6 +120,7 @@ func (p *peer) serve(s grpc.BidiStreamingServer[nodepb.Raw, nodepb.Raw]) {
 	p.g.move(func() {}) // sends what waits
 	p.g.tasks.Add(1)
 	go p.send(s, func() error { return nil })
+	p.probe()
 	stop := context.AfterFunc(p.g.ctx, func() { conn.Close() }) // a server's stream knows nothing of the group's context
 	defer stop()
 	p.listen(s)

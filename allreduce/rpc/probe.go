@@ -8,7 +8,7 @@ import (
 	"github.com/dlnode/dlnode/allreduce"
 )
 
-// The one who opens a link measures it when it has come up: what a frame takes to the other end, by how much
+// Both ends measure a link when it has come up: what a frame takes to the other end, by how much
 // each further one is later, and how much bytes add. Ops may be under way meanwhile; the least of several times
 // counts where there are several.
 const (

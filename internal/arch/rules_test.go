@@ -26,15 +26,15 @@ var arrows = map[string]string{
 	"internal/testjobs": "",
 
 	// The kernels for other programs.
-	"gonumblas": "internal/kernel",
+	"gonumblas": "internal/kernel allreduce/packing",
 
 	// The pillars. No arrow leads from one to another.
 	"cluster":                       "cluster/view",
 	"cluster/view":                  "",
-	"allreduce":                     "internal/kernel",
+	"allreduce":                     "internal/kernel allreduce/packing",
 	"allreduce/exact":               leaves,
 	"allreduce/packing":             "internal/kernel",
-	"allreduce/rpc":                 "allreduce allreduce/rpc/internal/nodepb",
+	"allreduce/rpc":                 "allreduce allreduce/packing allreduce/rpc/internal/nodepb",
 	"allreduce/rpc/internal/nodepb": "",
 	"shard":                         leaves,
 	"nn":                            leaves,
