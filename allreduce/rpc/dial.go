@@ -95,6 +95,13 @@ func (l *link) close() {
 	l.cc.Close()
 }
 
+// local tells whether the last connection stays on this machine.
+func (l *link) local() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conn != nil && isLocalConn(l.conn)
+}
+
 // dialErr returns why the last attempt to connect failed, nil if it did not, net.ErrClosed after close.
 func (l *link) dialErr() error {
 	l.mu.Lock()

@@ -85,6 +85,10 @@ func TestPackingIsWorthWhatTheLinkSays(t *testing.T) {
 		if g.packs(p) != want {
 			t.Errorf("a MiB in %s: packed %v", beta, !want)
 		}
+		if p.local = true; g.packs(p) {
+			t.Errorf("packed for a node of the same machine")
+		}
+		p.local = false
 	}
 }
 

@@ -77,3 +77,9 @@ func isLocal(a netip.Addr) bool {
 		return err == nil && p.Addr().Unmap() == a
 	})
 }
+
+// isLocalConn tells whether the other end of a connection is on this machine.
+func isLocalConn(c net.Conn) bool {
+	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
+	return !ok || isLocal(tcp.AddrPort().Addr().Unmap())
+}

@@ -29,13 +29,14 @@ type packer struct {
 	ratio  float64 // of packed to raw bytes, lately; 0 for unknown
 }
 
-// packs decides whether the next large frame for a peer is packed. While the link is not measured, none is.
+// packs decides whether the next large frame for a peer is packed. While the link is not measured, none is; nor
+// is any between nodes of one machine, where whoever packs takes the time from whoever sends.
 func (g *Group) packs(p *peer) bool {
 	beta := p.prober.link.Beta
 	switch {
 	case g.cfg.Packing != PackIfItPays:
 		return g.cfg.Packing == PackAlways
-	case beta == 0:
+	case beta == 0 || p.local:
 		return false
 	case g.packer.ratio == 0 || g.packer.frames%sampled == 0:
 		return true

@@ -40,6 +40,7 @@ type peer struct {
 
 	pieces [][]byte // of the reader, for the message in hand
 	prober prober
+	local  bool // the other end is on this machine; guarded by the group's lock, as is what prober has found
 	probes int  // that have come
 	again  bool // the next step of the prober is due
 }
@@ -98,7 +99,10 @@ func (p *peer) try() (again bool) {
 	}
 	p.seen.heard.CompareAndSwap(0, p.g.watch.now())
 	p.out.attach(s)
-	p.tell(func(m *allreduce.Group) { m.Taken(p.rank) })
+	p.tell(func(m *allreduce.Group) {
+		p.local = l.local()
+		m.Taken(p.rank)
+	})
 	p.g.tasks.Add(1)
 	go p.send(s, s.CloseSend)
 	p.probe()
@@ -117,7 +121,7 @@ func (p *peer) serve(s grpc.BidiStreamingServer[nodepb.Raw, nodepb.Raw]) {
 		return
 	}
 	p.out.attach(s)
-	p.g.move(func() {}) // sends what waits
+	p.g.move(func() { p.local = isLocalConn(conn) }) // and sends what waits
 	p.g.tasks.Add(1)
 	go p.send(s, func() error { return nil })
 	p.probe()

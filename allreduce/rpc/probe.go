@@ -14,6 +14,7 @@ import (
 const (
 	pings     = 5 // small frames, each answered before the next one goes
 	burst     = 8 // small frames at once, of which the last is answered
+	bulks     = 4 // large frames, likewise one after another
 	bulkProbe = 256 << 10
 )
 
@@ -22,10 +23,12 @@ var zeros = make([]byte, bulkProbe)
 
 // prober is the measurement of one link. It belongs to the link's reader.
 type prober struct {
-	step  int   // pings, then the burst, then the large one; further is the end
-	begun int64 // when the step was
-	trip  int64 // the least time to the other end and back, in nanoseconds
-	link  allreduce.Link
+	step  int            // pings, then the burst, then the large ones
+	begun int64          // when the step was
+	trip  int64          // the least time to the other end and back, in nanoseconds
+	more  int64          // by how much each frame of the burst took longer
+	bulk  int64          // by how much the quickest large one took longer
+	link  allreduce.Link // the result, once it is here
 }
 
 // probe begins a step, or the measurement.
@@ -72,11 +75,17 @@ func (p *peer) answered(took int64) {
 	case b.step < pings:
 		b.trip = min(b.trip, took)
 	case b.step == pings:
-		b.link.Alpha = time.Duration(b.trip / 2)
-		b.link.Frame = time.Duration(more / (burst - 1))
+		b.more = more / (burst - 1)
+	case b.step == pings+1:
+		b.bulk = more
 	default:
-		b.link.Beta = time.Duration(more * (1 << 20) / bulkProbe)
+		b.bulk = min(b.bulk, more)
+	}
+	if b.step == pings+bulks {
 		b.begun = 0
+		b.link = allreduce.Link{
+			Alpha: time.Duration(b.trip / 2), Frame: time.Duration(max(b.more, 1)), Beta: time.Duration(b.bulk * (1 << 20) / bulkProbe),
+		}
 		p.g.measured(p.rank, b.link)
 		return
 	}
