@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,8 +22,7 @@ const specHelp = "SPEC is a job file, or what stands under data: in one, such as
 	"'image_folder: {path: photos.tar, size: [150, 150]}'."
 
 func (m *Main) newDataShowCommand() *cobra.Command {
-	var sheet string
-	var n int
+	var f showFlags
 	c := &cobra.Command{
 		Use:   "show SPEC",
 		Short: "Tell what a data set holds",
@@ -30,14 +30,28 @@ func (m *Main) newDataShowCommand() *cobra.Command {
 			"the first texts as they are read back from their numbers. " + specHelp,
 		Args: takes("SPEC"),
 		RunE: func(c *cobra.Command, args []string) error {
+			var augmenting *job.Job
+			if f.augmented != "" {
+				var err error
+				if augmenting, err = augmentingJob(args[0]); err != nil {
+					return err
+				}
+			}
 			return m.withData(c.Context(), args[0], func(train, test dataset.Dataset) error {
-				return m.showData(train, test, sheet, n)
+				return m.showData(train, test, augmenting, f)
 			})
 		},
 	}
-	c.Flags().StringVar(&sheet, "sheet", "", "write the first images of the train set as a PNG `FILE`")
-	c.Flags().IntVar(&n, "samples", 0, "`N` samples to show: 64 on a sheet, 5 texts where not given")
+	c.Flags().StringVar(&f.sheet, "sheet", "", "write the first images of the train set as a PNG `FILE`")
+	c.Flags().StringVar(&f.augmented, "augmented", "", "write them as a PNG `FILE` as the job augments them: a row for each, first as it\nis, then as its model sees it in epochs 1 to 7")
+	c.Flags().IntVar(&f.samples, "samples", 0, "`N` samples to show: 64 on a sheet, 8 augmented, 5 texts where not given")
 	return c
+}
+
+// showFlags are the flags of dlnode data show.
+type showFlags struct {
+	sheet, augmented string
+	samples          int
 }
 
 func (m *Main) newDataPackCommand() *cobra.Command {
@@ -85,7 +99,7 @@ func (m *Main) newDataVerifyCommand() *cobra.Command {
 // dataSpec reads the data set that a command is called with.
 func dataSpec(arg string) (dataset.Spec, error) {
 	var section job.Section
-	if ext := filepath.Ext(arg); ext == ".yaml" || ext == ".yml" {
+	if isJobFile(arg) {
 		j, err := loadJob(arg)
 		if err != nil {
 			return nil, err
@@ -139,8 +153,9 @@ func (m *Main) withData(ctx context.Context, arg string, use func(train, test da
 	return exit(codeData, err)
 }
 
-// showData prints both parts, and some samples of the first.
-func (m *Main) showData(train, test dataset.Dataset, sheet string, n int) error {
+// showData prints both parts, and some samples of the first; augmented ones if there
+// is a job that says how.
+func (m *Main) showData(train, test dataset.Dataset, augmenting *job.Job, f showFlags) error {
 	info := train.Info()
 	fmt.Fprintf(m.Stdout, "input   %v\n", info.Input)
 	switch {
@@ -157,13 +172,44 @@ func (m *Main) showData(train, test dataset.Dataset, sheet string, n int) error 
 	if left := dataset.Skipped(train); len(left) > 0 {
 		fmt.Fprintf(m.Stdout, "\nleft out: %d\n  %s\n", len(left), strings.Join(left, "\n  "))
 	}
-	if err := m.showPreprocess(train, n); err != nil || sheet == "" {
+	if err := m.showPreprocess(train, f.samples); err != nil {
 		return err
 	}
-	if n == 0 {
-		n = 64
+	if f.sheet != "" {
+		images, err := firstImages(train, cmp.Or(f.samples, 64))
+		if err == nil {
+			err = writeSheet(f.sheet, train.Info().Input, images)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return writeSheet(sheet, train, min(n, train.Len()))
+	if augmenting == nil {
+		return nil
+	}
+	images, err := augmentedImages(train, augmenting, cmp.Or(f.samples, 8))
+	if err != nil {
+		return err
+	}
+	return writeSheet(f.augmented, train.Info().Input, images)
+}
+
+// augmentingJob reads the job that data show was called with.
+func augmentingJob(spec string) (*job.Job, error) {
+	if !isJobFile(spec) {
+		return nil, usage("--augmented: %s is no job file (want one with a section augment)", spec)
+	}
+	j, err := loadJob(spec)
+	if err == nil && j.Augment == nil {
+		err = usage("--augmented: %s has no section augment", spec)
+	}
+	return j, err
+}
+
+// isJobFile tells a job file from what stands under data: in one.
+func isJobFile(spec string) bool {
+	ext := filepath.Ext(spec)
+	return ext == ".yaml" || ext == ".yml"
 }
 
 // showParts prints how many samples there are, in all and of each class.
@@ -246,7 +292,7 @@ func (m *Main) showPreprocess(d dataset.Dataset, n int) error {
 	switch {
 	case p == nil:
 	case p.Image != nil:
-		fmt.Fprintf(m.Stdout, "\nimages are resized to %d×%d by %s, %s, and divided by 255\n", p.Image.Height, p.Image.Width, p.Image.Filter, p.Image.Color)
+		fmt.Fprintf(m.Stdout, "\nimages are %d×%d pixels, %s, divided by 255; those of another size are resized, %s\n", p.Image.Height, p.Image.Width, p.Image.Color, p.Image.Filter)
 	case p.Text != nil:
 		fmt.Fprintf(m.Stdout, "\ntexts become rows of %d ids below %d\n", p.Text.MaxLen, p.Text.Vocabulary())
 		return m.showTexts(d, n)
@@ -285,9 +331,9 @@ func (m *Main) showTexts(d dataset.Dataset, n int) error {
 	return nil
 }
 
-// writeSheet writes the first n images of d as a PNG file.
-func writeSheet(path string, d dataset.Dataset, n int) error {
-	img, err := contactSheet(d, n)
+// writeSheet writes images of one shape as a PNG file.
+func writeSheet(path string, shape []int, all [][]float32) error {
+	img, err := contactSheet(shape, all)
 	if err != nil {
 		return err
 	}
