@@ -81,7 +81,7 @@ var mutants = []mutant{
 		`return n / world * c }`,
 	}}},
 	{"held-frame-not-copied", outsider, "allreduce/reducer.go", []edit{{
-		`f.Payload = append(own[:0], f.Payload...)`,
+		`f.Payload, f.More = f.appendPayload(own[:0]), nil`,
 		`_ = own`,
 	}}},
 	{"seen-survives", outsider, "allreduce/exact/sum.go", []edit{{
