@@ -10,7 +10,8 @@
 // up in float32, travel as float32 and are divided in float32; nothing is rounded to
 // grids, no exponents and no sums of integers are kept. All else, the digests of the
 // state among it, is as it is. Where a line that is to be replaced has changed, this
-// program says so and ends: then it has to be taught.
+// program says so and ends: then it has to be taught. Both programs choose an all-reduce's
+// schedule alike, by the bytes of exact sums.
 //
 // The measuring is that of ../training, of whose arguments it takes all.
 package main
@@ -29,22 +30,24 @@ import (
 type change struct{ file, from, to string }
 
 var changes = []change{
-	// The ring adds float32 to float32.
-	{"allreduce/ring.go", "\tVec    []float64 //", "\tVec    []float32 //"},
-	{"allreduce/ring.go", "total []float64, headers", "total []float32, headers"},
-	{"allreduce/ring.go", "segment: r.cfg.SegmentBytes / 8}", "segment: r.cfg.SegmentBytes / 4}"},
-	{"allreduce/ring.go", "r.inOrder(f, r.reduced[c], 8, 0)", "r.inOrder(f, r.reduced[c], 4, 0)"},
-	{"allreduce/ring.go", "return wire64(&r.scratch, r.op.Vec[lo:hi])", "return bytes32(r.op.Vec[lo:hi])"},
-	{"allreduce/wire.go", "func addWire(dst []float64, src []byte) {", "func addWire(dst []float32, src []byte) {"},
-	{"allreduce/wire.go", "len(src) >= 32", "len(src) >= 16"},
-	{"allreduce/wire.go", "float64At(src[0:8])", "float32At(src[0:4])"},
-	{"allreduce/wire.go", "float64At(src[8:16])", "float32At(src[4:8])"},
-	{"allreduce/wire.go", "float64At(src[16:24])", "float32At(src[8:12])"},
-	{"allreduce/wire.go", "float64At(src[24:32])", "float32At(src[12:16])"},
-	{"allreduce/wire.go", "src[32:]", "src[16:]"},
-	{"allreduce/wire.go", "float64At(src[8*i:])", "float32At(src[4*i:])"},
-	{"allreduce/wire.go", "func float64At(b []byte) float64 { return math.Float64frombits(binary.LittleEndian.Uint64(b)) }",
-		"func float32At(b []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(b)) }"},
+	// Ranks add float32 to float32, and send them so.
+	{"allreduce/reducer.go", "\tVec    []float64 //", "\tVec    []float32 //"},
+	{"allreduce/reducer.go", "total []float64, headers", "total []float32, headers"},
+	{"allreduce/reducer.go", "[][]float64 // storage for segment.early", "[][]float32 // storage for segment.early"},
+	{"allreduce/reducer.go", "early         []float64 //", "early         []float32 //"},
+	{"allreduce/reducer.go", "take(n int) []float64", "take(n int) []float32"},
+	{"allreduce/reducer.go", "make([]float64, n,", "make([]float32, n,"},
+	{"allreduce/reducer.go", "r.cfg.SegmentBytes / 8}", "r.cfg.SegmentBytes / 4}"},
+	{"allreduce/reducer.go", "r.cfg.SegmentBytes/8))", "r.cfg.SegmentBytes/4))"},
+	{"allreduce/reducer.go", "r.find(f, chunk, 8)", "r.find(f, chunk, 4)"},
+	{"allreduce/wire.go", "float64", "float32"},
+	{"allreduce/wire.go", "src[8*i:]", "src[4*i:]"},
+	{"allreduce/wire.go", "math.Float64frombits(binary.LittleEndian.Uint64(b))", "math.Float32frombits(binary.LittleEndian.Uint32(b))"},
+	{"allreduce/wire.go", "kernel.AddF64(", "kernel.AddBias("},
+	{"allreduce/wire_little.go", "float64", "float32"},
+	{"allreduce/wire_little.go", "8*len(v)", "4*len(v)"},
+	{"allreduce/wire_little.go", "%8 != 0", "%4 != 0"},
+	{"allreduce/wire_little.go", "len(b)/8", "len(b)/4"},
 
 	// A sum keeps float32, as they come.
 	{"allreduce/exact/sum.go", "acc    []float64 //", "acc    []float32 //"},
@@ -77,7 +80,7 @@ var changes = []change{
 func was(dst []float32, total []float64, unit, denom float64) (sum uint64) {`},
 
 	// Whoever finishes is given float32.
-	{"train/step.go", "func(lo, hi int, total []float64, headers", "func(lo, hi int, total []float32, headers"},
+	{"train/step.go", "total []float64, headers", "total []float32, headers"},
 	{"train/drill.go", "func(lo, _ int, total []float64, _", "func(lo, _ int, total []float32, _"},
 }
 
