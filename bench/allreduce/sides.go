@@ -118,13 +118,13 @@ func (o ours) take(file string, t *table) error {
 	var r struct {
 		Workers []struct{ Program string }
 		Rows    []struct {
-			World  int
-			Bytes  int64
-			Kind   string
-			Median float64 `json:"median_us"`
-			CPU    float64 `json:"cpu_s_per_gb"`
-			Sent   int64   `json:"sent_bytes"`
-			Link   float64 `json:"share_of_link"`
+			World int
+			Bytes int64
+			Kind  string
+			Mean  float64 `json:"mean_us"`
+			CPU   float64 `json:"cpu_s_per_gb"`
+			Sent  int64   `json:"sent_bytes"`
+			Link  float64 `json:"share_of_link"`
 		}
 	}
 	if err := json.Unmarshal(b, &r); err != nil {
@@ -138,7 +138,7 @@ func (o ours) take(file string, t *table) error {
 			}
 			kind = "train, TLS"
 		}
-		t.add(key{row.World, row.Bytes, kind}, cell{median: row.Median * 1e-6, cpu: row.CPU, sent: row.Sent, link: row.Link})
+		t.add(key{row.World, row.Bytes, kind}, cell{mean: row.Mean * 1e-6, cpu: row.CPU, sent: row.Sent, link: row.Link})
 	}
 	t.note("dlnode " + r.Workers[0].Program)
 	return nil
@@ -161,7 +161,7 @@ func takeLines(world int, kind string, out []byte, t *table) error {
 		if err := json.Unmarshal(line, &p); err != nil {
 			return fmt.Errorf("%q: %w", line, err)
 		}
-		t.add(key{world, p.Bytes, kind}, cell{median: median(p.Times), cpu: p.CPU / (float64(p.Bytes) * float64(len(p.Times)) / 1e9)})
+		t.add(key{world, p.Bytes, kind}, cell{mean: mean(p.Times), cpu: p.CPU / (float64(p.Bytes) * float64(len(p.Times)) / 1e9)})
 		t.note(kind + " of " + p.Version)
 	}
 	return nil

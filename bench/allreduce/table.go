@@ -18,10 +18,10 @@ type key struct {
 
 // cell is what one turn came to.
 type cell struct {
-	median float64 // seconds
-	cpu    float64 // seconds for 10^9 bytes, of all ranks
-	sent   int64   // payload of a rank in an op
-	link   float64 // share of it that was used
+	mean float64 // seconds: all the time by all the ops; single ones deceive where ranks run ahead
+	cpu  float64 // seconds for 10^9 bytes, of all ranks
+	sent int64   // payload of a rank in an op
+	link float64 // share of it that was used
 }
 
 // table is all turns.
@@ -67,7 +67,7 @@ func (t *table) medianOf(k key, figure func(cell) float64) float64 {
 	return median(t.of(k, figure))
 }
 
-func took(c cell) float64 { return c.median }
+func took(c cell) float64 { return c.mean }
 
 // print writes the table in Markdown.
 func (t *table) print() error {
@@ -153,6 +153,13 @@ func median(x []float64) float64 {
 	}
 	x = slices.Sorted(slices.Values(x))
 	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
+}
+
+func mean(x []float64) (sum float64) {
+	for _, x := range x {
+		sum += x
+	}
+	return sum / float64(len(x))
 }
 
 func size(bytes int64) string {

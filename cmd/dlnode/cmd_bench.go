@@ -125,7 +125,7 @@ func (m *Main) newBenchAllreduceCommand() *cobra.Command {
 			"  bare   the ring alone, from integers to the mean\n" +
 			"  tcp    the bytes of a float32 ring all-reduce through bare sockets\n" +
 			"  unix   the same through unix sockets, among processes of one machine\n\n" +
-			"Sizes count 4 bytes for each element. algbw is size/time and busbw algbw·2(n-1)/n, as\n" +
+			"Sizes count 4 bytes for each element. algbw is size/mean and busbw algbw·2(n-1)/n, as\n" +
 			"nccl-tests define them; CPU seconds are those of all nodes. Kinds take turns.",
 		Args: takes(),
 		RunE: func(c *cobra.Command, _ []string) error { return m.benchAllreduce(c.Context(), f) },

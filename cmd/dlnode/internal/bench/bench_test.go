@@ -26,6 +26,12 @@ func TestQuantilesAreTimesThatWereMeasured(t *testing.T) {
 	if q := QuantilesOf(times); q != (Quantiles{Median: 50, P10: 10, P90: 90}) {
 		t.Errorf("of 0 to 100: %+v", q)
 	}
+	if m := Mean(times); m != 50 {
+		t.Errorf("the mean of 0 to 100: %v", m)
+	}
+	if m := Mean(nil); m != 0 {
+		t.Errorf("the mean of none: %v", m)
+	}
 	if q := QuantilesOf([]time.Duration{7}); q != (Quantiles{7, 7, 7}) {
 		t.Errorf("of one: %+v", q)
 	}
@@ -140,7 +146,7 @@ func TestASweepMeasuresEachKindAtEachSizeInEachWorld(t *testing.T) {
 			t.Fatalf("%d rows, want %d", len(r.Rows), want)
 		}
 		for _, row := range r.Rows {
-			if row.Ops < leastOps || row.MedianUS <= 0 || row.P10US > row.MedianUS || row.MedianUS > row.P90US || row.ShareOfTCP <= 0 || row.ShareOfBus <= 0 {
+			if row.Ops < leastOps || row.MedianUS <= 0 || row.MeanUS <= 0 || row.P10US > row.MedianUS || row.MedianUS > row.P90US || row.ShareOfTCP <= 0 || row.ShareOfBus <= 0 {
 				t.Errorf("%+v", row)
 			}
 			chunk := (row.Bytes + int64(row.World) - 1) / int64(row.World)

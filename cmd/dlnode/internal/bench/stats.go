@@ -22,6 +22,14 @@ func QuantilesOf(times []time.Duration) Quantiles {
 	return Quantiles{Median: at(5), P10: at(1), P90: at(9)}
 }
 
+// Mean of a number of times, 0 of none.
+func Mean(times []time.Duration) (sum time.Duration) {
+	for _, t := range times {
+		sum += t
+	}
+	return sum / time.Duration(max(1, len(times)))
+}
+
 // AlgorithmBandwidth is how fast an all-reduce of a vector of so many bytes seems to
 // whoever waits for it, in GB/s.
 func AlgorithmBandwidth(bytes int64, took time.Duration) float64 {

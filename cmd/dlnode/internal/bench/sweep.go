@@ -25,7 +25,12 @@ type Sweep struct {
 
 // Row is what was measured of one kind at one size in one world.
 //
-// With s the bytes of the vector (4 for each element, whatever is sent), t the median
+// Ranks that do op after op may be ahead of each other by part of one, the more so the
+// less an op binds them: a rank that is behind finds all that it needs there, and takes no
+// time. So p10 may be far below what anyone could wait for, and of small vectors the mean,
+// which is all the time by all the ops, is the one to go by.
+//
+// With s the bytes of the vector (4 for each element, whatever is sent), t the mean
 // and n the ranks, the algorithm bandwidth is s/t and the bus bandwidth s/t·2(n−1)/n,
 // as nccl-tests define them. A GB is 10^9 bytes.
 type Row struct {
@@ -33,7 +38,8 @@ type Row struct {
 	Bytes      int64   `json:"bytes"`
 	Kind       Kind    `json:"kind"`
 	Ops        int     `json:"ops"`
-	MedianUS   float64 `json:"median_us"` // of rank 0's times, as those of p10 and p90
+	MeanUS     float64 `json:"mean_us"` // of rank 0's times, as those that follow
+	MedianUS   float64 `json:"median_us"`
 	P10US      float64 `json:"p10_us"`
 	P90US      float64 `json:"p90_us"`
 	AlgBW      float64 `json:"algbw_gb_s"`
@@ -122,8 +128,7 @@ func (w *World) sizeOf(ctx context.Context, s *Sweep, bytes int64) ([]Row, error
 
 // opsFor says how many ops a turn has, from what a few have taken.
 func opsFor(s *Sweep, trial []measured) int {
-	q := QuantilesOf(slices.Clone(trial[0].Times))
-	ops := int(s.Time / max(q.Median, time.Microsecond))
+	ops := int(s.Time / max(Mean(trial[0].Times), time.Microsecond))
 	ops = min(max(ops, leastOps), mostOps)
 	return (ops + s.Rounds - 1) / s.Rounds
 }
@@ -151,16 +156,17 @@ func (w *World) row(s *Sweep, bytes int64, kind Kind, t *tally) Row {
 	q := QuantilesOf(t.times[0])
 	medians = append(medians, q.Median)
 	ops := len(t.times[0])
+	mean := Mean(t.times[0])
 	row := Row{
 		World: w.size, Bytes: bytes, Kind: kind, Ops: ops,
-		MedianUS: micros(q.Median), P10US: micros(q.P10), P90US: micros(q.P90),
-		AlgBW: AlgorithmBandwidth(bytes, q.Median), BusBW: BusBandwidth(bytes, q.Median, w.size),
+		MeanUS: micros(mean), MedianUS: micros(q.Median), P10US: micros(q.P10), P90US: micros(q.P90),
+		AlgBW: AlgorithmBandwidth(bytes, mean), BusBW: BusBandwidth(bytes, mean, w.size),
 		CPUPerGB:  ratio(t.cpu.Seconds(), float64(bytes)*float64(ops)/1e9),
 		SentBytes: int64(t.bytes / uint64(ops*w.size)),
 		Spread:    ratio(float64(slices.Max(medians)), float64(slices.Min(medians))),
 	}
 	row.BoundUS = ratio(float64(row.SentBytes)*8*1e6, s.Rate)
-	row.ShareOfBus = ratio(row.BoundUS, row.MedianUS)
+	row.ShareOfBus = ratio(row.BoundUS, row.MeanUS)
 	return row
 }
 
@@ -168,7 +174,7 @@ func micros(d time.Duration) float64 { return float64(d) / 1e3 }
 
 // WriteTable writes a report for people.
 func (r *Report) WriteTable(out io.Writer) error {
-	head := []string{"ranks", "size", "what", "ops", "median", "p10", "p90", "algbw GB/s", "busbw GB/s", "CPU s/GB", "sent", "of TCP"}
+	head := []string{"ranks", "size", "what", "ops", "mean", "median", "p10", "p90", "algbw GB/s", "busbw GB/s", "CPU s/GB", "sent", "of TCP"}
 	if r.Rate > 0 {
 		head = append(head, "of link")
 	}
@@ -176,7 +182,7 @@ func (r *Report) WriteTable(out io.Writer) error {
 	fmt.Fprintln(t, strings.Join(head, "\t")+"\t")
 	for _, row := range r.Rows {
 		cells := []string{
-			fmt.Sprint(row.World), Size(row.Bytes), string(row.Kind), fmt.Sprint(row.Ops), timeCell(row.MedianUS), timeCell(row.P10US), timeCell(row.P90US),
+			fmt.Sprint(row.World), Size(row.Bytes), string(row.Kind), fmt.Sprint(row.Ops), timeCell(row.MeanUS), timeCell(row.MedianUS), timeCell(row.P10US), timeCell(row.P90US),
 			fmt.Sprintf("%.3f", row.AlgBW), fmt.Sprintf("%.3f", row.BusBW), fmt.Sprintf("%.2f", row.CPUPerGB), Size(row.SentBytes), share(row.ShareOfTCP),
 		}
 		if r.Rate > 0 {
