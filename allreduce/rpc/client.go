@@ -179,33 +179,40 @@ func (c *Client) call(
 
 // Fetch copies the blob that the node at addr has for r. The caller verifies it.
 func (c *Client) Fetch(ctx context.Context, addr string, r FetchRequest) ([]byte, error) {
+	return c.bulk(ctx, "fetch", addr, func(ctx context.Context, n nodepb.NodeClient) (grpc.ClientStream, error) {
+		return n.Fetch(ctx, &nodepb.FetchRequest{View: r.View[:], Transition: r.Transition})
+	})
+}
+
+// bulk copies a blob on a connection for such.
+func (c *Client) bulk(ctx context.Context, op, addr string, open func(context.Context, nodepb.NodeClient) (grpc.ClientStream, error)) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.FetchTimeout)
 	defer cancel()
 	key := linkKey{addr, true}
 	p := c.acquire(key)
 	if p == nil {
-		return nil, &Error{Op: "fetch", Addr: addr, Kind: Canceled, Message: "the client is closed"}
+		return nil, &Error{Op: op, Addr: addr, Kind: Canceled, Message: "the client is closed"}
 	}
-	blob, err := c.fetch(ctx, p.link, addr, r)
+	blob, err := c.fetch(ctx, p.link, op, addr, open)
 	c.release(key, p, err)
 	return blob, err
 }
 
 // fetch copies a blob over a connection, as long as chunks keep coming.
-func (c *Client) fetch(ctx context.Context, l *link, addr string, r FetchRequest) ([]byte, error) {
+func (c *Client) fetch(ctx context.Context, l *link, op, addr string, open func(context.Context, nodepb.NodeClient) (grpc.ClientStream, error)) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silence := &Error{Op: "fetch", Addr: addr, Kind: Timeout, Message: "nothing came for " + brief(c.cfg.ChunkTimeout)}
+	silence := &Error{Op: op, Addr: addr, Kind: Timeout, Message: "nothing came for " + brief(c.cfg.ChunkTimeout)}
 	watch := time.AfterFunc(c.cfg.ChunkTimeout, func() { cancel(silence) })
 	defer watch.Stop()
 
-	stream, err := nodepb.NewNodeClient(l.cc).Fetch(ctx, &nodepb.FetchRequest{View: r.View[:], Transition: r.Transition})
+	stream, err := open(ctx, nodepb.NewNodeClient(l.cc))
 	if err != nil {
-		return nil, fetchError(ctx, addr, err, l, nil)
+		return nil, bulkError(ctx, op, addr, err, l, nil)
 	}
 	blob, err := receiveBlob(stream, c.cfg.MaxBlobBytes, func() { watch.Reset(c.cfg.ChunkTimeout) })
 	if err != nil {
-		return nil, fetchError(ctx, addr, err, l, stream.Trailer())
+		return nil, bulkError(ctx, op, addr, err, l, stream.Trailer())
 	}
 	return blob, nil
 }
@@ -250,12 +257,12 @@ func blobSize(head metadata.MD) (size int64, ok bool) {
 	return max(size, 0), err == nil && size >= 0
 }
 
-// fetchError classifies err, but prefers the reason for which fetch itself cancelled.
-func fetchError(ctx context.Context, addr string, err error, l *link, trailer metadata.MD) error {
+// bulkError classifies err, but prefers the reason for which fetch itself cancelled.
+func bulkError(ctx context.Context, op, addr string, err error, l *link, trailer metadata.MD) error {
 	if cause, ok := context.Cause(ctx).(*Error); ok {
 		return cause
 	}
-	return classify("fetch", addr, err, l.dialErr(), trailer)
+	return classify(op, addr, err, l.dialErr(), trailer)
 }
 
 // acquire returns a connection for one call, nil if the Client is closed.

@@ -314,3 +314,31 @@ func selfSigned(t *testing.T) *tls.Config {
 		RootCAs:      roots, MinVersion: tls.VersionTLS13,
 	}
 }
+
+func TestFollowBringsPiecesAndWhereTheyLie(t *testing.T) {
+	want := FollowRequest{Trajectory: [32]byte{1, 31: 2}, From: "node-5#6", Begin: true, State: true, Transition: 7, Offset: 1 << 40}
+	s := serve(t, listen(t), Handlers{Follow: func(_ context.Context, r FollowRequest) (Piece, error) {
+		switch {
+		case r.Offset == 0:
+			return Piece{Newest: 9, Transition: r.Transition}, nil
+		case r != want:
+			return Piece{}, errors.New("something was lost")
+		}
+		return Piece{Newest: 1 << 60, Transition: 3, Bytes: bytes.Repeat([]byte{5}, 2*blobChunk+1)}, nil
+	}})
+	c := newClient(t, ClientConfig{})
+	p, err := c.Follow(t.Context(), s.Addr(), want)
+	if err != nil || p.Newest != 1<<60 || p.Transition != 3 || len(p.Bytes) != 2*blobChunk+1 || bytes.ContainsFunc(p.Bytes, func(r rune) bool { return r != 5 }) {
+		t.Errorf("transition %d of %d, %d bytes: %v", p.Transition, p.Newest, len(p.Bytes), err)
+	}
+	if p, err := c.Follow(t.Context(), s.Addr(), FollowRequest{Transition: 4}); err != nil || p.Newest != 9 || p.Transition != 4 || len(p.Bytes) > 0 {
+		t.Errorf("nothing new: transition %d of %d, %d bytes: %v", p.Transition, p.Newest, len(p.Bytes), err)
+	}
+	if _, err := c.Follow(t.Context(), s.Addr(), FollowRequest{Offset: 1}); KindOf(err) != Rejected || !strings.Contains(err.Error(), "something was lost") {
+		t.Errorf("a refusal: %v", err)
+	}
+	mute := serve(t, listen(t), Handlers{})
+	if _, err := c.Follow(t.Context(), mute.Addr(), want); KindOf(err) != Rejected {
+		t.Errorf("nobody lends here: %v", err)
+	}
+}

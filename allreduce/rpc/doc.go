@@ -4,7 +4,7 @@
 // connection, so that a ping does not queue behind a tensor:
 //
 //	control   Deliver, Ping, Describe, Status: small protobuf messages, one connection per peer
-//	bulk      Fetch, Part: the state, or a piece of the data, as one opaque blob, a connection of its own
+//	bulk      Fetch, Follow, Part: the state, a piece of it, or of the data, as one opaque blob, a connection of its own
 //	frames    one connection per link of a group, made for it and closed with it
 //
 // A [Group] drives one allreduce.Group over streams, one for both directions between any two members

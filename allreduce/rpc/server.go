@@ -25,6 +25,7 @@ type Handlers struct {
 	Status   func(ctx context.Context) (json []byte, err error)
 	Fetch    func(ctx context.Context, r FetchRequest) (blob []byte, err error) // blob must not change after
 	Part     func(ctx context.Context, r PartRequest) (blob []byte, err error)  // likewise; fs.ErrNotExist: not here
+	Follow   func(ctx context.Context, r FollowRequest) (p Piece, err error)    // likewise
 }
 
 // ServerConfig describes the node's door.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"google.golang.org/grpc"
@@ -81,17 +82,21 @@ func (s *service) Fetch(m *nodepb.FetchRequest, stream grpc.ServerStreamingServe
 	return sendBlob(stream, blob)
 }
 
-// sendBlob sends blob in chunks, which are windows of it, never copies.
-func sendBlob(stream grpc.ServerStream, blob []byte) error {
-	if err := stream.SetHeader(metadata.Pairs(sizeKey, strconv.Itoa(len(blob)))); err != nil {
+// sendBlob sends a blob, given in parts, in chunks, which are windows of them, never copies.
+func sendBlob(stream grpc.ServerStream, parts ...[]byte) error {
+	size := 0
+	for _, p := range parts {
+		size += len(p)
+	}
+	if err := stream.SetHeader(metadata.Pairs(sizeKey, strconv.Itoa(size))); err != nil {
 		return err
 	}
-	for len(blob) > 0 {
-		n := min(len(blob), blobChunk)
-		if err := stream.SendMsg(whole(blob[:n:n])); err != nil {
-			return err
+	for _, p := range parts {
+		for c := range slices.Chunk(p, blobChunk) {
+			if err := stream.SendMsg(whole(c)); err != nil {
+				return err
+			}
 		}
-		blob = blob[n:]
 	}
 	return nil
 }

@@ -498,6 +498,90 @@ func (x *PartRequest) GetLength() uint64 {
 	return 0
 }
 
+type FollowRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Trajectory    []byte                 `protobuf:"bytes,1,opt,name=trajectory,proto3" json:"trajectory,omitempty"` // 32 bytes
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`             // id of the one who copies
+	Begin         bool                   `protobuf:"varint,3,opt,name=begin,proto3" json:"begin,omitempty"`          // with a state; the donor says of which transition
+	State         bool                   `protobuf:"varint,4,opt,name=state,proto3" json:"state,omitempty"`          // the piece is of a state, and what follows it; else of the record of a transition
+	Transition    uint64                 `protobuf:"varint,5,opt,name=transition,proto3" json:"transition,omitempty"`
+	Offset        uint64                 `protobuf:"varint,6,opt,name=offset,proto3" json:"offset,omitempty"` // in bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowRequest) Reset() {
+	*x = FollowRequest{}
+	mi := &file_node_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowRequest) ProtoMessage() {}
+
+func (x *FollowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
+func (*FollowRequest) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *FollowRequest) GetTrajectory() []byte {
+	if x != nil {
+		return x.Trajectory
+	}
+	return nil
+}
+
+func (x *FollowRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *FollowRequest) GetBegin() bool {
+	if x != nil {
+		return x.Begin
+	}
+	return false
+}
+
+func (x *FollowRequest) GetState() bool {
+	if x != nil {
+		return x.State
+	}
+	return false
+}
+
+func (x *FollowRequest) GetTransition() uint64 {
+	if x != nil {
+		return x.Transition
+	}
+	return 0
+}
+
+func (x *FollowRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 // Raw stands for bytes that are not protobuf.
 type Raw struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -507,7 +591,7 @@ type Raw struct {
 
 func (x *Raw) Reset() {
 	*x = Raw{}
-	mi := &file_node_proto_msgTypes[10]
+	mi := &file_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -519,7 +603,7 @@ func (x *Raw) String() string {
 func (*Raw) ProtoMessage() {}
 
 func (x *Raw) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[10]
+	mi := &file_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -532,7 +616,7 @@ func (x *Raw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raw.ProtoReflect.Descriptor instead.
 func (*Raw) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{10}
+	return file_node_proto_rawDescGZIP(), []int{11}
 }
 
 var File_node_proto protoreflect.FileDescriptor
@@ -568,15 +652,27 @@ const file_node_proto_rawDesc = "" +
 	"\vPartRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x16\n" +
-	"\x06length\x18\x03 \x01(\x04R\x06length\"\x05\n" +
-	"\x03Raw2\xfe\x02\n" +
+	"\x06length\x18\x03 \x01(\x04R\x06length\"\xa7\x01\n" +
+	"\rFollowRequest\x12\x1e\n" +
+	"\n" +
+	"trajectory\x18\x01 \x01(\fR\n" +
+	"trajectory\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x14\n" +
+	"\x05begin\x18\x03 \x01(\bR\x05begin\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\bR\x05state\x12\x1e\n" +
+	"\n" +
+	"transition\x18\x05 \x01(\x04R\n" +
+	"transition\x12\x16\n" +
+	"\x06offset\x18\x06 \x01(\x04R\x06offset\"\x05\n" +
+	"\x03Raw2\xb4\x03\n" +
 	"\x04Node\x122\n" +
 	"\aDeliver\x12\x13.dlnode.v1.Envelope\x1a\x12.dlnode.v1.Receipt\x124\n" +
 	"\x04Ping\x12\x16.dlnode.v1.PingRequest\x1a\x14.dlnode.v1.PingReply\x12>\n" +
 	"\bDescribe\x12\x1a.dlnode.v1.DescribeRequest\x1a\x16.dlnode.v1.Description\x12:\n" +
 	"\x06Status\x12\x18.dlnode.v1.StatusRequest\x1a\x16.dlnode.v1.StatusReply\x122\n" +
 	"\x05Fetch\x12\x17.dlnode.v1.FetchRequest\x1a\x0e.dlnode.v1.Raw0\x01\x120\n" +
-	"\x04Part\x12\x16.dlnode.v1.PartRequest\x1a\x0e.dlnode.v1.Raw0\x01\x12*\n" +
+	"\x04Part\x12\x16.dlnode.v1.PartRequest\x1a\x0e.dlnode.v1.Raw0\x01\x124\n" +
+	"\x06Follow\x12\x18.dlnode.v1.FollowRequest\x1a\x0e.dlnode.v1.Raw0\x01\x12*\n" +
 	"\x04Ring\x12\x0e.dlnode.v1.Raw\x1a\x0e.dlnode.v1.Raw(\x010\x01B8Z6github.com/dlnode/dlnode/allreduce/rpc/internal/nodepbb\x06proto3"
 
 var (
@@ -591,7 +687,7 @@ func file_node_proto_rawDescGZIP() []byte {
 	return file_node_proto_rawDescData
 }
 
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_node_proto_goTypes = []any{
 	(*Envelope)(nil),        // 0: dlnode.v1.Envelope
 	(*Receipt)(nil),         // 1: dlnode.v1.Receipt
@@ -603,7 +699,8 @@ var file_node_proto_goTypes = []any{
 	(*StatusReply)(nil),     // 7: dlnode.v1.StatusReply
 	(*FetchRequest)(nil),    // 8: dlnode.v1.FetchRequest
 	(*PartRequest)(nil),     // 9: dlnode.v1.PartRequest
-	(*Raw)(nil),             // 10: dlnode.v1.Raw
+	(*FollowRequest)(nil),   // 10: dlnode.v1.FollowRequest
+	(*Raw)(nil),             // 11: dlnode.v1.Raw
 }
 var file_node_proto_depIdxs = []int32{
 	0,  // 0: dlnode.v1.Node.Deliver:input_type -> dlnode.v1.Envelope
@@ -612,16 +709,18 @@ var file_node_proto_depIdxs = []int32{
 	6,  // 3: dlnode.v1.Node.Status:input_type -> dlnode.v1.StatusRequest
 	8,  // 4: dlnode.v1.Node.Fetch:input_type -> dlnode.v1.FetchRequest
 	9,  // 5: dlnode.v1.Node.Part:input_type -> dlnode.v1.PartRequest
-	10, // 6: dlnode.v1.Node.Ring:input_type -> dlnode.v1.Raw
-	1,  // 7: dlnode.v1.Node.Deliver:output_type -> dlnode.v1.Receipt
-	3,  // 8: dlnode.v1.Node.Ping:output_type -> dlnode.v1.PingReply
-	5,  // 9: dlnode.v1.Node.Describe:output_type -> dlnode.v1.Description
-	7,  // 10: dlnode.v1.Node.Status:output_type -> dlnode.v1.StatusReply
-	10, // 11: dlnode.v1.Node.Fetch:output_type -> dlnode.v1.Raw
-	10, // 12: dlnode.v1.Node.Part:output_type -> dlnode.v1.Raw
-	10, // 13: dlnode.v1.Node.Ring:output_type -> dlnode.v1.Raw
-	7,  // [7:14] is the sub-list for method output_type
-	0,  // [0:7] is the sub-list for method input_type
+	10, // 6: dlnode.v1.Node.Follow:input_type -> dlnode.v1.FollowRequest
+	11, // 7: dlnode.v1.Node.Ring:input_type -> dlnode.v1.Raw
+	1,  // 8: dlnode.v1.Node.Deliver:output_type -> dlnode.v1.Receipt
+	3,  // 9: dlnode.v1.Node.Ping:output_type -> dlnode.v1.PingReply
+	5,  // 10: dlnode.v1.Node.Describe:output_type -> dlnode.v1.Description
+	7,  // 11: dlnode.v1.Node.Status:output_type -> dlnode.v1.StatusReply
+	11, // 12: dlnode.v1.Node.Fetch:output_type -> dlnode.v1.Raw
+	11, // 13: dlnode.v1.Node.Part:output_type -> dlnode.v1.Raw
+	11, // 14: dlnode.v1.Node.Follow:output_type -> dlnode.v1.Raw
+	11, // 15: dlnode.v1.Node.Ring:output_type -> dlnode.v1.Raw
+	8,  // [8:16] is the sub-list for method output_type
+	0,  // [0:8] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name
@@ -638,7 +737,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,7 @@ const (
 	Node_Status_FullMethodName   = "/dlnode.v1.Node/Status"
 	Node_Fetch_FullMethodName    = "/dlnode.v1.Node/Fetch"
 	Node_Part_FullMethodName     = "/dlnode.v1.Node/Part"
+	Node_Follow_FullMethodName   = "/dlnode.v1.Node/Follow"
 	Node_Ring_FullMethodName     = "/dlnode.v1.Node/Ring"
 )
 
@@ -50,6 +51,8 @@ type NodeClient interface {
 	// Part copies a part of the data set that the node trains on, or of a file that describes it; its
 	// size is in the header dlnode-size. NOT_FOUND says that it is not here. A call needs a deadline.
 	Part(ctx context.Context, in *PartRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Raw], error)
+	// Follow copies a piece of a state, or of what came after it, behind 16 bytes that say where it lies.
+	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Raw], error)
 	// Ring is one link of a ring: frames go with the call, closing notes both ways.
 	Ring(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Raw, Raw], error)
 }
@@ -140,9 +143,28 @@ func (c *nodeClient) Part(ctx context.Context, in *PartRequest, opts ...grpc.Cal
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Node_PartClient = grpc.ServerStreamingClient[Raw]
 
+func (c *nodeClient) Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Raw], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Node_ServiceDesc.Streams[2], Node_Follow_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FollowRequest, Raw]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Node_FollowClient = grpc.ServerStreamingClient[Raw]
+
 func (c *nodeClient) Ring(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Raw, Raw], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Node_ServiceDesc.Streams[2], Node_Ring_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Node_ServiceDesc.Streams[3], Node_Ring_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +192,8 @@ type NodeServer interface {
 	// Part copies a part of the data set that the node trains on, or of a file that describes it; its
 	// size is in the header dlnode-size. NOT_FOUND says that it is not here. A call needs a deadline.
 	Part(*PartRequest, grpc.ServerStreamingServer[Raw]) error
+	// Follow copies a piece of a state, or of what came after it, behind 16 bytes that say where it lies.
+	Follow(*FollowRequest, grpc.ServerStreamingServer[Raw]) error
 	// Ring is one link of a ring: frames go with the call, closing notes both ways.
 	Ring(grpc.BidiStreamingServer[Raw, Raw]) error
 	mustEmbedUnimplementedNodeServer()
@@ -199,6 +223,9 @@ func (UnimplementedNodeServer) Fetch(*FetchRequest, grpc.ServerStreamingServer[R
 }
 func (UnimplementedNodeServer) Part(*PartRequest, grpc.ServerStreamingServer[Raw]) error {
 	return status.Error(codes.Unimplemented, "method Part not implemented")
+}
+func (UnimplementedNodeServer) Follow(*FollowRequest, grpc.ServerStreamingServer[Raw]) error {
+	return status.Error(codes.Unimplemented, "method Follow not implemented")
 }
 func (UnimplementedNodeServer) Ring(grpc.BidiStreamingServer[Raw, Raw]) error {
 	return status.Error(codes.Unimplemented, "method Ring not implemented")
@@ -318,6 +345,17 @@ func _Node_Part_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Node_PartServer = grpc.ServerStreamingServer[Raw]
 
+func _Node_Follow_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FollowRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(NodeServer).Follow(m, &grpc.GenericServerStream[FollowRequest, Raw]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Node_FollowServer = grpc.ServerStreamingServer[Raw]
+
 func _Node_Ring_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(NodeServer).Ring(&grpc.GenericServerStream[Raw, Raw]{ServerStream: stream})
 }
@@ -358,6 +396,11 @@ var Node_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Part",
 			Handler:       _Node_Part_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Follow",
+			Handler:       _Node_Follow_Handler,
 			ServerStreams: true,
 		},
 		{
