@@ -36,6 +36,7 @@ type Fact struct {
 	Zone        string   // nodes of one zone are neighbours in the ring
 	Leaving     bool     // it has been told to go
 	Finished    bool     // its state is final
+	Following   bool     `json:",omitempty"` // it is no member, copies what one has, and asks nobody to wait for it
 }
 
 // Node returns the life that the fact is about.
@@ -48,7 +49,7 @@ const factVersion = 1
 
 // Append appends the encoded fact to dst.
 func (f Fact) Append(dst []byte) []byte {
-	dst = append(dst, factVersion, bit(f.Leaving)|bit(f.Finished)<<1)
+	dst = append(dst, factVersion, bit(f.Leaving)|bit(f.Finished)<<1|bit(f.Following)<<2)
 	dst = appendString(dst, f.ID)
 	dst = appendString(dst, f.Addr)
 	dst = appendString(dst, f.Zone)
@@ -69,7 +70,7 @@ func ParseFact(b []byte) (Fact, error) {
 	if b[0] != factVersion {
 		return Fact{}, fmt.Errorf("view: a node's fact has version %d, this program speaks %d", b[0], factVersion)
 	}
-	f := Fact{Leaving: b[1]&1 != 0, Finished: b[1]&2 != 0}
+	f := Fact{Leaving: b[1]&1 != 0, Finished: b[1]&2 != 0, Following: b[1]&4 != 0}
 	b = b[2:]
 	for _, s := range [...]*string{&f.ID, &f.Addr, &f.Zone} {
 		if len(b) < 1 || len(b) < 1+int(b[0]) {

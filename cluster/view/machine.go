@@ -54,6 +54,7 @@ type Config struct {
 	Retry     time.Duration // between repetitions of an unanswered message
 	PingAfter time.Duration // how long a ping may take before a node counts as lost
 	Patience  time.Duration // without any progress in an exchange, until its partner is passed over
+	Follow    bool          // outside, this node copies in the background until Caught: see Fact.Following
 }
 
 // DefaultConfig returns the timing for one room or one continent alike.
@@ -166,7 +167,7 @@ func New(cfg Config, transition uint64, digest [32]byte, now time.Time) *Machine
 		cfg: cfg, self: cfg.Self, peers: map[Node]*peer{}, bad: map[pair]*badLink{},
 		transition: transition, digest: digest, born: now, waiting: now, now: now, seen: now,
 	}
-	m.self.Transition = transition
+	m.self.Transition, m.self.Following = transition, cfg.Follow
 	m.emit(Announce{m.self})
 	return m
 }
@@ -311,6 +312,28 @@ func (m *Machine) Progress(transition uint64) {
 	m.failures = 0
 	m.self.Transition = transition
 	m.heal()
+}
+
+// Moved tells that the state of a node outside, which has promised nothing, has
+// come to another transition.
+func (m *Machine) Moved(transition uint64, digest [32]byte) {
+	m.transition, m.digest = transition, digest
+	m.self.Transition = transition
+}
+
+// Caught tells that this node need not copy any longer before it is taken in: it
+// keeps up with the members, or cannot, and they have to wait for it.
+func (m *Machine) Caught(now time.Time) {
+	now = m.advance(now)
+	if !m.self.Following {
+		return
+	}
+	m.self.Following, m.waiting = false, now
+	m.emit(Announce{m.self})
+	if p := m.peers[m.coordinator()]; p != nil && m.phase == idle && m.accepted == nil {
+		m.send(p.fact.Node(), p.fact.Addr, Msg{Hello: &Hello{}})
+	}
+	m.reconsider(now)
 }
 
 // Measured tells how fast this node is, in samples per second, and has gossip
@@ -601,6 +624,7 @@ func (m *Machine) considerProposing(now time.Time) {
 
 func (m *Machine) whyWait(now time.Time) string {
 	first := m.first(stranger, func(p *peer) bool { return m.strangerGoesFirst(p.fact) })
+	m.callIn()
 	here := 1 + m.many(able)
 	switch {
 	case first != nil:
@@ -619,6 +643,20 @@ func (m *Machine) whyWait(now time.Time) string {
 		return aMoment
 	}
 	return ""
+}
+
+// callIn counts on those who copy in the background, where nobody trains without
+// them: then nobody is kept from it by waiting.
+func (m *Machine) callIn() {
+	if m.many(following) == 0 || 1+m.many(able) >= m.cfg.MinNodes {
+		return
+	}
+	for _, p := range m.peers {
+		if p.marks&following != 0 {
+			p.called = true
+			m.regard(p)
+		}
+	}
 }
 
 // present counts those who are here, and names them where they are few.
@@ -1072,6 +1110,9 @@ func (m *Machine) awaitProposal(now time.Time) {
 	if m.many(able) > 8*crowd && now.Sub(m.helloed) < m.cfg.Retry { // a newcomer may take one after another for the coordinator
 		return
 	}
+	if m.self.Following && p.fact.Entry != 0 {
+		m.waiting = now // for nothing, yet
+	}
 	if now.Sub(m.waiting) > m.cfg.Patience {
 		m.pass(p, now.Add(m.cfg.Patience))
 		m.waiting = now
@@ -1136,7 +1177,7 @@ func (m *Machine) onRefuse(now time.Time, from Node, r Refuse) {
 // beNewcomer takes the news that the others went on without us.
 func (m *Machine) beNewcomer(gen uint64) {
 	if m.phase == idle && m.last != nil {
-		m.last, m.self.Entry = nil, 0
+		m.last, m.self.Entry, m.self.Following = nil, 0, m.cfg.Follow
 		m.regardAll()
 		m.emit(Note{"expelled", m.Self(), fmt.Sprintf("the others went on without us (generation %d): joining again", gen)})
 		m.emit(Announce{m.self})
@@ -1158,11 +1199,11 @@ func (m *Machine) install(now time.Time, v *View, s Start) {
 	entered := m.self.Entry != v.Members[rank].Entry
 	m.mine, m.accepted = nil, nil
 	m.phase, m.last = running, v
-	m.self.Generation, m.self.Entry = v.Generation, v.Members[rank].Entry
+	m.self.Generation, m.self.Entry, m.self.Following = v.Generation, v.Members[rank].Entry, false
 	m.joinsSince, m.complaint, m.lost, m.noticed, m.doomed = time.Time{}, "", Node{}, false, false
 	for _, w := range v.Members { // the proposer has heard of each of them
 		if p := m.peers[w.Node()]; p != nil {
-			p.gone, p.pinging = false, false
+			p.gone, p.pinging, p.called, p.fact.Following = false, false, false, false
 		}
 	}
 	m.regardAll()

@@ -18,6 +18,7 @@ type peer struct {
 	told     bool          // reported as a stranger
 	sore     bool          // it is in Machine.sore
 	timed    bool          // it is in Machine.timed
+	called   bool          // it counts as able though it copies in the background
 	reporter Node          // who reported a broken link to it, while pinging
 	timeout  time.Duration // of a ping; doubled whenever a suspicion proves false
 	lost     int           // how often it was lost since it last completed a transition with us
@@ -32,12 +33,13 @@ type peer struct {
 type marks uint8
 
 const (
-	able     marks = 1 << iota // could be in the next view
-	joining                    // able, and no member of the last view
-	asked                      // able, and being pinged
-	stranger                   // lives, and walks another trajectory
-	finisher                   // walks ours and says that it is finished
-	kinds    = iota
+	able      marks = 1 << iota // could be in the next view
+	joining                     // able, and no member of the last view
+	asked                       // able, and being pinged
+	stranger                    // lives, and walks another trajectory
+	finisher                    // walks ours and says that it is finished
+	following                   // could be able, but copies in the background
+	kinds     = iota
 )
 
 // grave is where a peer is found when it is time to forget it.
@@ -66,7 +68,7 @@ func (m *Machine) many(k marks) int {
 // sameStanding tells whether two facts of one node differ only in what decides
 // nothing.
 func sameStanding(a, b Fact) bool {
-	return a.Entry == b.Entry && a.Leaving == b.Leaving && a.Finished == b.Finished &&
+	return a.Entry == b.Entry && a.Leaving == b.Leaving && a.Finished == b.Finished && a.Following == b.Following &&
 		a.Addr == b.Addr && a.Zone == b.Zone && a.Trajectory == b.Trajectory
 }
 
@@ -112,6 +114,9 @@ func (m *Machine) marksOf(p *peer) (k marks) {
 	}
 	if !m.counts(p) || !p.barred.IsZero() {
 		return k
+	}
+	if p.fact.Following && !p.called && m.last != nil && m.last.Rank(p.fact.Node()) < 0 {
+		return k | following
 	}
 	k |= able
 	if p.pinging {
