@@ -28,6 +28,11 @@ type (
 	}
 	// gift is a state that a donor begins to send.
 	gift struct{ bytes int }
+	// loan is a piece that a donor begins to send: of its state, or of records.
+	loan struct {
+		bytes int
+		state bool
+	}
 	// reduced is what a ring says of an op's totals, on its way to the Host: as *reduced.
 	reduced struct{ total uint64 }
 )

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dlnode/dlnode/allreduce"
+	"github.com/dlnode/dlnode/train"
 )
 
 // Options is one schedule.
@@ -49,6 +50,9 @@ type Faults struct {
 	Layer      time.Duration // the longest until a cancelled computation has stopped
 	Disk       time.Duration // the longest until a snapshot is written
 	Transfer   time.Duration // the longest that copying a state takes
+	StatePiece time.Duration // how long a piece of a state is under way; 0 is up to an eighth of Transfer, as for other pieces
+	Lending    train.Lending // what nodes keep for those who join
+	CopyInView bool          // nodes join as those do that cannot copy in the background
 	ClockRate  float64       // clocks run by up to this share too fast or too slow, and start anywhere
 	FixedPorts bool          // a new life listens where the old one did
 	SharedDisk bool          // all nodes write into one directory
@@ -130,7 +134,8 @@ func Everything() Faults {
 		Tail: 0.02, Drop: 0.02, HalfDone: 0.02, Duplicate: 0.05, Reset: 0.0005,
 		LateGossip: 0.1, MissedDeath: 0.1,
 		Layer: 20 * time.Millisecond, Disk: 400 * time.Millisecond, Transfer: 60 * time.Millisecond, ClockRate: 0.1,
-		First: 400 * time.Millisecond, Last: 8 * time.Second, Incidents: 5, Restart: 0.6,
+		Lending: train.Lending{Piece: 700},
+		First:   400 * time.Millisecond, Last: 8 * time.Second, Incidents: 5, Restart: 0.6,
 		Weights: Weights{
 			Kill: 6, PowerLoss: 3, LoseDisk: 2, KillInWrite: 4, KillSeveral: 2, KillAll: 1, Freeze: 4, Slow: 2, Leave: 3, Join: 4,
 			Partition: 3, OneWay: 2, CutPair: 3, Mute: 2, ResetStreams: 2, FalseDeath: 3, ClockJump: 2,
@@ -143,7 +148,7 @@ func Everything() Faults {
 func Calm() Faults {
 	return Faults{
 		MinDelay: 200 * time.Microsecond, MaxDelay: 4 * time.Millisecond, Layer: 5 * time.Millisecond,
-		Disk: 30 * time.Millisecond, Transfer: 20 * time.Millisecond,
+		Disk: 30 * time.Millisecond, Transfer: 20 * time.Millisecond, Lending: train.Lending{Piece: 700},
 	}
 }
 
@@ -159,6 +164,12 @@ func Draw(seed uint64, loads []*Load) Options {
 	o.Compute = f.Last / 40
 	if c.chance(0.2) {
 		o.Compute = f.Last / 400 // some finish while others are away
+	}
+	switch newRand(seed, 0x1e4d).IntN(10) {
+	case 0, 1, 2:
+		f.Lending.Records = 5000 // two or three: some are let go before everybody has them
+	case 3:
+		f.CopyInView = true
 	}
 	f.FixedPorts = c.chance(0.5)
 	f.SharedDisk = c.chance(0.2)

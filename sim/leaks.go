@@ -29,7 +29,7 @@ func (k *checks) leftOpen(l *life, e *train.Exit) {
 	for _, is := range []struct {
 		what string
 		open bool
-	}{{"a group", len(l.groups) > 0}, {"a computation", l.computing}, {"a copy", l.fetching}, {"a save", l.saving && e.Finished}} {
+	}{{"a group", len(l.groups) > 0}, {"a computation", l.computing}, {"a copy", l.fetching}, {"a piece of a copy", l.following}, {"a save", l.saving && e.Finished}} {
 		if is.open {
 			k.fail("leak", "%s ends in the middle of %s", l.name(), is.what)
 		}
@@ -37,16 +37,16 @@ func (k *checks) leftOpen(l *life, e *train.Exit) {
 }
 
 // owing counts a request that a life has to answer once.
-func (l *life) owing(answer func([]byte, error)) func([]byte, error) {
+func owing[T any](l *life, answer func(T, error)) func(T, error) {
 	l.owes++
 	answered := false
-	return func(blob []byte, err error) {
+	return func(of T, err error) {
 		if answered {
 			l.c.checks.fail("leak", "%s answers one request for its state twice", l.name())
 		}
 		answered = true
 		l.owes--
-		answer(blob, err)
+		answer(of, err)
 	}
 }
 

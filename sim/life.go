@@ -50,6 +50,7 @@ type life struct {
 	read      []uint64 // ids of samples, of the computation in hand
 	computing bool
 	fetching  bool
+	following bool
 	saving    bool
 	owes      int // copies of its state that it was asked for and has not answered
 
@@ -103,7 +104,8 @@ func (c *Cluster) boot(id string, expect int) *life {
 		l.fact.Zone = fmt.Sprint("zone-", len(c.lives)%z)
 	}
 	l.host = train.NewHost(train.HostConfig{
-		Task: l.task, Self: l.fact, MinNodes: max(1, c.opt.MinNodes), Expect: expect, ExpectFor: 3 * time.Second,
+		Task: l.task, Self: l.fact, MinNodes: max(1, c.opt.MinNodes), Expect: expect, ExpectFor: 3 * time.Second, Lending: c.opt.Faults.Lending,
+		CopyInView: c.opt.Faults.CopyInView,
 	}, state, l)
 	c.checks.booted(l, state)
 	l.happen(l.host.Begin)
@@ -333,7 +335,7 @@ func (l *life) Fetch(addr string, r rpc.FetchRequest, done func([]byte, error)) 
 		if !over { // a copy that was given up may come late
 			l.c.checks.copies(l, to)
 		}
-		to.host.Serve(r, to.owing(func(blob []byte, err error) {
+		to.host.Serve(r, owing(to, func(blob []byte, err error) {
 			if err != nil {
 				answer(nil, err)
 				return
@@ -345,6 +347,55 @@ func (l *life) Fetch(addr string, r rpc.FetchRequest, done func([]byte, error)) 
 	return func() {
 		l.soon(l.c.latency(), func() { finish(nil, &rpc.Error{Op: "fetch", Addr: addr, Kind: rpc.Canceled, Message: "cancelled"}) })
 	}
+}
+
+// Follow gets pieces that take a share of a copy's time.
+func (l *life) Follow(addr string, r rpc.FollowRequest, done func(rpc.Piece, error)) (cancel func()) {
+	if !l.crosses(r) {
+		return func() {}
+	}
+	if l.following {
+		l.c.checks.fail("overlap", "%s asks for two pieces at a time", l.name())
+	}
+	l.following = true
+	over := false
+	var piece rpc.Piece
+	l.call("follow", addr, fetchSilence, func(to *life, answer func([]byte, error)) {
+		to.host.Borrow(r, owing(to, func(p rpc.Piece, err error) {
+			if err != nil {
+				answer(nil, err)
+				return
+			}
+			if !to.crosses(loan{len(p.Bytes), r.State}) {
+				return
+			}
+			l.c.after(l.c.pieceTime(r.State), func() {
+				if to.alive { // else the call's connection is reset: see call
+					piece = p
+					answer(nil, nil)
+				}
+			})
+		}))
+	}, func(_ []byte, err error) {
+		if !over {
+			over, l.following = true, false
+			done(piece, err)
+		}
+	})
+	return func() {
+		if !over {
+			over, l.following = true, false
+		}
+	}
+}
+
+// pieceTime is how long a piece of a state, or of records, is under way.
+func (c *Cluster) pieceTime(state bool) time.Duration {
+	f := &c.opt.Faults
+	if state && f.StatePiece > 0 {
+		return f.StatePiece
+	}
+	return c.between(f.MinDelay, f.Transfer/8)
 }
 
 // transfer has a donor send a state; should it die meanwhile, the copy breaks.

@@ -47,8 +47,8 @@ var mutants = []mutant{
 		`if g.open || g.fetching {`,
 	}}},
 	{"believe-any-copy", founder, "train/node.go", []edit{{
-		`if checkpoint.Digest(snap) != n.gen.start.Digest {`,
-		`if snap.Transition != n.gen.start.Transition {`,
+		`if err == nil && s.mark(s.witness(n.each)) != n.gen.start.Digest {`,
+		`if err == nil && s.Transition != n.gen.start.Transition {`,
 	}}},
 	{"early-stopping-forgotten", founder, "train/state.go", []edit{{
 		`	if s.HasBest {`,

@@ -50,8 +50,8 @@ func (p point) String() string {
 	return fmt.Sprintf("%s/%s dies %s effect %d", p.change.name, p.victim, when, p.index)
 }
 
-// TestANodeDiesAtEveryPointOfAChange has the coordinator, and a plain member, die
-// right before each single thing that it says or does in the course of a change of
+// TestANodeDiesAtEveryPointOfAChange has the coordinator, and a plain member, and
+// whoever joins and whom it copies from, die right before each single thing that it says or does in the course of a change of
 // view: messages, pings, facts, frames, groups, copies, attempts, ends. A sample
 // of the points is also taken right after.
 func TestANodeDiesAtEveryPointOfAChange(t *testing.T) {
@@ -61,7 +61,11 @@ func TestANodeDiesAtEveryPointOfAChange(t *testing.T) {
 		if ch.name == "loss-of-the-coordinator" {
 			coordinator = "node-2"
 		}
-		for j, victim := range []string{coordinator, "node-3"} {
+		victims := []string{coordinator, "node-3"}
+		if ch.name == "join" {
+			victims = append(victims, "node-4")
+		}
+		for j, victim := range victims {
 			frames, course := courseOf(t, ch, victim)
 			t.Logf("%s: %s gives %d effects, %d of them frames, from %s to %s", ch.name, victim, len(frames), count(frames), course[0], course[len(course)-1])
 			for n := range frames {
@@ -128,9 +132,8 @@ func courseOf(t *testing.T, ch change, victim string) (frames []bool, what []str
 		frames, what = nil, nil
 		c.begin(0)
 		c.reach(ch.from)
-		l := c.of(victim)
 		c.see(func(who *life, e any) {
-			if who == l {
+			if who.id == victim {
 				_, frame := e.(allreduce.Frame)
 				frames, what = append(frames, frame), append(what, wordOf(e))
 			}
@@ -147,7 +150,12 @@ func courseOf(t *testing.T, ch change, victim string) (frames []bool, what []str
 	if ch.after == 0 {
 		kinds = []string{"allreduce.Op", "allreduce.Frame", "*train.Attempt", "train.Committed", "*checkpoint.Snapshot"}
 	}
-	if ch.after > 0 && victim != "node-3" { // it coordinates: so it also dies between proposal and start
+	switch {
+	case victim == "node-4":
+		kinds = append(kinds, "rpc.FollowRequest", "Ack")
+	case victim == "node-1" && ch.name == "join": // it lends, too
+		kinds = append(kinds, "Start", "sim.loan")
+	case ch.after > 0 && victim != "node-3": // it coordinates: so it also dies between proposal and start
 		kinds = append(kinds, "Start")
 	}
 	for _, kind := range kinds {
@@ -171,11 +179,13 @@ func wordOf(e any) string {
 func (p point) play(c *Cluster) {
 	c.begin(0)
 	c.reach(p.change.from)
-	l, n := c.of(p.victim), 0
+	var l *life
+	n := 0
 	c.see(func(who *life, e any) {
-		if who != l {
+		if who.id != p.victim {
 			return
 		}
+		l = who
 		switch {
 		case n == p.index && !p.after:
 			l.kill(p.how)
@@ -185,7 +195,7 @@ func (p point) play(c *Cluster) {
 		n++
 	})
 	p.change.strike(c)
-	c.await(time.Minute, "the victim dies", func() bool { return !l.alive && l.exit == nil })
+	c.await(time.Minute, "the victim dies", func() bool { return l != nil && !l.alive && l.exit == nil })
 	c.hook = nil
 	c.await(time.Minute, "the others go on", func() bool {
 		return c.whole() && !slices.ContainsFunc(c.living(), func(l *life) bool { return l.leaving })

@@ -140,7 +140,9 @@ func TestAnIsolatedNodeComesBackFarAhead(t *testing.T) {
 	}{{"behind", 40, 3}, {"ahead", 1, 40}} {
 		t.Run(w.name, func(t *testing.T) {
 			perSeed(t, 2, func(t *testing.T, seed uint64) {
-				named(t, directed(seed, long(t), 5), func(c *Cluster) { c.driftApart(w.inside, w.beyond) })
+				o := directed(seed, long(t), 5)
+				o.Faults.CopyInView = true // node-5 comes in at once, dozens of times
+				named(t, o, func(c *Cluster) { c.driftApart(w.inside, w.beyond) })
 			})
 		})
 	}
@@ -343,7 +345,7 @@ func TestADonorDiesInMidTransfer(t *testing.T) {
 			t.Run(fmt.Sprintf("donors=%d/%s", nodes, how), func(t *testing.T) {
 				perSeed(t, 3, func(t *testing.T, seed uint64) {
 					o := directed(seed, theLoads(t)[seed], nodes)
-					o.Faults.Transfer = 4 * time.Second
+					o.Faults.Transfer, o.Faults.CopyInView = 4*time.Second, true
 					named(t, o, func(c *Cluster) { c.loseDonor(how) })
 				})
 			})

@@ -79,7 +79,9 @@ func TestABitFlipsInADonor(t *testing.T) {
 	for kind := range kindsOfVectors {
 		t.Run(fmt.Sprintf("kind=%d", kind), func(t *testing.T) {
 			perSeed(t, 3, func(t *testing.T, seed uint64) {
-				named(t, directed(seed, theLoads(t)[seed%3], 3), func(c *Cluster) {
+				o := directed(seed, theLoads(t)[seed%3], 3)
+				o.Faults.CopyInView = true
+				named(t, o, func(c *Cluster) {
 					c.begin(5 + 3*seed)
 					flipped := false
 					c.see(func(l *life, e any) {

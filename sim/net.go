@@ -111,7 +111,7 @@ func (l *life) call(op, addr string, timeout time.Duration, serve func(to *life,
 				c.wayBack(to, l, func() { finish(b, err) })
 			})
 		})
-		if !to.alive && !answered || to.alive && op == "fetch" {
+		if !to.alive && !answered || to.alive && (op == "fetch" || op == "follow") {
 			c.watchDeath(to, func() bool { return over }, fail(rpc.Unreachable, "connection reset"))
 		}
 	}

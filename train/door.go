@@ -27,7 +27,7 @@ func (d *driver) storeAnswer() {
 }
 
 func (d *driver) handlers() rpc.Handlers {
-	return rpc.Handlers{Deliver: d.onDeliver, Ping: d.onPing, Describe: d.onDescribe, Status: d.onStatus, Fetch: d.onFetch, Part: d.onPart}
+	return rpc.Handlers{Deliver: d.onDeliver, Ping: d.onPing, Describe: d.onDescribe, Status: d.onStatus, Fetch: d.onFetch, Part: d.onPart, Follow: d.onFollow}
 }
 
 // generation goes with every refusal.
@@ -94,19 +94,31 @@ func (d *driver) onFetch(ctx context.Context, r rpc.FetchRequest) ([]byte, error
 	if err := d.there(); err != nil {
 		return nil, err
 	}
+	return await(ctx, d, func(reply func([]byte, error)) { d.host.Serve(r, reply) })
+}
+
+func (d *driver) onFollow(ctx context.Context, r rpc.FollowRequest) (rpc.Piece, error) {
+	if err := d.there(); err != nil {
+		return rpc.Piece{}, err
+	}
+	return await(ctx, d, func(reply func(rpc.Piece, error)) { d.host.Borrow(r, reply) })
+}
+
+// await has the loop answer a question, as long as somebody waits for the answer.
+func await[T any](ctx context.Context, d *driver, ask func(reply func(T, error))) (answer T, err error) {
 	type reply struct {
-		blob []byte
-		err  error
+		answer T
+		err    error
 	}
 	replies := make(chan reply, 1)
-	d.box.post(func() { d.host.Serve(r, func(blob []byte, err error) { replies <- reply{blob, err} }) })
+	d.box.post(func() { ask(func(answer T, err error) { replies <- reply{answer, err} }) })
 	select {
 	case r := <-replies:
-		return r.blob, r.err
+		return r.answer, r.err
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return answer, context.Cause(ctx)
 	case <-d.ctx.Done():
-		return nil, errGone
+		return answer, errGone
 	}
 }
 

@@ -91,3 +91,7 @@ func headerCount(b []byte) uint64 {
 	}
 	return binary.LittleEndian.Uint64(b[3+8:])
 }
+
+// headerWatch reads just what a rank has said of its state; b is a header that
+// parse has taken.
+func headerWatch(b []byte) uint64 { return binary.LittleEndian.Uint64(b[3+3*8:]) }

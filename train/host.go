@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,9 @@ type Host struct {
 	stopFetch func()
 	waiting   []*copier
 
+	stopFollow func()
+	borrowers  []*borrowing
+
 	counters Counters
 	cost     hostCost
 	exit     *Exit
@@ -50,6 +54,11 @@ type HostConfig struct {
 	Expect    int           // nodes to wait for before the very first step
 	ExpectFor time.Duration // and how long; 0 is the default of package view
 	Each      Each          // shares out work on vectors; nil does it in turn
+	Lending   Lending       // what is kept for those who join; zeros are the defaults
+
+	// CopyInView has a node that joins copy the state in its first view, while the
+	// members wait, as nodes do that cannot keep up with them.
+	CopyInView bool
 }
 
 // copier is a node that copies our state.
@@ -57,6 +66,14 @@ type copier struct {
 	rpc.FetchRequest
 	until time.Time // when it has waited long enough for its view
 	reply func(blob []byte, err error)
+}
+
+// borrowing is a request for what has not happened yet.
+type borrowing struct {
+	rpc.FollowRequest
+	at    uint64    // the transition that stood here
+	until time.Time // when it is answered in any case
+	reply func(rpc.Piece, error)
 }
 
 // hostCost is time of the owning goroutine, which nobody else can use.
@@ -70,6 +87,8 @@ const (
 	// copyPatience is how long a request for the state of a view waits for that
 	// view: its members learn of it one after another.
 	copyPatience = 2 * time.Second
+	// holdFor is how long a request for the next transition waits for it.
+	holdFor = time.Second
 	// orderlyReason goes with an orderly end, for whoever looks at the wire.
 	orderlyReason = "end of the generation"
 )
@@ -85,16 +104,18 @@ func NewHost(cfg HostConfig, s *State, w World) *Host {
 	if cfg.ExpectFor > 0 {
 		vc.ExpectFor = cfg.ExpectFor
 	}
+	vc.Follow = !cfg.CopyInView
 	c := cfg.Task.Job.Checkpoint
 	policy := checkpoint.Policy{EverySteps: uint64(c.EverySteps), Keep: c.Keep, Replicas: c.Replicas}
 	h := &Host{
 		task: cfg.Task, self: cfg.Self.Node(), world: w,
 		node:     NewNode(cfg.Task, s, vc, policy, w.Now()),
-		stopWork: func() {}, stopFetch: func() {}, // a node may hurry what was never begun
+		stopWork: func() {}, stopFetch: func() {}, stopFollow: func() {}, // a node may hurry what was never begun
 	}
 	if cfg.Each != nil {
 		h.node.Share(cfg.Each)
 	}
+	h.node.Lend(cfg.Lending)
 	h.node.TimeCopies(func(copy func()) {
 		begun := w.Now()
 		copy()
@@ -180,6 +201,7 @@ func (h *Host) event(happen func(now time.Time)) {
 	}
 	happen(h.world.Now())
 	h.perform()
+	h.serveBorrowers()
 }
 
 // --- effects ---
@@ -224,6 +246,10 @@ func (h *Host) do(e Effect) {
 		h.fetch(e)
 	case CancelFetch:
 		h.stopFetch()
+	case Follow:
+		h.follow(e)
+	case CancelFollow:
+		h.stopFollow()
 	case Save:
 		h.save(e)
 	case Committed:
@@ -244,6 +270,11 @@ func (h *Host) leave(e Exit) {
 		c.reply(nil, errGone)
 	}
 	h.waiting = nil
+	for _, b := range h.borrowers {
+		b.reply(rpc.Piece{}, errGone)
+	}
+	h.borrowers = nil
+	h.stopFollow()
 }
 
 func (h *Host) send(e view.Send) {
@@ -327,6 +358,12 @@ func (h *Host) fetch(e Fetch) {
 	r := rpc.FetchRequest{View: e.View.Fence(), Transition: e.Transition}
 	h.stopFetch = h.world.Fetch(e.Donor.Addr, r, func(blob []byte, err error) {
 		h.event(func(now time.Time) { h.node.Fetched(now, e.View, blob, err) })
+	})
+}
+
+func (h *Host) follow(e Follow) {
+	h.stopFollow = h.world.Follow(e.Donor.Addr, e.Request, func(p rpc.Piece, err error) {
+		h.event(func(now time.Time) { h.node.Followed(now, e.Number, p, err) })
 	})
 }
 
@@ -479,6 +516,43 @@ func (h *Host) serveWaiting() {
 	h.waiting = nil
 	for _, c := range all {
 		h.serve(c)
+	}
+}
+
+// Borrow answers a node that copies in the background: at once, or when what it asks
+// for has happened, at the latest after holdFor, then with nothing.
+func (h *Host) Borrow(r rpc.FollowRequest, reply func(rpc.Piece, error)) {
+	if h.exit != nil {
+		reply(rpc.Piece{}, errGone)
+		return
+	}
+	h.lend(&borrowing{r, h.node.State().Transition, h.world.Now().Add(holdFor), reply})
+}
+
+func (h *Host) lend(b *borrowing) {
+	now := h.world.Now()
+	p, err := h.node.Borrow(now, b.FollowRequest)
+	switch {
+	case !errors.Is(err, errNotYet):
+		b.reply(p, err)
+	case now.Before(b.until):
+		b.at = h.node.State().Transition
+		h.borrowers = append(h.borrowers, b)
+	default:
+		b.reply(p, nil)
+	}
+}
+
+// serveBorrowers answers those whose time has come.
+func (h *Host) serveBorrowers() {
+	due := func(b *borrowing) bool { return b.at != h.node.State().Transition || !h.world.Now().Before(b.until) }
+	if !slices.ContainsFunc(h.borrowers, due) {
+		return
+	}
+	all := h.borrowers
+	h.borrowers = nil
+	for _, b := range all {
+		h.lend(b)
 	}
 }
 

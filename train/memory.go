@@ -9,6 +9,9 @@ package train
 //	Sum     8·P         the integers of all microbatches of the node, on their way through the ring
 //	Worker  4·P         a gradient, the microbatch on its way through the layers, and the next one's samples
 //
+// While a node joins, the member that it copies from keeps another Copy, and records
+// of up to three times the State, at least 64 MiB.
+//
 // There is a Worker for each thread. The mean gradient lies where the first one's
 // gradient was.
 type Memory struct{ State, Start, Copy, Sum, Worker int64 }

@@ -53,6 +53,12 @@ type Node struct {
 	blob     []byte // the state at blobAt, encoded for those who copy it
 	blobAt   uint64
 
+	lending  Lending
+	lender   *lender   // of copies for those who join; nil while nobody does
+	follower *follower // of a group that trains, on the way in; nil if not
+	tries    int       // of following that failed, in a row
+	asked    uint64    // Follows so far
+
 	leaving bool
 	parting *Exit // set when only the last save is waited for
 	over    bool
@@ -75,6 +81,7 @@ type generation struct {
 	open      bool // its group has not ended
 	computing bool
 	fetching  bool
+	catching  bool  // records bring the state to where the view starts
 	closing   bool  // nothing new begins
 	farewell  bool  // the last all-reduce is under way
 	fatal     error // why the run ends with it; all ranks judge alike, but not at once
@@ -212,8 +219,9 @@ func NewNode(t *Task, s *State, cfg view.Config, policy checkpoint.Policy, now t
 	n := &Node{
 		task: t, policy: policy, state: s, spare: t.blank(),
 		each: inTurn, aroundCopy: func(copy func()) { copy() },
-		views: view.New(cfg, s.Transition, t.digest(s), now),
+		views: view.New(cfg, s.Transition, s.mark(s.witness(inTurn)), now),
 	}
+	n.lending.withDefaults(s)
 	if s.Next == Done {
 		n.views.Finished()
 		// Who wrote it may have died before its name was durable: Save sees to that.
@@ -325,6 +333,13 @@ func (n *Node) Tick(now time.Time, wires []Wire) {
 		}
 	}
 	n.views.Tick(now)
+	if l := n.lender; l != nil && !l.forget(now) {
+		n.lender = nil
+	}
+	if n.gen != nil && n.gen.computing {
+		n.draft()
+	}
+	n.pursue(now)
 	n.drain(now)
 }
 
@@ -463,11 +478,21 @@ func (n *Node) install(now time.Time, in view.Install) {
 	if n.leaving {
 		g.stop = true
 	}
-	if n.state.Transition == in.Start.Transition && (len(in.Start.Donors) == in.View.World() || slices.Contains(in.Start.Donors, in.Rank)) {
+	switch {
+	case n.stands(in):
+		n.letGo()
 		n.begin(now, n.task.attempt(n.state))
-		return
+	case n.catchUp(now):
+	default:
+		n.letGo()
+		n.fetch()
 	}
-	n.fetch()
+}
+
+// stands tells that the view starts from the state that is here.
+func (n *Node) stands(in view.Install) bool {
+	return n.state.Transition == in.Start.Transition &&
+		(len(in.Start.Donors) == in.View.World() || slices.Contains(in.Start.Donors, in.Rank) || n.mark() == in.Start.Digest)
 }
 
 // story tells in one line what changed and what it cost.
@@ -578,10 +603,11 @@ func (n *Node) accept(blob []byte, err error) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	if checkpoint.Digest(snap) != n.gen.start.Digest {
+	s, err := n.task.restore(snap)
+	if err == nil && s.mark(s.witness(n.each)) != n.gen.start.Digest {
 		return nil, errors.New("the copy is not the state that the view starts from")
 	}
-	return n.task.restore(snap)
+	return s, err
 }
 
 // ErrNotHere says that the view of a request is not the one that runs here: not
@@ -678,7 +704,7 @@ func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte,
 	case vd.again != nil:
 		n.again(now, vd)
 	default:
-		n.commit(now, vd)
+		n.commit(now, vd, headers, total)
 	}
 	n.drain(now)
 }
@@ -707,10 +733,11 @@ func (n *Node) again(now time.Time, vd *verdict) {
 	n.begin(now, vd.again)
 }
 
-func (n *Node) commit(now time.Time, vd *verdict) {
+func (n *Node) commit(now time.Time, vd *verdict, headers [][]byte, total uint64) {
 	a, s := n.gen.attempt, n.state
 	n.agree()
 	n.gen.audit = vd.audit
+	n.lend(a, n.gen.view, vd, headers, total)
 	n.task.commit(s, a, vd, n.mean, n.each)
 	n.blob = nil
 	n.views.Progress(s.Transition)
@@ -847,6 +874,7 @@ func (n *Node) settle(now time.Time) {
 		return
 	}
 	n.gen = nil
+	n.letGo()
 	orderly := g.cause == view.Cause{}
 	n.lost = &loss{g.ended, g.view, g.cause, g.leaving, n.state.Step}
 	switch {
@@ -857,7 +885,7 @@ func (n *Node) settle(now time.Time) {
 	case n.leaving && !n.views.Bound():
 		n.part(Exit{Reason: "left"})
 	default:
-		n.views.Quiet(now, n.state.Transition, n.Digest(), g.cause, g.leaving)
+		n.views.Quiet(now, n.state.Transition, n.mark(), g.cause, g.leaving)
 		n.drain(now)
 	}
 }
@@ -877,10 +905,10 @@ func (n *Node) save(s *State, a *Attempt) {
 }
 
 // saveAhead tells that this node will write the state that the attempt in hand
-// leads to, or waits to write the one that stands here.
+// leads to, or waits to write, or to lend, the one that stands here.
 func (n *Node) saveAhead() bool {
 	a := n.gen.attempt
-	return n.wantSave != "" || a.Kind == Update && n.policy.Writes(n.gen.rank) &&
+	return n.wantSave != "" || n.lender != nil && n.lender.wanted || a.Kind == Update && n.policy.Writes(n.gen.rank) &&
 		n.policy.Due(checkpoint.Moment{Step: a.Step + 1, Update: true}) != ""
 }
 
@@ -897,6 +925,7 @@ func (n *Node) agree() {
 	if n.gen.audits() {
 		n.agreed, n.agreedOn = n.state.Transition, n.told
 		n.trySave()
+		n.tryLend()
 	}
 }
 
@@ -918,7 +947,7 @@ func (n *Node) trySave() {
 // is all that training waits for when a checkpoint is due. The copy is made here
 // and now: a moment later the state has moved on.
 func (n *Node) snapshot() *checkpoint.Snapshot {
-	n.aroundCopy(func() { n.spare.copyFrom(n.state) })
+	n.aroundCopy(func() { n.spare.copyFrom(n.state, n.each) })
 	return n.task.snapshot(n.spare)
 }
 

@@ -31,7 +31,7 @@ func (d *driver) spawn(f func()) {
 
 // ask makes a call that has an answer. The answer to a node that has exited is
 // never looked at.
-func (d *driver) ask(ctx context.Context, cancel context.CancelFunc, call func(context.Context) ([]byte, error), done func([]byte, error)) {
+func ask[T any](ctx context.Context, cancel context.CancelFunc, d *driver, call func(context.Context) (T, error), done func(T, error)) {
 	d.spawn(func() {
 		defer cancel()
 		b, err := call(ctx)
@@ -52,18 +52,25 @@ func (d *driver) Deliver(addr string, e rpc.Envelope, failed func(error)) {
 // Ping implements World.
 func (d *driver) Ping(addr string, incarnation uint64, timeout time.Duration, done func([]byte, error)) {
 	ctx, cancel := context.WithTimeout(d.ctx, timeout)
-	d.ask(ctx, cancel, func(ctx context.Context) ([]byte, error) { return d.client.Ping(ctx, addr, incarnation) }, done)
+	ask(ctx, cancel, d, func(ctx context.Context) ([]byte, error) { return d.client.Ping(ctx, addr, incarnation) }, done)
 }
 
 // Describe implements World.
 func (d *driver) Describe(addr string, done func([]byte, error)) {
-	d.ask(d.ctx, func() {}, func(ctx context.Context) ([]byte, error) { return d.client.Describe(ctx, addr) }, done)
+	ask(d.ctx, func() {}, d, func(ctx context.Context) ([]byte, error) { return d.client.Describe(ctx, addr) }, done)
 }
 
 // Fetch implements World.
 func (d *driver) Fetch(addr string, r rpc.FetchRequest, done func([]byte, error)) func() {
 	ctx, cancel := context.WithCancel(d.ctx)
-	d.ask(ctx, cancel, func(ctx context.Context) ([]byte, error) { return d.client.Fetch(ctx, addr, r) }, done)
+	ask(ctx, cancel, d, func(ctx context.Context) ([]byte, error) { return d.client.Fetch(ctx, addr, r) }, done)
+	return cancel
+}
+
+// Follow implements World.
+func (d *driver) Follow(addr string, r rpc.FollowRequest, done func(rpc.Piece, error)) func() {
+	ctx, cancel := context.WithCancel(d.ctx)
+	ask(ctx, cancel, d, func(ctx context.Context) (rpc.Piece, error) { return d.client.Follow(ctx, addr, r) }, done)
 	return cancel
 }
 

@@ -1,0 +1,236 @@
+package train
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/dlnode/dlnode/allreduce/rpc"
+)
+
+// reading takes what a member lends, without a node around it.
+type reading struct {
+	t       *testing.T
+	task    *Task
+	request rpc.FollowRequest
+	in      intake
+	rest    []byte
+	state   *State
+	record  *recordHead
+	mean    []float32
+}
+
+func newReading(t *testing.T, task *Task) *reading {
+	return &reading{
+		t: t, task: task, mean: make([]float32, task.Model.NumParams()),
+		request: rpc.FollowRequest{Trajectory: task.Trajectory, From: "a reader", Begin: true, State: true},
+	}
+}
+
+// more reads until there is nothing, and calls whole for each item.
+func (r *reading) more(n *Node, whole func()) error {
+	for {
+		r.request.Offset = uint64(r.in.taken)
+		p, err := n.Borrow(time.Now(), r.request)
+		if err != nil {
+			return err
+		}
+		if r.request.Begin {
+			r.request.Begin, r.request.Transition = false, p.Transition
+		}
+		for r.rest = p.Bytes; len(r.rest) > 0; {
+			var done bool
+			if r.rest, done, err = r.in.take(r.rest, r.open); err != nil {
+				r.t.Fatal(err)
+			}
+			if done {
+				whole()
+				if r.in.reset(); !r.request.State {
+					r.request.Transition++
+				}
+				r.request.State = false
+			}
+		}
+	}
+}
+
+func (r *reading) open(head []byte) ([][]float32, error) {
+	var h itemHead
+	if err := json.Unmarshal(head, &h); err != nil {
+		return nil, err
+	}
+	if h.State != nil {
+		r.state = r.task.openState(h.State)
+		return r.state.vectors(), nil
+	}
+	r.record = h.Record
+	return [][]float32{r.mean[:h.Record.Elements]}, nil
+}
+
+// TestRecordsLeadToTheSameStates has a reader follow a node from an early state to
+// the final one, over every kind of transition, in pieces that end anywhere.
+func TestRecordsLeadToTheSameStates(t *testing.T) {
+	t.Parallel()
+	for _, piece := range []int{1, 333, 5000} {
+		task := simTask(t)
+		f := newFitter(t.Context(), task, 1, nil)
+		defer f.pool.close()
+		f.node.Lend(Lending{Piece: piece})
+		r := newReading(t, task)
+		is := map[uint64][32]byte{}
+		kinds := map[Kind]int{}
+		for f.exit == nil {
+			f.turn()
+			s := f.node.state
+			is[s.Transition] = task.digest(s)
+			if s.Transition < 3 || f.exit != nil {
+				continue
+			}
+			err := r.more(f.node, func() {
+				if r.request.State {
+					return
+				}
+				kinds[r.record.Attempt.Kind]++
+				if err := task.replay(r.state, r.record, r.mean, inTurn); err != nil {
+					t.Fatal(err)
+				}
+				if task.digest(r.state) != is[r.state.Transition] {
+					t.Fatalf("another state at transition %d", r.state.Transition)
+				}
+			})
+			if !errors.Is(err, errNotYet) && r.state.Next != Done { // then the node goes
+				t.Fatal(err)
+			}
+		}
+		if r.state.Next != Done {
+			t.Errorf("the reader has come to transition %d, the node to %d", r.state.Transition, f.node.state.Transition)
+		}
+		for _, k := range []Kind{Update, Evaluate, Finish} {
+			if kinds[k] == 0 {
+				t.Errorf("no record of %s", k)
+			}
+		}
+	}
+}
+
+// TestARecordThatDoesNotFitMovesNothing: twice the same, one left out, a changed
+// gradient, another's state.
+func TestARecordThatDoesNotFitMovesNothing(t *testing.T) {
+	t.Parallel()
+	task := simTask(t)
+	f := newFitter(t.Context(), task, 1, nil)
+	defer f.pool.close()
+	r := newReading(t, task)
+	type kept struct {
+		head *recordHead
+		mean []float32
+	}
+	var records []kept
+	for f.node.state.Transition < 6 {
+		f.turn()
+		if f.node.state.Transition < 2 {
+			continue
+		}
+		_ = r.more(f.node, func() {
+			if !r.request.State {
+				records = append(records, kept{r.record, append([]float32(nil), r.mean...)})
+			}
+		})
+	}
+	mean := func(i int) []float32 { return append([]float32(nil), records[i].mean...) }
+	s := r.state
+	before := task.digest(s)
+	refused := func(what string, err error) {
+		t.Helper()
+		if err == nil || task.digest(s) != before {
+			t.Errorf("%s: error %v, the state has moved: %v", what, err, task.digest(s) != before)
+		}
+	}
+	refused("one left out", task.replay(s, records[1].head, mean(1), inTurn))
+	spoiled := mean(0)
+	spoiled[7] += 1
+	refused("a changed gradient", task.replay(s, records[0].head, spoiled, inTurn))
+	short := *records[0].head
+	short.Elements--
+	refused("a short gradient", task.replay(s, &short, mean(0), inTurn))
+	short = *records[0].head
+	short.Headers = nil
+	refused("no headers", task.replay(s, &short, mean(0), inTurn))
+	was := s.params[3]
+	s.params[3] += 1
+	before = task.digest(s)
+	refused("another state", task.replay(s, records[0].head, mean(0), inTurn))
+	s.params[3] = was
+	if err := task.replay(s, records[0].head, mean(0), inTurn); err != nil {
+		t.Fatal(err)
+	}
+	before = task.digest(s)
+	refused("the same once more", task.replay(s, records[0].head, mean(0), inTurn))
+	if err := task.replay(s, records[1].head, mean(1), inTurn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestALenderKeepsWithinItsBounds: records are let go when there are too many, and
+// all of it when nobody asks any more.
+func TestALenderKeepsWithinItsBounds(t *testing.T) {
+	t.Parallel()
+	task := simTask(t)
+	f := newFitter(t.Context(), task, 1, nil)
+	defer f.pool.close()
+	const limit = 9000
+	f.node.Lend(Lending{Records: limit, Piece: 1000})
+	turns := func(transitions uint64) {
+		for to := f.node.state.Transition + transitions; f.node.state.Transition < to; {
+			f.turn()
+			if l := f.node.lender; l != nil && l.bytes > limit {
+				t.Fatalf("%d bytes of records are kept, %d allowed", l.bytes, limit)
+			}
+		}
+	}
+	turns(2)
+	begin := rpc.FollowRequest{Trajectory: task.Trajectory, From: "slow", Begin: true, State: true}
+	now := time.Now()
+	if p, err := f.node.Borrow(now, begin); !errors.Is(err, errNotYet) {
+		t.Fatalf("%d bytes of a state that nobody has compared are lent: %v", len(p.Bytes), err)
+	}
+	turns(2)
+	p, err := f.node.Borrow(now, begin)
+	if err != nil || p.Transition != 3 || len(p.Bytes) != 1000 {
+		t.Fatalf("%d bytes of transition %d: %v", len(p.Bytes), p.Transition, err)
+	}
+	turns(2)
+	next := rpc.FollowRequest{Trajectory: task.Trajectory, From: "slow", State: true, Transition: 3, Offset: 1000}
+	if _, err := f.node.Borrow(now, next); err != nil {
+		t.Error(err)
+	}
+	turns(10)
+	if len(f.node.lender.records) < 2 {
+		t.Errorf("only %d records are kept", len(f.node.lender.records))
+	}
+	if _, err := f.node.Borrow(now, next); !errors.Is(err, errLapsed) {
+		t.Errorf("the state whose records are gone is still lent: %v", err)
+	}
+	if _, err := f.node.Borrow(now, begin); !errors.Is(err, errNotYet) {
+		t.Error(err)
+	}
+	turns(2)
+	if p, err = f.node.Borrow(now, begin); err != nil || p.Transition+1 != f.node.state.Transition {
+		t.Errorf("who begins again gets transition %d of %d: %v", p.Transition, f.node.state.Transition, err)
+	}
+	if other := begin; true {
+		other.Trajectory[0]++
+		if _, err := f.node.Borrow(now, other); err == nil {
+			t.Error("a state is lent to another trajectory")
+		}
+	}
+	f.node.Tick(now.Add(forgetAfter/2), Links{})
+	if f.node.lender == nil {
+		t.Error("what is lent is gone too early")
+	}
+	f.node.Tick(now.Add(2*forgetAfter), Links{})
+	if f.node.lender != nil {
+		t.Error("nobody asks any more, and all is kept")
+	}
+}
