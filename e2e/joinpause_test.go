@@ -1,0 +1,151 @@
+//go:build linux
+
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dlnode/dlnode/train"
+)
+
+var (
+	joins = flag.Int("joins", 0, "how many nodes join in turn (default 1, with -full 20)")
+	rate  = flag.String("rate", "", "of each node's link, as tc says it, such as 1gbit: nodes have network namespaces of their own (needs root); default loopback")
+)
+
+// Issue: who joins copies the state while the others train on.
+func TestAJoinPausesTheOthersForOneStepAtMost(t *testing.T) {
+	n := network{samples: 2000, features: 1024, units: 1000, epochs: 10000, global: 32, micro: 8, every: 1000000}
+	count := 1
+	if *full {
+		n.units, count = 19300, 20 // 20 million parameters
+	}
+	if *joins > 0 {
+		count = *joins
+	}
+	f := newFleet(t, n.job("joins"))
+	at := func(int) options { return options{} }
+	if *rate != "" {
+		at = links(t, *rate, 4)
+	}
+	for i := range 3 {
+		o := at(i)
+		o.expect = 3
+		f.start(fmt.Sprintf("node-%d", i+1), o)
+	}
+	f.reach(8)
+	var came, gone []time.Time // when a newcomer was started, and when it was no more
+	for i := range count {
+		came = append(came, time.Now())
+		p := f.start(fmt.Sprintf("late-%d", i+1), at(3))
+		p.event("caught up")
+		p.await("a step with the others", func() bool { return p.progress.World == 4 })
+		f.reach(p.now().Step + 2)
+		p.kill()
+		<-p.done
+		gone = append(gone, time.Now())
+		f.reach(f.node("node-1").now().Step + 5)
+	}
+	for _, p := range f.living() {
+		p.kill()
+		<-p.done
+	}
+	all := f.lives()
+	first := all[slices.IndexFunc(all, func(l life) bool { return l.node == "node-1" })]
+	usual, copying, pauses := joinGaps(first, came, gone)
+	step := quantile(usual, 0.5)
+	t.Logf("a step of three: %s", figures(usual))
+	t.Logf("a step of three while a fourth copies: %s", figures(copying))
+	t.Logf("no step because somebody joined, beyond a usual one: %s; in steps: p50 %.2f, p99 %.2f, most %.2f", figures(pauses),
+		quantile(pauses, 0.5).Seconds()/step.Seconds(), quantile(pauses, 0.99).Seconds()/step.Seconds(), quantile(pauses, 1).Seconds()/step.Seconds())
+	if len(pauses) != count {
+		t.Errorf("%d nodes have joined, the journal tells of %d", count, len(pauses))
+	}
+	if *full && quantile(pauses, 0.99) > step {
+		t.Errorf("a join costs more than a step")
+	}
+}
+
+// joinGaps reads the times between steps in the journal of a node that was there
+// all the time: where nobody was about to join, where somebody was, and how much
+// longer than usual the step took with which a newcomer began.
+func joinGaps(l life, came, gone []time.Time) (usual, copying, pauses []time.Duration) {
+	var at time.Time
+	var world int
+	var entered []time.Duration
+	l.steps(func(r train.Record) {
+		gap := r.Time.Sub(at)
+		switch {
+		case r.Kind != "update" || at.IsZero() || r.Step < 4:
+		case r.World == 4 && world == 3:
+			entered = append(entered, gap)
+		case r.World != 3 || world != 3:
+		case within(r.Time, came, gone):
+			copying = append(copying, gap)
+		default:
+			usual = append(usual, gap)
+		}
+		at, world = r.Time, r.World
+	})
+	for _, gap := range entered {
+		pauses = append(pauses, max(0, gap-quantile(usual, 0.5)))
+	}
+	return usual, copying, pauses
+}
+
+// within tells whether a moment lies between the begin and the end of a span, or
+// shortly after.
+func within(at time.Time, begins, ends []time.Time) bool {
+	for i := range begins {
+		if at.After(begins[i]) && at.Before(ends[i].Add(time.Second)) {
+			return true
+		}
+	}
+	return false
+}
+
+// links makes a network namespace for each node, joined by a bridge, with links
+// that carry so much each way. It returns how the i-th node is started.
+func links(t *testing.T, rate string, nodes int) func(i int) options {
+	t.Helper()
+	name := fmt.Sprintf("dl%d", os.Getpid()%100000)
+	run := func(command string) error {
+		if out, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", command, err, out)
+		}
+		return nil
+	}
+	t.Cleanup(func() {
+		for i := range nodes {
+			_ = run(fmt.Sprintf("ip netns del %s-%d", name, i)) // it may not have been made
+		}
+		_ = run("ip link del " + name)
+	})
+	commands := []string{fmt.Sprintf("ip link add %s type bridge && ip link set %s up", name, name)}
+	for i := range nodes {
+		commands = append(commands, strings.NewReplacer("NS", fmt.Sprintf("%s-%d", name, i), "IF", fmt.Sprintf("%sv%d", name, i),
+			"BR", name, "RATE", rate, "IP", fmt.Sprintf("10.78.0.%d", i+1)).Replace(
+			`ip netns add NS && ip link add IF type veth peer name eth9 netns NS && ip link set IF master BR up &&
+			ip -n NS addr add IP/24 dev eth9 && ip -n NS link set eth9 up && ip -n NS link set lo up &&
+			tc -n NS qdisc add dev eth9 root tbf rate RATE burst 512kb latency 100ms &&
+			tc qdisc add dev IF root tbf rate RATE burst 512kb latency 100ms`))
+	}
+	for _, c := range commands {
+		if err := run(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func(i int) options {
+		return options{
+			through: []string{"ip", "netns", "exec", fmt.Sprintf("%s-%d", name, i), program},
+			more:    []string{"--bind", fmt.Sprintf("10.78.0.%d:7946", i+1), "--insecure"},
+		}
+	}
+}
