@@ -26,19 +26,22 @@ import (
 // to be taken in as it is, and copies in the view, while all wait.
 type follower struct {
 	donor   view.Fact
-	request rpc.FollowRequest // what is asked for, or comes next
+	request rpc.FollowRequest // what is asked for, or will be next
 	number  uint64            // of the last request: answers to others are nobody's
 	asking  bool
 	newest  uint64 // transition of the donor, as it last answered
 	told    bool   // that this node has caught up
 
-	in     intake
-	rest   []byte // bytes that have come and are not taken yet
-	state  *State // in the making; nil once it is whole
-	head   *stateHead
-	record *recordHead // in the making
-	mean   []float32   // its gradient
-	whole  bool        // what is in the making is complete
+	in       intake
+	rest     []byte // bytes that have come and are not taken yet
+	ahead    []byte // those of the next piece
+	hasState bool   // the state has been copied
+	at       uint64 // transition of what is in the making
+	state    *State // in the making; nil once it is whole
+	head     *stateHead
+	record   *recordHead // in the making
+	mean     []float32   // its gradient
+	whole    bool        // what is in the making is complete
 
 	begun   time.Time
 	copied  time.Time // when the state was whole; zero before
@@ -84,31 +87,44 @@ func (n *Node) mayMove() bool {
 	return !n.views.Bound() && !n.leaving && n.parting == nil
 }
 
-// pursue does what can be done now for coming in.
-func (n *Node) pursue(now time.Time) {
+// Pursue does the next thing that can be done for coming in, and reports whether
+// there may be more. What it asks of the donor is under way while it is called again:
+// a piece comes while the one before is used.
+func (n *Node) Pursue(now time.Time) (more bool) {
 	if n.follower == nil && n.wantsToFollow() {
 		n.follow(now)
 	}
-	if f := n.follower; f != nil && f.lags(now) {
+	f := n.follower
+	switch {
+	case f == nil || n.over:
+		return false
+	case f.lags(now):
 		n.stopFollowing(now, "the members are faster than their records come here")
-	}
-	for f := n.follower; f != nil && f == n.follower; {
-		var err error
-		switch {
-		case n.over || f.asking || f.whole && !n.mayMove():
-			return
-		case f.whole:
-			err = n.moveOn(now)
-		case len(f.rest) > 0:
-			f.rest, f.whole, err = f.in.take(f.rest, func(head []byte) ([][]float32, error) { return n.opens(f, head) })
-		default:
-			n.caughtUp(now)
-			f.ask(n)
-		}
-		if err != nil {
+	case !f.asking && f.ahead == nil:
+		f.ask(n)
+	case f.whole && !n.mayMove():
+		return false
+	case f.whole || len(f.rest) > 0:
+		if err := n.take(now); err != nil {
 			n.unfollow(now, err)
 		}
+	case f.ahead != nil:
+		f.rest, f.ahead = f.ahead, nil
+	default:
+		return n.caughtUp(now)
 	}
+	n.drain(now)
+	return true
+}
+
+// take uses what has come, up to the end of an item, or goes where that leads.
+func (n *Node) take(now time.Time) (err error) {
+	f := n.follower
+	if f.whole {
+		return n.moveOn(now)
+	}
+	f.rest, f.whole, err = f.in.take(f.rest, func(head []byte) ([][]float32, error) { return n.opens(f, head) })
+	return err
 }
 
 // follow begins with the next of the members of the newest view.
@@ -142,13 +158,12 @@ func (f *follower) lags(now time.Time) bool {
 		return false
 	}
 	return now.Sub(f.copied) > catchUpFloor+catchUpShare*f.copied.Sub(f.begun) ||
-		f.records >= catchUpRecords && f.newest >= f.request.Transition+f.behind
+		f.records >= catchUpRecords && f.newest >= f.at+f.behind
 }
 
 func (f *follower) ask(n *Node) {
 	n.asked++
 	f.asking, f.number = true, n.asked
-	f.request.Offset = uint64(f.in.taken)
 	n.emit(Follow{f.donor, f.number, f.request})
 }
 
@@ -163,20 +178,20 @@ func (n *Node) Followed(now time.Time, number uint64, p rpc.Piece, err error) {
 	if err == nil && len(p.Bytes) == 0 && n.gen != nil {
 		err = errors.New("it has not what the view starts from")
 	}
-	if err == nil && f.request.Begin && len(p.Bytes) > 0 {
-		f.request.Begin, f.request.Transition = false, p.Transition
-		if p.Transition <= n.state.Transition { // they may have to copy from this node
-			n.stopFollowing(now, "")
-			n.drain(now)
-			return
-		}
-	}
-	if err != nil {
+	switch {
+	case err != nil:
 		n.unfollow(now, err)
-	} else {
-		f.newest, f.rest = p.Newest, p.Bytes // nothing, where it takes the donor long to have a state to lend
+	case len(p.Bytes) == 0: // it takes the donor long to have something
+		f.newest = p.Newest
+	case f.request.Begin && p.Transition <= n.state.Transition: // they may have to copy from this node
+		n.stopFollowing(now, "")
+	default:
+		if f.request.Begin {
+			f.at = p.Transition
+		}
+		f.request.Begin, f.request.State, f.request.Transition, f.request.Offset = false, p.Next.State, p.Next.Transition, p.Next.Offset
+		f.newest, f.ahead = p.Newest, p.Bytes
 		f.bytes += int64(len(p.Bytes))
-		n.pursue(now)
 	}
 	n.drain(now)
 }
@@ -188,13 +203,13 @@ func (n *Node) opens(f *follower, head []byte) ([][]float32, error) {
 		return nil, fmt.Errorf("the head of an item: %w", err)
 	}
 	switch {
-	case f.request.State && h.State != nil:
-		if h.State.Meta.Transition != f.request.Transition {
-			return nil, fmt.Errorf("a state of transition %d, want %d", h.State.Meta.Transition, f.request.Transition)
+	case !f.hasState && h.State != nil:
+		if h.State.Meta.Transition != f.at {
+			return nil, fmt.Errorf("a state of transition %d, want %d", h.State.Meta.Transition, f.at)
 		}
 		f.head, f.state = h.State, n.task.openState(h.State)
 		return f.state.vectors(), nil
-	case !f.request.State && h.Record != nil && (h.Record.Elements == 0 || h.Record.Elements == len(n.state.params)):
+	case f.hasState && h.Record != nil && (h.Record.Elements == 0 || h.Record.Elements == len(n.state.params)):
 		f.record = h.Record
 		if f.mean == nil {
 			f.mean = pages.Float32s(len(n.state.params))
@@ -208,11 +223,11 @@ func (n *Node) opens(f *follower, head []byte) ([][]float32, error) {
 // record that has come.
 func (n *Node) moveOn(now time.Time) error {
 	f := n.follower
-	if f.request.State && f.state.Next == Done || !f.request.State && f.record.Attempt.Kind == Finish {
+	if !f.hasState && f.state.Next == Done || f.hasState && f.record.Attempt.Kind == Finish {
 		n.stopFollowing(now, "the run comes to its end")
 		return nil
 	}
-	if f.request.State {
+	if !f.hasState {
 		if err := f.head.check(n.task, f.state, n.each); err != nil {
 			return err
 		}
@@ -232,7 +247,7 @@ func (n *Node) moveOn(now time.Time) error {
 	}
 	n.blob, f.head, f.state, f.record, f.whole = nil, nil, nil, nil, false
 	f.in.reset()
-	f.request.State, f.request.Transition = false, n.state.Transition
+	f.hasState, f.at = true, n.state.Transition
 	if g := n.gen; g != nil {
 		n.arrive(now)
 		return nil
@@ -242,21 +257,23 @@ func (n *Node) moveOn(now time.Time) error {
 }
 
 // caughtUp asks to be taken in, once, when all that the donor had is here.
-func (n *Node) caughtUp(now time.Time) {
+func (n *Node) caughtUp(now time.Time) bool {
 	f := n.follower
-	if f.told || f.request.State || n.gen != nil || n.state.Transition < f.newest {
-		return
+	if f.told || !f.hasState || n.gen != nil || n.state.Transition < f.newest {
+		return false
 	}
 	f.told, n.tries = true, 0
 	n.tell(now, "caught up", f.donor.ID, fmt.Sprintf("caught up with %s at step %d: %d records", f.donor.ID, n.state.Step, f.records), now.Sub(f.begun))
 	n.views.Caught(now)
+	n.drain(now)
+	return true
 }
 
 // catchUp goes to the transition that the view starts from by records, if the
 // donor is one that stands there. It reports whether it can.
-func (n *Node) catchUp(now time.Time) bool {
+func (n *Node) catchUp() bool {
 	f, g := n.follower, n.gen
-	if f == nil || f.request.State || n.state.Transition > g.start.Transition {
+	if f == nil || !f.hasState || n.state.Transition > g.start.Transition {
 		return false
 	}
 	isDonor := func(d int) bool { return g.view.Members[d].Node() == f.donor.Node() }
@@ -264,7 +281,6 @@ func (n *Node) catchUp(now time.Time) bool {
 		return false
 	}
 	g.catching = true
-	n.pursue(now)
 	return true
 }
 

@@ -201,6 +201,10 @@ func (h *Host) event(happen func(now time.Time)) {
 	}
 	happen(h.world.Now())
 	h.perform()
+	for h.exit == nil && h.node.Pursue(h.world.Now()) {
+		h.perform()
+	}
+	h.perform()
 	h.serveBorrowers()
 }
 

@@ -113,8 +113,8 @@ func (n *Node) Borrow(now time.Time, r rpc.FollowRequest) (rpc.Piece, error) {
 	}
 	l.asked[r.From] = borrower{at: p.Transition, state: r.State, since: now}
 	l.trim()
-	b, err := l.read(make([]byte, 0, l.room(n.lending.Piece)), r.State, p.Transition, r.Offset)
-	p.Bytes = b
+	var err error
+	p.Bytes, p.Next, err = l.read(make([]byte, 0, l.room(n.lending.Piece)), rpc.Place{State: r.State, Transition: p.Transition, Offset: r.Offset})
 	return p, err
 }
 
@@ -158,30 +158,31 @@ func (n *Node) draft() {
 }
 
 // read appends bytes from a place on: of the state, or of a record, and of what
-// follows, as far as there is room in b.
-func (l *lender) read(b []byte, state bool, transition, offset uint64) ([]byte, error) {
-	if state {
-		if l.state == nil || l.at != transition {
-			return nil, errLapsed
+// follows, as far as there is room in b. It returns the place behind them.
+func (l *lender) read(b []byte, at rpc.Place) ([]byte, rpc.Place, error) {
+	if at.State {
+		if l.state == nil || l.at != at.Transition {
+			return nil, at, errLapsed
 		}
-		n := len(b)
-		b = l.state.appendFrom(b, int(min(offset, uint64(l.state.bytes()))))
-		if offset+uint64(len(b)-n) < uint64(l.state.bytes()) || len(b) == cap(b) {
-			return b, nil
+		var whole bool
+		if b, at.Offset, whole = l.state.part(b, at.Offset); !whole {
+			return b, at, nil
 		}
-		offset = 0
+		at = rpc.Place{Transition: at.Transition}
 	}
-	if transition < l.first {
-		return nil, errLapsed
+	if at.Transition < l.first {
+		return nil, at, errLapsed
 	}
-	for i := transition - l.first; i < uint64(len(l.records)) && len(b) < cap(b); i++ {
-		b = l.records[i].appendFrom(b, int(min(offset, uint64(l.records[i].bytes()))))
-		offset = 0
+	for i := at.Transition - l.first; i < uint64(len(l.records)) && len(b) < cap(b); i++ {
+		var whole bool
+		if b, at.Offset, whole = l.records[i].part(b, at.Offset); whole {
+			at = rpc.Place{Transition: at.Transition + 1}
+		}
 	}
 	if len(b) == 0 {
-		return nil, errNotYet
+		return nil, at, errNotYet
 	}
-	return b, nil
+	return b, at, nil
 }
 
 // keep takes the record of a transition that is about to be committed.

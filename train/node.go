@@ -339,7 +339,6 @@ func (n *Node) Tick(now time.Time, wires []Wire) {
 	if n.gen != nil && n.gen.computing {
 		n.draft()
 	}
-	n.pursue(now)
 	n.drain(now)
 }
 
@@ -482,7 +481,7 @@ func (n *Node) install(now time.Time, in view.Install) {
 	case n.stands(in):
 		n.letGo()
 		n.begin(now, n.task.attempt(n.state))
-	case n.catchUp(now):
+	case n.catchUp():
 	default:
 		n.letGo()
 		n.fetch()

@@ -71,22 +71,25 @@ func (it *item) bytes() int {
 	return n
 }
 
-// appendFrom appends bytes of the item from an offset on, as many as dst has room for.
-func (it *item) appendFrom(dst []byte, offset int) []byte {
+// part appends bytes of the item from an offset on, as many as dst has room for. It
+// returns the offset behind them, and whether that is the end.
+func (it *item) part(dst []byte, offset uint64) (b []byte, end uint64, whole bool) {
+	skip, begun := offset, len(dst)
 	take := func(b []byte) {
-		if offset >= len(b) {
-			offset -= len(b)
+		if skip >= uint64(len(b)) {
+			skip -= uint64(len(b))
 			return
 		}
-		b = b[offset:]
-		offset = 0
+		b = b[skip:]
+		skip = 0
 		dst = append(dst, b[:min(len(b), cap(dst)-len(dst))]...)
 	}
 	take(it.head)
 	for _, v := range it.body {
 		take(bytesOf(v))
 	}
-	return dst
+	end = offset + uint64(len(dst)-begun)
+	return dst, end, end >= uint64(it.bytes())
 }
 
 // vectors lists all vectors of a state, in the order of an item.
@@ -103,7 +106,6 @@ type intake struct {
 	prefix []byte // length and head, as far as they are here
 	body   [][]float32
 	got    int // bytes of the vector in hand, body[0]
-	taken  int // bytes of the item
 	opened bool
 }
 
@@ -121,7 +123,6 @@ func (in *intake) take(b []byte, open func(head []byte) ([][]float32, error)) (r
 		}
 		n := min(want-len(in.prefix), len(b))
 		in.prefix, b = append(in.prefix, b[:n]...), b[n:]
-		in.taken += n
 		switch {
 		case len(in.prefix) < want:
 			return nil, false, nil
@@ -137,7 +138,7 @@ func (in *intake) take(b []byte, open func(head []byte) ([][]float32, error)) (r
 	for len(in.body) > 0 {
 		dst := bytesOf(in.body[0])
 		n := copy(dst[in.got:], b)
-		in.got, in.taken, b = in.got+n, in.taken+n, b[n:]
+		in.got, b = in.got+n, b[n:]
 		if in.got < len(dst) {
 			return nil, false, nil
 		}

@@ -31,14 +31,12 @@ func newReading(t *testing.T, task *Task) *reading {
 // more reads until there is nothing, and calls whole for each item.
 func (r *reading) more(n *Node, whole func()) error {
 	for {
-		r.request.Offset = uint64(r.in.taken)
 		p, err := n.Borrow(time.Now(), r.request)
 		if err != nil {
 			return err
 		}
-		if r.request.Begin {
-			r.request.Begin, r.request.Transition = false, p.Transition
-		}
+		r.request.Begin = false
+		r.request.State, r.request.Transition, r.request.Offset = p.Next.State, p.Next.Transition, p.Next.Offset
 		for r.rest = p.Bytes; len(r.rest) > 0; {
 			var done bool
 			if r.rest, done, err = r.in.take(r.rest, r.open); err != nil {
@@ -46,10 +44,8 @@ func (r *reading) more(n *Node, whole func()) error {
 			}
 			if done {
 				whole()
-				if r.in.reset(); !r.request.State {
-					r.request.Transition++
-				}
-				r.request.State = false
+				r.in.reset()
+				r.record = nil
 			}
 		}
 	}
@@ -88,7 +84,7 @@ func TestRecordsLeadToTheSameStates(t *testing.T) {
 				continue
 			}
 			err := r.more(f.node, func() {
-				if r.request.State {
+				if r.record == nil {
 					return
 				}
 				kinds[r.record.Attempt.Kind]++
@@ -133,7 +129,7 @@ func TestARecordThatDoesNotFitMovesNothing(t *testing.T) {
 			continue
 		}
 		_ = r.more(f.node, func() {
-			if !r.request.State {
+			if r.record != nil {
 				records = append(records, kept{r.record, append([]float32(nil), r.mean...)})
 			}
 		})

@@ -324,11 +324,11 @@ func TestFollowBringsPiecesAndWhereTheyLie(t *testing.T) {
 		case r != want:
 			return Piece{}, errors.New("something was lost")
 		}
-		return Piece{Newest: 1 << 60, Transition: 3, Bytes: bytes.Repeat([]byte{5}, 2*blobChunk+1)}, nil
+		return Piece{Newest: 1 << 60, Transition: 3, Next: Place{true, 4, 1 << 50}, Bytes: bytes.Repeat([]byte{5}, 2*blobChunk+1)}, nil
 	}})
 	c := newClient(t, ClientConfig{})
 	p, err := c.Follow(t.Context(), s.Addr(), want)
-	if err != nil || p.Newest != 1<<60 || p.Transition != 3 || len(p.Bytes) != 2*blobChunk+1 || bytes.ContainsFunc(p.Bytes, func(r rune) bool { return r != 5 }) {
+	if err != nil || p.Newest != 1<<60 || p.Transition != 3 || p.Next != (Place{true, 4, 1 << 50}) || len(p.Bytes) != 2*blobChunk+1 || bytes.ContainsFunc(p.Bytes, func(r rune) bool { return r != 5 }) {
 		t.Errorf("transition %d of %d, %d bytes: %v", p.Transition, p.Newest, len(p.Bytes), err)
 	}
 	if p, err := c.Follow(t.Context(), s.Addr(), FollowRequest{Transition: 4}); err != nil || p.Newest != 9 || p.Transition != 4 || len(p.Bytes) > 0 {

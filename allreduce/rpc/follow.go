@@ -26,11 +26,38 @@ type FollowRequest struct {
 type Piece struct {
 	Newest     uint64 // transition of the donor's state
 	Transition uint64 // the request's, or that of the state with which the copy begins
+	Next       Place  // where the next piece begins
 	Bytes      []byte // none where nothing new has come for a while
 }
 
-// pieceHead is how many bytes go before those of a piece.
-const pieceHead = 16
+// Place is where a piece begins, as in a FollowRequest.
+type Place struct {
+	State      bool
+	Transition uint64
+	Offset     uint64
+}
+
+// pieceHead is how many bytes go before those of a piece: five numbers, LE.
+const pieceHead = 5 * 8
+
+func (p Piece) head() (b []byte) {
+	state := uint64(0)
+	if p.Next.State {
+		state = 1
+	}
+	for _, v := range [...]uint64{p.Newest, p.Transition, state, p.Next.Transition, p.Next.Offset} {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	return b
+}
+
+func parsePiece(b []byte) Piece {
+	var v [pieceHead / 8]uint64
+	for i := range v {
+		v[i] = binary.LittleEndian.Uint64(b[8*i:])
+	}
+	return Piece{v[0], v[1], Place{v[2] != 0, v[3], v[4]}, b[pieceHead:]}
+}
 
 // Follow gets a piece from the node at addr. The caller verifies it.
 func (c *Client) Follow(ctx context.Context, addr string, r FollowRequest) (Piece, error) {
@@ -46,7 +73,7 @@ func (c *Client) Follow(ctx context.Context, addr string, r FollowRequest) (Piec
 	if len(blob) < pieceHead {
 		return Piece{}, &Error{Op: "follow", Addr: addr, Kind: Rejected, Message: fmt.Sprintf("a piece of %d bytes has no head of %d", len(blob), pieceHead)}
 	}
-	return Piece{binary.LittleEndian.Uint64(blob), binary.LittleEndian.Uint64(blob[8:]), blob[pieceHead:]}, nil
+	return parsePiece(blob), nil
 }
 
 // Follow answers with a piece.
@@ -63,6 +90,5 @@ func (s *service) Follow(m *nodepb.FollowRequest, stream grpc.ServerStreamingSer
 	if err != nil {
 		return s.refuseStream(stream, err)
 	}
-	head := binary.LittleEndian.AppendUint64(nil, p.Newest)
-	return sendBlob(stream, binary.LittleEndian.AppendUint64(head, p.Transition), p.Bytes)
+	return sendBlob(stream, p.head(), p.Bytes)
 }
