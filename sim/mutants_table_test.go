@@ -157,4 +157,10 @@ var mutants = []mutant{
 		`if got := Hash(h.Sum(nil)); got != f.SHA256 {`,
 		`if got := Hash(h.Sum(nil)); got == (Hash{}) {`,
 	}}},
+	{"moves-though-bound", founder, "train/follow.go", []edit{{
+		`return !n.views.Bound() && !n.leaving && n.parting == nil
+}`,
+		`return !n.leaving && n.parting == nil
+}`,
+	}}},
 }

@@ -106,6 +106,31 @@ func TestABitFlipsInADonor(t *testing.T) {
 	}
 }
 
+// TestABitFlipsInALender: the state of the member from which a newcomer is about to
+// copy in the background changes. The run stops and names it, and the newcomer does
+// not go on alone from what nobody has compared.
+func TestABitFlipsInALender(t *testing.T) {
+	for kind := range kindsOfVectors {
+		t.Run(fmt.Sprintf("kind=%d", kind), func(t *testing.T) {
+			perSeed(t, 3, func(t *testing.T, seed uint64) {
+				named(t, directed(seed, theLoads(t)[seed%3], 3), func(c *Cluster) {
+					c.begin(5 + 3*seed)
+					var late, lender *life
+					c.see(func(l *life, e any) {
+						if r, is := e.(rpc.FollowRequest); is && r.Begin && l == late && lender == nil {
+							lender = c.of(fmt.Sprintf("node-%d", 1+late.inc%3)) // as Node.follow chooses
+							c.flipAt(lender, kind)
+						}
+					})
+					late = c.boot("late", 4)
+					c.await(30*time.Second, "a newcomer asks", func() bool { return lender != nil })
+					c.await(time.Minute, "the run stops or ends", func() bool { return len(c.living()) == 0 })
+				})
+			})
+		})
+	}
+}
+
 // --- 14. no disk works ---
 
 // TestNoDiskWorks: from the start to the end all disks are full, or fail now and

@@ -231,7 +231,7 @@ func (n *Node) moveOn(now time.Time) error {
 		if err := f.head.check(n.task, f.state, n.each); err != nil {
 			return err
 		}
-		n.state, n.wantSave = f.state, ""
+		n.state, n.wantSave, n.agreed = f.state, "", nobodyAgrees
 		f.copied, f.behind = now, f.newest-min(f.newest, n.state.Transition)
 		n.tell(now, "copied", f.donor.ID, fmt.Sprintf("copied the state of step %d from %s in the background (%d bytes)", n.state.Step, f.donor.ID, f.bytes), now.Sub(f.begun))
 	} else {

@@ -79,7 +79,7 @@ type borrowing struct {
 // hostCost is time of the owning goroutine, which nobody else can use.
 type hostCost struct {
 	update time.Duration // judging and applying
-	stall  time.Duration // copying the state for checkpoints
+	stall  time.Duration // copying the state for checkpoints, and for those who join
 	copies int
 }
 

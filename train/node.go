@@ -578,6 +578,7 @@ func (n *Node) Fetched(now time.Time, v view.Name, blob []byte, err error) {
 	s, err := n.accept(blob, err)
 	if err == nil {
 		n.state, n.wantSave = s, ""
+		n.agreed = nobodyAgrees
 		if s.Next == Done { // others have made the last transition; this node's disk lacks it all the same
 			n.wantSave = n.policy.Due(checkpoint.Moment{Step: s.Step, Finished: true})
 		}
@@ -916,6 +917,9 @@ func (n *Node) saveAhead() bool {
 func (g *generation) audits() bool {
 	return g.audit || g.attempt.Kind != Update && g.attempt.Kind != Evaluate
 }
+
+// nobodyAgrees is no transition: what stands here has been compared by nobody.
+const nobodyAgrees = ^uint64(0)
 
 // agree tells that the headers of all ranks show one state, the one that stands
 // here, if they showed all of it. Only such a state is written: what a flipped
