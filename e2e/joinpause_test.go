@@ -46,8 +46,8 @@ func TestAJoinPausesTheOthersForOneStepAtMost(t *testing.T) {
 		came = append(came, time.Now())
 		p := f.start(fmt.Sprintf("late-%d", i+1), at(3))
 		p.event("caught up")
-		p.await("a step with the others", func() bool { return p.progress.World == 4 })
-		f.reach(p.now().Step + 2)
+		p.await("a view with the others", func() bool { return p.progress.World == 4 })
+		f.reach(f.node("node-1").now().Step + 2)
 		p.kill()
 		<-p.done
 		gone = append(gone, time.Now())
