@@ -81,6 +81,7 @@ type generation struct {
 	open      bool // its group has not ended
 	computing bool
 	fetching  bool
+	moved     bool  // a transition has been completed in it
 	catching  bool  // records bring the state to where the view starts
 	closing   bool  // nothing new begins
 	farewell  bool  // the last all-reduce is under way
@@ -637,9 +638,24 @@ func (n *Node) begin(now time.Time, a *Attempt) {
 		n.reduce(now, Contribution{}, 0)
 		return
 	}
-	g.ranges = g.pace.Assign(micro, a.Rotation)
+	g.ranges = g.deal(micro, a.Rotation)
 	g.computing = true
 	n.emit(Compute{g.name, a, g.ranges[g.rank], n.state.params})
+}
+
+// deal says what each rank computes of an attempt. In the first transition of a view
+// those who have to copy before, or to go over a record, compute nothing: the others
+// are done when they come.
+func (g *generation) deal(micro, rotation int) []shard.Range {
+	donors := g.start.Donors
+	if g.moved || len(donors) == g.view.World() {
+		return g.pace.Assign(micro, rotation)
+	}
+	ranges := make([]shard.Range, g.view.World())
+	for i, r := range shard.NewPace(len(donors)).Assign(micro, rotation) {
+		ranges[donors[i]] = r
+	}
+	return ranges
 }
 
 // Computed takes this rank's contribution to the attempt in hand.
@@ -737,6 +753,7 @@ func (n *Node) commit(now time.Time, vd *verdict, headers [][]byte, total uint64
 	a, s := n.gen.attempt, n.state
 	n.agree()
 	n.gen.audit = vd.audit
+	n.gen.moved = true
 	n.lend(a, n.gen.view, vd, headers, total)
 	n.task.commit(s, a, vd, n.mean, n.each)
 	n.blob = nil

@@ -221,11 +221,11 @@ func TestALenderKeepsWithinItsBounds(t *testing.T) {
 			t.Error("a state is lent to another trajectory")
 		}
 	}
-	f.node.Tick(now.Add(forgetAfter/2), Links{})
+	f.node.Tick(now.Add(forgetAfter/2), nil)
 	if f.node.lender == nil {
 		t.Error("what is lent is gone too early")
 	}
-	f.node.Tick(now.Add(2*forgetAfter), Links{})
+	f.node.Tick(now.Add(2*forgetAfter), nil)
 	if f.node.lender != nil {
 		t.Error("nobody asks any more, and all is kept")
 	}
