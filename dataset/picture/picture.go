@@ -153,9 +153,10 @@ func rgb(img image.Image) []byte {
 	switch img := img.(type) {
 	case *image.YCbCr:
 		for y := b.Min.Y; y < b.Max.Y; y++ {
-			for x := b.Min.X; x < b.Max.X; x++ {
-				yi, ci := img.YOffset(x, y), img.COffset(x, y)
-				r, g, bl := color.YCbCrToRGB(img.Y[yi], img.Cb[ci], img.Cr[ci])
+			line := img.Y[img.YOffset(b.Min.X, y):][:b.Dx()]
+			for i, lum := range line {
+				ci := img.COffset(b.Min.X+i, y)
+				r, g, bl := color.YCbCrToRGB(lum, img.Cb[ci], img.Cr[ci])
 				out = append(out, r, g, bl)
 			}
 		}
