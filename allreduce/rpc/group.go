@@ -238,24 +238,28 @@ func (o outlet) Send(to []int, f allreduce.Frame) {
 		return
 	}
 	o.g.packer.frames++
-	packed, frame := mem.Buffer(nil), allreduce.Frame{}
-	raw := mem.Buffer(nil)
+	var raw, packed mem.Buffer // of which this function keeps a reference: a link may have sent its own before the next one has one
+	frame := allreduce.Frame{}
 	for _, rank := range to {
 		p := o.g.peers[rank]
-		switch {
-		case !o.g.packs(p):
-			if raw == nil {
-				raw = o.g.lend(f.Payload)
-			} else {
-				raw.Ref()
-			}
-			p.out.ship(f, raw)
-		case packed == nil:
+		switch packs := o.g.packs(p); {
+		case packs && packed == nil:
 			frame, packed = o.g.pack(f)
-			p.out.ship(frame, packed)
-		default:
+			fallthrough
+		case packs:
 			packed.Ref()
 			p.out.ship(frame, packed)
+		case raw == nil:
+			raw = o.g.lend(f.Payload)
+			fallthrough
+		default:
+			raw.Ref()
+			p.out.ship(f, raw)
+		}
+	}
+	for _, b := range [...]mem.Buffer{raw, packed} {
+		if b != nil {
+			b.Free()
 		}
 	}
 }

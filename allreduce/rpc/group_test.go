@@ -115,6 +115,30 @@ func TestLinksAreMeasuredAndAllChooseAlike(t *testing.T) {
 	}
 }
 
+// A frame for several links is given back by each when it has been sent there: by a quick one before the
+// next has it.
+func TestALinkMaySendItsFrameBeforeTheNextOneHasIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		packing Packing
+		lent    int64 // while the second link has not sent its own
+	}{"raw": {PackNever, 1}, "packed": {PackAlways, 0}} {
+		t.Run(name, func(t *testing.T) {
+			g := &Group{cfg: GroupConfig{Packing: c.packing}, drained: make(chan struct{}, 1)}
+			g.peers = []*peer{nil, newPeer(g, 1), newPeer(g, 2)}
+			g.peers[1].out.drop() // gives back at once what it is to send
+			f := allreduce.Frame{Kind: allreduce.Gather, Payload: make([]byte, 2*smallFrame)}
+			outlet{g}.Send([]int{1, 2}, f)
+			if n := len(g.peers[2].out.parcels[0].payload.ReadOnlyData()); n == 0 || g.lent.Load() != c.lent {
+				t.Errorf("the second link has %d bytes, and %d payloads are lent", n, g.lent.Load())
+			}
+			g.peers[2].out.drop()
+			if g.lent.Load() != 0 {
+				t.Errorf("%d payloads are lent after all", g.lent.Load())
+			}
+		})
+	}
+}
+
 func TestADoneCallbackMayStartTheNextOp(t *testing.T) {
 	const ops = 20
 	last := make(chan uint64, 2)
