@@ -42,7 +42,7 @@ func joining(t testing.TB, seed uint64) Options {
 func TestAJoinCostsTheOthersAtMostOneStep(t *testing.T) {
 	perSeed(t, 8, func(t *testing.T, seed uint64) {
 		o := joining(t, seed)
-		o.Faults.StatePiece = 3 * stepTime   // of some 25 pieces
+		o.Faults.StatePiece = 3 * stepTime    // of some 25 pieces
 		o.Faults.Transfer = 8 * stepTime / 20 // a record has nine: up to a twentieth of a step each
 		usual, pause := joinPause(t, o)
 		t.Logf("a step takes up to %s, and %s when somebody joins", usual, pause)
