@@ -16,7 +16,8 @@ import (
 //
 // The sockets are abstract: they have no file, go with their process, and belong to a network namespace
 // as ports do. So a name can't be left over, and means the same process as the port does, also where
-// containers share files or addresses. Where there are no such sockets, TCP is left.
+// containers share files or addresses. But anyone may take a name that is free, so a socket that another
+// user has made is not called. Where there are no such sockets, TCP is left.
 
 // localNames lists the sockets by which the owner of a TCP address may be reached, the likeliest first: of
 // the address itself, and of whoever has the port on all addresses.
@@ -59,9 +60,14 @@ func dialLocal(ctx context.Context, addr string) (net.Conn, error) {
 	}
 	var d net.Dialer
 	for _, name := range localNames(a) {
-		if conn, err := d.DialContext(ctx, "unix", name); err == nil {
+		conn, err := d.DialContext(ctx, "unix", name)
+		if err != nil {
+			continue
+		}
+		if isTrusted(conn.(*net.UnixConn)) {
 			return conn, nil
 		}
+		conn.Close()
 	}
 	return nil, errNotLocal
 }
