@@ -30,10 +30,11 @@ type Config struct {
 	SegmentBytes int
 
 	// MaxElements bounds len(Op.Vec), and with it the memory that a quicker peer can make this rank
-	// hold before it starts an op: 8 bytes each. 0 means DefaultMaxElements.
+	// hold before it starts an op: 8 bytes each, and a little. 0 means DefaultMaxElements.
 	MaxElements int
 
-	// MaxHeader bounds len(Op.Header), in bytes. 0 means DefaultMaxHeader.
+	// MaxHeader bounds len(Op.Header), in bytes; of those a peer can make this rank hold one of each
+	// rank. 0 means DefaultMaxHeader.
 	MaxHeader int
 }
 
@@ -160,8 +161,8 @@ type early struct {
 	frame Frame
 }
 
-// load is how much is held.
-type load struct{ frames, bytes int }
+// load is how much is held: frames and bytes of summands, and headers.
+type load struct{ frames, bytes, headers int }
 
 // New makes a reducer that has not started an op. It panics if cfg is not valid.
 func New(cfg Config) *Reducer {
@@ -633,15 +634,18 @@ func (r *Reducer) settle() {
 // hold keeps an early frame of the next op: headers and summands, no more of them from a peer than the
 // largest op has.
 func (r *Reducer) hold(from int, f Frame) error {
-	frames, bytes := 2*r.cfg.World+r.cfg.MaxElements/(r.cfg.SegmentBytes/8), packing.MaxInts(r.cfg.MaxElements)
 	o := &r.owes[from]
-	if f.Kind != Header {
+	if f.Kind == Header {
+		o.headers++
+	} else {
+		o.frames++
 		o.bytes += f.size()
 	}
-	if o.bytes > bytes || o.frames == frames {
+	frames := r.cfg.World + r.cfg.MaxElements/(r.cfg.SegmentBytes/8)
+	bytes := packing.MaxInts(r.cfg.MaxElements) + frames*packing.MaxInts(1) // whose last elements are packed apart
+	if o.headers > r.cfg.World || o.frames > frames || o.bytes > bytes {
 		return refuse(f, "more than an op of %d elements can send early", r.cfg.MaxElements)
 	}
-	o.frames++
 	var own []byte
 	if n := len(r.spare); n > 0 {
 		own, r.spare = r.spare[n-1], r.spare[:n-1]

@@ -669,9 +669,10 @@ func TestEarlyFramesAreHeldWithinBounds(t *testing.T) {
 	}{
 		"two ops ahead":       {frames: []Frame{with(reduce, func(f *Frame) { f.Seq = 2 })}, want: "op 1 is next"},
 		"a result":            {frames: []Frame{frameOf(Direct, Gather, 0, 0, 8)}, want: "finished before rank 1 gave its part"},
-		"too many elements":   {frames: []Frame{frameOf(Direct, Reduce, 1, 0, 132)}, want: "an op of 12 elements"},
-		"too many in the sum": {frames: slices.Repeat([]Frame{reduce}, 9), want: "an op of 12 elements"},
-		"too many headers":    {frames: slices.Repeat([]Frame{frameOf(Direct, Header, 0, 0, 0)}, 13), want: "an op of 12 elements"},
+		"too many elements":   {frames: []Frame{frameOf(Direct, Reduce, 1, 0, 736)}, want: "an op of 12 elements"},
+		"too many in the sum": {frames: slices.Repeat([]Frame{frameOf(Direct, Reduce, 1, 0, 120)}, 7), want: "an op of 12 elements"},
+		"too many summands":   {frames: slices.Repeat([]Frame{reduce}, 10), want: "an op of 12 elements"},
+		"too many headers":    {frames: slices.Repeat([]Frame{frameOf(Direct, Header, 0, 0, 0)}, 4), want: "an op of 12 elements"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := three(t, Auto, false)
