@@ -84,7 +84,7 @@ func (f *fitter) do(e Effect) {
 	now := time.Now()
 	switch e := e.(type) {
 	case OpenGroup:
-		f.sum = allreduce.New(allreduce.Config{World: 1, Fence: e.View.Name().Fence()})
+		f.sum = allreduce.New(f.task.ops(allreduce.Config{World: 1, Fence: e.View.Name().Fence()}))
 	case CloseGroup:
 		f.node.GroupDown(now, e.View, e.Cause)
 	case Compute:

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"github.com/dlnode/dlnode/allreduce"
 )
 
 // Header is what every rank tells every other in each all-reduce, beside the
@@ -53,6 +55,19 @@ func appendExps(b []byte, exps []int16) []byte {
 }
 
 const headerFixed = 3 + 8*8
+
+// headerLen returns how long the header of an attempt of a kind is.
+func (t *Task) headerLen(k Kind) int {
+	return headerFixed + 2*len(t.windows) + 2*len(t.summed(k)) + 8*t.sums(k)
+}
+
+// ops completes the description of a rank with how large its all-reduces are at most,
+// and with it how much of them another one can send early. An evaluation has the
+// longest header: it sums up what an update does, and more.
+func (t *Task) ops(c allreduce.Config) allreduce.Config {
+	c.MaxElements, c.MaxHeader = t.Model.NumParams(), t.headerLen(Evaluate)
+	return c
+}
 
 // parse reads a header of an attempt with the given numbers of tensors, columns
 // and sums.

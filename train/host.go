@@ -398,7 +398,7 @@ func millis(t time.Duration) float64 { return float64(t.Microseconds()) / 1000 }
 func (h *Host) openGroup(e OpenGroup) {
 	v, name := e.View, e.View.Name()
 	cfg := allreduce.GroupConfig{
-		Config: allreduce.Config{Rank: e.Rank, World: v.World(), Fence: name.Fence(), Zones: zonesOf(v)},
+		Config: h.task.ops(allreduce.Config{Rank: e.Rank, World: v.World(), Fence: name.Fence(), Zones: zonesOf(v)}),
 	}
 	var addrs []string
 	for _, m := range v.Members {

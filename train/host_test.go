@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dlnode/dlnode/allreduce"
+	"github.com/dlnode/dlnode/allreduce/exact"
 	"github.com/dlnode/dlnode/allreduce/rpc"
 	"github.com/dlnode/dlnode/checkpoint"
 	"github.com/dlnode/dlnode/cluster/view"
@@ -265,6 +266,27 @@ func TestAClosingNoteBecomesACauseInTheWordsOfViews(t *testing.T) {
 		if got := causeOf(v, c.note); got != c.want {
 			t.Errorf("%+v: %+v, want %+v", c.note, got, c.want)
 		}
+	}
+}
+
+func TestNobodyHoldsMoreOfOthersThanTheTaskHas(t *testing.T) {
+	s := newStage(t, 2).together()
+	longest := 0
+	for _, k := range []Kind{Update, Evaluate, Farewell} {
+		a := &Attempt{Kind: k}
+		c := Contribution{Grad: exact.NewSum(s.task.windows, 1), Scalars: s.task.newScalars(k, 1)}
+		if a.Kind == Update {
+			a.Grad = make([]int16, len(s.task.windows))
+			c.Grad.Reset(a.Grad)
+		}
+		n := len(s.task.header(a, c, witness{}, 0, 0))
+		if n != s.task.headerLen(k) {
+			t.Errorf("the header of an attempt at %v has %d bytes, %d were told", k, n, s.task.headerLen(k))
+		}
+		longest = max(longest, n)
+	}
+	if c := s.on[0].cfg.Config; c.MaxElements != s.task.Model.NumParams() || c.MaxHeader != longest {
+		t.Errorf("%d elements and headers of %d bytes, want %d and %d", c.MaxElements, c.MaxHeader, s.task.Model.NumParams(), longest)
 	}
 }
 
