@@ -179,6 +179,9 @@ func (p *peers) Whole(ctx context.Context, name string, limit int64, check func(
 
 // Part implements dataset.Source.
 func (p *peers) Part(ctx context.Context, name string, off int64, dst []byte, check func(int) error) (n int, err error) {
+	if len(dst) > rpc.MaxPart { // a record of more: nobody would ever give it
+		return 0, fmt.Errorf("%d bytes of %s are needed at once, and peers give at most %d", len(dst), name, rpc.MaxPart)
+	}
 	r := rpc.PartRequest{Name: name, Offset: off, Length: len(dst)}
 	err = p.ask(ctx, name, partTimeout, func(ctx context.Context, addr string) error {
 		got, err := p.client.Part(ctx, addr, r, int64(len(dst)), partSilence)

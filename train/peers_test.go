@@ -64,6 +64,17 @@ func good(_ context.Context, r rpc.PartRequest) ([]byte, error) {
 	return binary.LittleEndian.AppendUint64(nil, uint64(r.Offset)), nil
 }
 
+func TestWhatNoPeerMayGiveIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	p, _ := asker(t, giver(t, "a", good))
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	_, err := p.Part(ctx, "x", 0, make([]byte, rpc.MaxPart+1), func(int) error { return nil })
+	if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "peers give at most 8388608") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // get takes 8 bytes from p.
 func get(ctx context.Context, p *peers, off int64) error {
 	dst := make([]byte, 8)
