@@ -3,9 +3,6 @@
 package e2e
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,44 +20,37 @@ type life struct {
 	records []train.Record
 }
 
-// lives reads the journals of all nodes. A process that was killed may have left
-// half a line at the end of its life.
+// lives reads the journals of all nodes.
 func (f *fleet) lives() (all []life) {
 	f.t.Helper()
 	for _, id := range f.nodes() {
-		text, err := os.ReadFile(filepath.Join(f.nodeDir(id), "journal.jsonl"))
-		if os.IsNotExist(err) {
+		path := filepath.Join(f.nodeDir(id), train.JournalName)
+		if _, err := os.Stat(path); os.IsNotExist(err) {
 			continue // killed before it wrote anything
 		}
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		all = append(all, parseJournal(f.t, id, text)...)
+		all = append(all, readJournal(f.t, id, path)...)
 	}
 	return all
 }
 
-func parseJournal(t *testing.T, id string, text []byte) (all []life) {
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		line := lines.Bytes()
-		// The next life's first record follows half a line without a break.
-		if i := bytes.LastIndex(line, []byte(`{"t":"start"`)); i > 0 {
-			line = line[i:]
-		}
-		var r train.Record
-		if json.Unmarshal(line, &r) != nil {
-			continue
-		}
-		if r.T == "start" || len(all) == 0 {
+// readJournal reads what each process of a node has written, and checks that its
+// chain holds. A process that was killed may have left half a line at the end of
+// its life.
+func readJournal(t *testing.T, id, path string) (all []life) {
+	t.Helper()
+	j, err := train.ReadJournal(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, flaw := range j.Flaws {
+		t.Error(flaw)
+	}
+	for _, r := range j.Records {
+		if r.T == "open" {
 			all = append(all, life{node: id})
 		}
 		last := &all[len(all)-1]
 		last.records = append(last.records, r)
-	}
-	if err := lines.Err(); err != nil {
-		t.Fatal(err)
 	}
 	return all
 }

@@ -47,11 +47,7 @@ func launchTime(f *fleet, n int) time.Duration {
 	var all []life
 	for i := range n {
 		id := fmt.Sprintf("node-%d", i+1)
-		text, err := os.ReadFile(filepath.Join(dir, id, "journal.jsonl"))
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		all = append(all, parseJournal(f.t, id, text)...)
+		all = append(all, readJournal(f.t, id, filepath.Join(dir, id, train.JournalName))...)
 	}
 	return firstStep(f.t, all, n).Sub(began)
 }

@@ -110,3 +110,6 @@ func headerCount(b []byte) uint64 {
 // headerWatch reads just what a rank has said of its state; b is a header that
 // parse has taken.
 func headerWatch(b []byte) uint64 { return binary.LittleEndian.Uint64(b[3+3*8:]) }
+
+// headerSum reads just the sum of a rank's integers; likewise.
+func headerSum(b []byte) uint64 { return binary.LittleEndian.Uint64(b[3+7*8:]) }

@@ -180,12 +180,16 @@ type (
 		World      int
 		Range      shard.Range // of microbatches that this rank computed
 		Repeat     int
+		Nonfinite  int       // of the repeats, see Attempt.Rotation
+		Doubted    int       // likewise, see Attempt.Doubts
 		Samples    uint64    // of the whole step, over all ranks
 		Means      []float64 // figures of the step, as Task.Scalars; nil for other kinds
 		Epoch      *Epoch    // when the transition ended or evaluated an epoch
 		Took       time.Duration
 		Input      Input  // of this rank
 		Digest     uint64 // of the block of the state that was watched before
+		Applied    bool   // an update that was not skipped: there is a gradient
+		Total, Own uint64 // the integers of all ranks' gradients and of this rank's, summed mod 2^64
 	}
 	// Tell is a line of the story.
 	Tell struct{ Event Event }
@@ -759,7 +763,7 @@ func (n *Node) commit(now time.Time, vd *verdict, headers [][]byte, total uint64
 	n.blob = nil
 	n.views.Progress(s.Transition)
 	n.measure(now, a)
-	n.report(now, a, vd, n.told.watch)
+	n.report(now, a, vd, n.told.watch, headerSum(headers[n.gen.rank]))
 	n.save(s, a)
 	if s.Next == Done {
 		n.views.Finished()
@@ -810,11 +814,12 @@ func (n *Node) measure(now time.Time, a *Attempt) {
 	n.stepTime += (took - n.stepTime) / 16
 }
 
-func (n *Node) report(now time.Time, a *Attempt, vd *verdict, watched uint64) {
+func (n *Node) report(now time.Time, a *Attempt, vd *verdict, watched, own uint64) {
 	g, s := n.gen, n.state
 	c := Committed{
 		Transition: s.Transition, Kind: a.Kind, Step: s.Step, Generation: g.view.Generation, World: g.view.World(),
 		Repeat: a.Repeat, Samples: vd.count, Took: now.Sub(g.begun), Input: g.input, Digest: watched,
+		Nonfinite: a.Rotation, Doubted: a.Doubts, Applied: a.Kind == Update && !vd.skip, Total: vd.sum, Own: own,
 	}
 	if g.ranges != nil {
 		c.Range = g.ranges[g.rank]

@@ -64,12 +64,15 @@ func (d *driver) Committed(c Committed) {
 	now := time.Now()
 	r := Record{
 		T: "step", Time: now, Transition: c.Transition, Kind: string(c.Kind), Step: c.Step, Generation: c.Generation, World: c.World,
-		Lo: c.Range.Lo, Hi: c.Range.Hi, Repeat: c.Repeat, Samples: c.Samples, Millis: millis(c.Took), Watch: fmt.Sprintf("%016x", c.Digest),
+		Lo: c.Range.Lo, Hi: c.Range.Hi, Repeat: c.Repeat, Nonfinite: c.Nonfinite, Doubted: c.Doubted, Samples: c.Samples, Millis: millis(c.Took), Watch: fmt.Sprintf("%016x", c.Digest),
 		Waited: millis(c.Input.Waited), Read: millis(c.Input.Read),
 	}
 	if c.Kind == Update {
 		d.shown.own += uint64(c.Range.Len() * d.task.Plan.Micro)
 		d.shown.epoch.add(c)
+	}
+	if c.Applied {
+		r.Gradient, r.Own = fmt.Sprintf("%016x", c.Total), fmt.Sprintf("%016x", c.Own)
 	}
 	if len(c.Means) > 0 {
 		loss := Number(c.Means[0])

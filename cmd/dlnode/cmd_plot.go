@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dlnode/dlnode/cmd/dlnode/internal/chart"
+	"github.com/dlnode/dlnode/train"
 )
 
 func (m *Main) newPlotCommand() *cobra.Command {
@@ -46,6 +47,7 @@ func (m *Main) plot(dirs []string, out string) error {
 		if r.Broken > 0 {
 			fmt.Fprintf(m.Stderr, "dlnode: %s: %d lines of its journals cannot be read, and are left out\n", dir, r.Broken)
 		}
+		m.tellFlaws(r.Flaws)
 		runs = append(runs, r)
 	}
 	tellApart(runs, dirs)
@@ -56,6 +58,19 @@ func (m *Main) plot(dirs []string, out string) error {
 		fmt.Fprintln(m.Stdout, path)
 	}
 	return nil
+}
+
+// maxFlaws is how many lines of journals are told one by one.
+const maxFlaws = 8
+
+// tellFlaws says which lines of journals are not as they were written.
+func (m *Main) tellFlaws(flaws []train.Flaw) {
+	for _, f := range flaws[:min(maxFlaws, len(flaws))] {
+		fmt.Fprintf(m.Stderr, "dlnode: %v\n", f)
+	}
+	if n := len(flaws) - maxFlaws; n > 0 {
+		fmt.Fprintf(m.Stderr, "dlnode: and %d more such lines\n", n)
+	}
 }
 
 // curvesName is the name of a run's picture, without its ending.

@@ -1,12 +1,8 @@
 package chart
 
 import (
-	"bufio"
 	"cmp"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -23,7 +19,8 @@ type Run struct {
 	Epochs []Epoch // by number, those that ended
 	Steps  []Step  // by time, each once
 	Marks  []Mark  // by time
-	Broken int     // lines of the journals that can't be read
+	Broken int     // lines of the journals that can't be read, as a process that is killed leaves half a one
+	Flaws  []train.Flaw
 }
 
 // Epoch is what training came to in one epoch.
@@ -49,13 +46,10 @@ type Mark struct {
 	Kind string // "lost", "joined", "left"
 }
 
-// journalName is the file that a node writes, in its own directory.
-const journalName = "journal.jsonl"
-
 // ReadRun reads a run directory: a node's own, or that of a launch, below which
 // every node has one. The error is fs.ErrNotExist where there is no journal.
 func ReadRun(dir string) (*Run, error) {
-	paths, err := journals(dir)
+	paths, err := Journals(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -63,16 +57,18 @@ func ReadRun(dir string) (*Run, error) {
 	var records []train.Record
 	trajectories := map[string]string{} // and where they were found first
 	for _, path := range paths {
-		some, err := r.readJournal(path)
+		j, err := train.ReadJournal(path)
 		if err != nil {
 			return nil, err
 		}
-		for _, rec := range some {
+		r.Broken += len(j.Torn)
+		r.Flaws = append(r.Flaws, j.Flaws...)
+		for _, rec := range j.Records {
 			if _, known := trajectories[rec.Text]; rec.T == "start" && !known {
 				trajectories[rec.Text] = filepath.Dir(path)
 			}
 		}
-		records = append(records, some...)
+		records = append(records, j.Records...)
 	}
 	if len(trajectories) > 1 {
 		where := strings.Join(slices.Compact(slices.Sorted(maps.Values(trajectories))), " and ")
@@ -83,12 +79,14 @@ func ReadRun(dir string) (*Run, error) {
 	return r, nil
 }
 
-func journals(dir string) ([]string, error) {
+// Journals lists the journals of a run directory. The error is fs.ErrNotExist where
+// there is none.
+func Journals(dir string) ([]string, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return nil, err
 	}
 	var found []string
-	for _, pattern := range []string{journalName, filepath.Join("*", journalName)} {
+	for _, pattern := range []string{train.JournalName, filepath.Join("*", train.JournalName)} {
 		some, err := filepath.Glob(filepath.Join(escape(dir), pattern))
 		if err != nil {
 			return nil, err
@@ -96,7 +94,7 @@ func journals(dir string) ([]string, error) {
 		found = append(found, some...)
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("%s: no %s in it, nor in a directory below: %w", dir, journalName, os.ErrNotExist)
+		return nil, fmt.Errorf("%s: no %s in it, nor in a directory below: %w", dir, train.JournalName, os.ErrNotExist)
 	}
 	return found, nil
 }
@@ -111,40 +109,6 @@ func escape(path string) string {
 		b = append(b, path[i])
 	}
 	return string(b)
-}
-
-// maxLine bounds a line of a journal, in bytes.
-const maxLine = 1 << 20
-
-// readJournal returns a journal's records. A process that is killed leaves half a
-// line behind, so lines that are none are counted, and no error.
-func (r *Run) readJournal(path string) (records []train.Record, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // only read
-	in := bufio.NewReaderSize(f, maxLine)
-	for number := 1; ; number++ {
-		line, err := in.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) {
-			return nil, fmt.Errorf("%s:%d: a line of more than %d bytes: this is no journal", path, number, maxLine)
-		}
-		var rec train.Record
-		switch {
-		case len(line) == 0:
-		case json.Unmarshal(line, &rec) != nil:
-			r.Broken++
-		default:
-			records = append(records, rec)
-		}
-		if errors.Is(err, io.EOF) {
-			return records, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-	}
 }
 
 // take sorts out records, which come by time.

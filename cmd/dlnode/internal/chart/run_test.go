@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/dlnode/dlnode/train"
 )
 
 // journal writes lines into DIR/NODE/journal.jsonl. @N in a line stands for the time
@@ -37,7 +39,7 @@ func journal(t *testing.T, dir, node string, lines ...string) {
 		}
 		b.WriteString(line + "\n")
 	}
-	if err := os.WriteFile(filepath.Join(path, journalName), []byte(b.String()), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(path, train.JournalName), []byte(b.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -125,8 +127,8 @@ func TestWhatIsNoRunIsTold(t *testing.T) {
 			t.Errorf("reading %s: %v", path, err)
 		}
 	}
-	journal(t, dir, "n", "{}", strings.Repeat("x", maxLine+1))
-	if _, err := ReadRun(dir); err == nil || !strings.Contains(err.Error(), journalName+":2: ") {
+	journal(t, dir, "n", "{}", strings.Repeat("x", train.MaxJournalLine+1))
+	if _, err := ReadRun(dir); err == nil || !strings.Contains(err.Error(), train.JournalName+":2: ") {
 		t.Errorf("an endless line: %v", err)
 	}
 }
