@@ -17,9 +17,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -49,7 +51,10 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "where the sets go while this runs (default a temporary directory)")
 	flag.Parse()
 	o.limit, o.models = limit<<20, strings.Split(models, ",")
-	if err := run(context.Background(), o); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM) // what is made is removed
+	err := run(ctx, o)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "larger:", err)
 		os.Exit(1)
 	}

@@ -71,7 +71,11 @@ func train(ctx context.Context, o options, model string, s set, program, work st
 	if err := c.Start(); err != nil {
 		return t, err
 	}
-	time.Sleep(time.Duration(o.seconds) * time.Second) // the measurement itself
+	select {
+	case <-time.After(time.Duration(o.seconds) * time.Second): // the measurement itself
+	case <-ctx.Done():
+		return t, errors.Join(context.Cause(ctx), c.Wait())
+	}
 	disk, diskErr := fromDisk(c.Process.Pid)
 	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
 		return t, fmt.Errorf("%w\n%s", err, log.String())
