@@ -5,7 +5,6 @@ import (
 	"math"
 	"strings"
 
-	"github.com/dlnode/dlnode/allreduce"
 	"github.com/dlnode/dlnode/checkpoint"
 	"github.com/dlnode/dlnode/train"
 )
@@ -94,18 +93,18 @@ func (c *Cluster) flipSum() {
 
 // spoil flips the bit. A transition is spoiled once: if its sums were wrong three
 // times in a row, the run would rightly stop.
-func (l *life) spoil(op allreduce.Op) {
+func (l *life) spoil(vec []float64) {
 	t := l.host.Node().State().Transition
-	if !l.spoils || len(op.Vec) == 0 || l.c.spoiled[t] {
+	if !l.spoils || len(vec) == 0 || l.c.spoiled[t] {
 		return
 	}
 	if l.c.spoiled == nil {
 		l.c.spoiled = map[uint64]bool{}
 	}
 	l.spoils, l.c.spoiled[t] = false, true
-	i, bit := l.c.rnd.IntN(len(op.Vec)), l.c.rnd.IntN(64)
-	l.logf("bit %d of sum %d, %v, flips", bit, i, op.Vec[i])
-	flipBit(op.Vec, i, bit)
+	i, bit := l.c.rnd.IntN(len(vec)), l.c.rnd.IntN(64)
+	l.logf("bit %d of sum %d, %v, flips", bit, i, vec[i])
+	flipBit(vec, i, bit)
 }
 
 func flipBit(v []float64, i, bit int) {

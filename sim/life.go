@@ -106,6 +106,7 @@ func (c *Cluster) boot(id string, expect int) *life {
 	l.host = train.NewHost(train.HostConfig{
 		Task: l.task, Self: l.fact, MinNodes: max(1, c.opt.MinNodes), Expect: expect, ExpectFor: 3 * time.Second, Lending: c.opt.Faults.Lending,
 		CopyInView: c.opt.Faults.CopyInView,
+		Sums:       l.engine.Sums(),
 	}, state, l)
 	c.checks.booted(l, state)
 	l.happen(l.host.Begin)
@@ -426,7 +427,7 @@ var errCancelled = errors.New("cancelled")
 
 // Compute computes at the end of the time that it takes: a machine that changed
 // what is being read is caught by the fingerprint of the parameters.
-func (l *life) Compute(a *train.Attempt, r shard.Range, params []float32, done func(train.Contribution, error)) (cancel func()) {
+func (l *life) Compute(a *train.Attempt, r shard.Range, params []float32, ready func(lo, hi int), done func(train.Contribution, error)) (cancel func()) {
 	if !l.crosses(a) {
 		return func() {}
 	}
@@ -449,7 +450,7 @@ func (l *life) Compute(a *train.Attempt, r shard.Range, params []float32, done f
 			return
 		}
 		l.read = l.read[:0]
-		c, err := l.engine.Compute(context.Background(), a, r, params)
+		c, err := l.engine.Compute(context.Background(), a, r, params, ready)
 		l.c.checks.computed(l, a, l.read)
 		done(c, err)
 	}

@@ -24,6 +24,7 @@ type group struct {
 	started time.Duration // when the op in progress was, 0 for never
 	addrs   []string      // by rank
 	seq     uint64        // of the op last started
+	vec     []float64     // its summand
 }
 
 func (l *life) openGroup(cfg allreduce.GroupConfig, addrs []string, h train.GroupHandlers) *group {
@@ -114,10 +115,14 @@ func (g *group) Start(op allreduce.Op) {
 	if g.last || !g.l.crosses(op) {
 		return
 	}
-	g.l.spoil(op)
-	g.seq = op.Seq
+	g.seq, g.vec = op.Seq, op.Vec
 	g.started = g.l.c.now
 	op.Algorithm = g.algorithm(op.Seq)
+	if op.Open {
+		g.m.Start(op)
+		return
+	}
+	g.l.spoil(op.Vec)
 	if g.l.c.chance(0.3) {
 		g.startOpen(op)
 		return
@@ -141,9 +146,21 @@ func (g *group) startOpen(op allreduce.Op) {
 	}
 }
 
-func (g *group) Ready(lo, hi int) { g.m.Ready(lo, hi) }
+// Ready and Head of an op come in any order, as they do from several threads.
+func (g *group) Ready(lo, hi int) {
+	if g.last {
+		return
+	}
+	g.l.spoil(g.vec[lo:hi])
+	g.l.soon(g.l.c.between(0, time.Millisecond), func() { g.m.Ready(lo, hi) })
+}
 
-func (g *group) Head(header []byte) { g.m.Head(header) }
+func (g *group) Head(header []byte) {
+	if g.last || !g.l.crosses(header) {
+		return
+	}
+	g.m.Head(header)
+}
 
 func (g *group) Close(ending allreduce.Ending, blame, reason string) {
 	if g.last || !g.l.crosses(ending) {

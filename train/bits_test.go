@@ -215,7 +215,7 @@ func TestAMicrobatchOfAnyTestJobAllocatesNothing(t *testing.T) {
 		}
 		for _, a := range attempts {
 			allocs := testing.AllocsPerRun(3, func() {
-				if _, err := e.Compute(context.Background(), a, shard.Range{Hi: task.microbatches(a)}, s.params); err != nil {
+				if _, err := e.Compute(context.Background(), a, shard.Range{Hi: task.microbatches(a)}, s.params, nil); err != nil {
 					t.Fatal(err)
 				}
 			})

@@ -79,17 +79,15 @@ func (d *Drill) Round() {
 // Op is the all-reduce of what was rounded. It is to be judged once it is done.
 func (d *Drill) Op(seq uint64) allreduce.Op {
 	c := Contribution{Count: 1, Grad: d.sum, Scalars: d.scalars, Mean: d.grad}
-	return d.task.reduce(seq, d.attempt, c, d.task.header(d.attempt, c, witness{}, 0, uint64(time.Millisecond)), d.pool.each)
+	op := allreduce.Op{Seq: seq, Header: d.task.header(d.attempt, c, witness{}, 0, uint64(time.Millisecond)), Each: d.pool.each}
+	d.task.reduce(&op, d.attempt, Sums{d.sum, d.grad}, d.world)
+	return op
 }
 
 // Bare is the same op without a header: nothing is counted, and nothing is judged.
 func (d *Drill) Bare(seq uint64) allreduce.Op {
 	op := d.Op(seq)
-	bits := d.sum.Bits()
 	op.Header = nil
-	op.Finish = func(lo, _ int, total []float64, _ [][]byte, out []float32) uint64 {
-		return exact.Finish(out, total, lo, d.task.windows, d.attempt.Grad, bits, float64(d.world))
-	}
 	return op
 }
 

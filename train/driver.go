@@ -191,7 +191,7 @@ func (d *driver) open(s *State) error {
 	d.self = view.Fact{
 		ID: g.Name, Incarnation: g.Incarnation, Addr: d.advertised(), Zone: d.cfg.Zone, Trajectory: d.task.Trajectory, Transition: s.Transition,
 	}
-	d.host = NewHost(HostConfig{Task: d.task, Self: d.self, MinNodes: d.cfg.MinNodes, Expect: d.cfg.Expect, ExpectFor: d.cfg.ExpectFor, Each: d.pool.each}, s, d)
+	d.host = NewHost(HostConfig{Task: d.task, Self: d.self, MinNodes: d.cfg.MinNodes, Expect: d.cfg.Expect, ExpectFor: d.cfg.ExpectFor, Each: d.pool.each, Sums: d.engine.Sums()}, s, d)
 	d.storeAnswer()
 	d.refresh(time.Now())
 	if d.gossip == nil {

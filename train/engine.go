@@ -58,25 +58,73 @@ type Input struct {
 // steps allocate nothing. Its workers may run at the same time; each takes whole
 // microbatches, and adds each layer's gradient to the one sum that all share as
 // soon as backward has it: integers add up to the same whatever the split. For P
-// parameters that is 8·P bytes for the sum and 4·P for each worker's gradient; the
-// first one's memory takes the mean, too, for by then it is of no use.
+// parameters that is 8·P bytes for the sum and 4·P for each worker's gradient. The
+// first one's memory takes the mean, too, unless that may come before the worker is
+// done (Sums).
 type Engine struct {
 	task    *Task
 	workers []*Worker
 	grad    *exact.Sum
-	locks   []sync.Mutex  // of grad's blocks
-	waited  time.Duration // as DataTime was at the last Begin
-	read    time.Duration // as readTime was at the last Collect
+	mean    []float32        // receives the mean gradient, if there is memory for it; else the first worker's gradient does
+	locks   []sync.Mutex     // of grad's blocks
+	buckets []bucket         // of grad's blocks, from 0 to the end
+	terms   int              // microbatches of the attempt in hand
+	ready   func(lo, hi int) // is told of buckets that are complete; nil if nobody wants to know
+	waited  time.Duration    // as DataTime was at the last Begin
+	read    time.Duration    // as readTime was at the last Collect
 }
+
+// bucket is some neighbouring blocks, which are given to the all-reduce together.
+type bucket struct {
+	lo, hi int          // elements
+	blocks int32        // how many
+	open   atomic.Int32 // those of them that lack a term
+}
+
+// A bucket has at least bucketBlocks blocks, so that a frame is worth its while, and
+// there are at most mostBuckets, so that large models are not told of piecemeal.
+const (
+	bucketBlocks = 4
+	mostBuckets  = 64
+)
 
 // NewEngine makes an engine of n workers.
 func NewEngine(t *Task, n int) *Engine {
 	e := &Engine{task: t, grad: exact.NewSum(t.windows, t.Plan.MaxMicrobatches())}
 	e.locks = make([]sync.Mutex, e.grad.Blocks())
+	e.buckets = make([]bucket, (e.grad.Blocks()+e.bucketLen()-1)/e.bucketLen())
+	for i := range e.grad.Blocks() {
+		b, part := &e.buckets[i/e.bucketLen()], e.grad.Block(i)
+		if b.blocks++; b.blocks == 1 {
+			b.lo = part.Lo
+		}
+		b.hi = part.Hi
+	}
 	for i := range n {
 		e.workers = append(e.workers, newWorker(e, i))
 	}
 	return e
+}
+
+// bucketLen is how many blocks a bucket has; the last one may have fewer.
+func (e *Engine) bucketLen() int {
+	return max(bucketBlocks, (e.grad.Blocks()+mostBuckets-1)/mostBuckets)
+}
+
+// Sums is the memory that attempts are summed in, for an all-reduce that begins
+// while an attempt is computed.
+type Sums struct {
+	Grad *exact.Sum
+	Mean []float32 // receives the mean gradient; nobody else uses it
+}
+
+// Sums returns the engine's. From the first call on the mean gradient has memory of
+// its own.
+func (e *Engine) Sums() Sums {
+	if e.mean == nil {
+		e.mean = pages.Float32s(e.task.Model.NumParams())
+	}
+	return Sums{e.grad, e.mean}
 }
 
 // Workers returns the workers, each for one goroutine at a time.
@@ -84,7 +132,7 @@ func (e *Engine) Workers() []*Worker { return e.workers }
 
 // Bytes returns the memory that the engine holds, in bytes.
 func (e *Engine) Bytes() int64 {
-	n := int64(8 * e.task.Model.NumParams())
+	n := int64(8*e.task.Model.NumParams() + 4*len(e.mean))
 	for _, w := range e.workers {
 		n += int64(w.ws.Bytes()) + int64(4*len(w.grads)) + w.hand.bytes()
 		if w.reader != nil {
@@ -145,10 +193,16 @@ func (e *Engine) RoundTime() (sum time.Duration) {
 	return sum
 }
 
-// Begin empties the sums for an attempt.
-func (e *Engine) Begin(a *Attempt) {
+// Begin empties the sums for an attempt, of which so many microbatches are computed
+// here. ready, if not nil, is told of each range of the gradient's sum as soon as it
+// has them all, by the worker that adds the last one.
+func (e *Engine) Begin(a *Attempt, microbatches int, ready func(lo, hi int)) {
 	if a.Kind == Update {
 		e.grad.Reset(a.Grad)
+	}
+	e.terms, e.ready = microbatches, ready
+	for i := range e.buckets {
+		e.buckets[i].open.Store(e.buckets[i].blocks)
 	}
 	for _, w := range e.workers {
 		w.begin(a)
@@ -159,7 +213,11 @@ func (e *Engine) Begin(a *Attempt) {
 // Collect merges what the workers have. The result is valid until Begin.
 func (e *Engine) Collect(a *Attempt) Contribution {
 	first := e.workers[0]
-	c := Contribution{Count: first.count, IDSum: first.idSum, Grad: e.grad, Scalars: first.scalars(a), Mean: first.grads, Threads: len(e.workers), Input: e.input()}
+	mean := e.mean
+	if mean == nil {
+		mean = first.grads
+	}
+	c := Contribution{Count: first.count, IDSum: first.idSum, Grad: e.grad, Scalars: first.scalars(a), Mean: mean, Threads: len(e.workers), Input: e.input()}
 	for _, w := range e.workers[1:] {
 		if w.count == 0 {
 			continue
@@ -172,9 +230,9 @@ func (e *Engine) Collect(a *Attempt) Contribution {
 }
 
 // Compute does microbatches [r.Lo, r.Hi) of an attempt with one worker, in the
-// calling goroutine.
-func (e *Engine) Compute(ctx context.Context, a *Attempt, r shard.Range, params []float32) (Contribution, error) {
-	e.Begin(a)
+// calling goroutine. ready is that of Begin.
+func (e *Engine) Compute(ctx context.Context, a *Attempt, r shard.Range, params []float32, ready func(lo, hi int)) (Contribution, error) {
+	e.Begin(a, r.Len(), ready)
 	for mb := r.Lo; mb < r.Hi; mb++ {
 		if err := e.workers[0].Microbatch(ctx, a, mb, params); err != nil {
 			return Contribution{}, err
@@ -314,8 +372,14 @@ func (w *Worker) round(lo int) {
 func (e *Engine) add(block int, g []float32) {
 	part := e.grad.Block(block)
 	e.locks[block].Lock()
-	e.grad.AddBlock(block, g[part.Lo:part.Hi])
+	terms := e.grad.AddBlock(block, g[part.Lo:part.Hi])
 	e.locks[block].Unlock()
+	if e.ready == nil || terms < e.terms {
+		return
+	}
+	if b := &e.buckets[block/e.bucketLen()]; b.open.Add(-1) == 0 {
+		e.ready(b.lo, b.hi)
+	}
 }
 
 // timed adds the time that f takes to sum, if the worker has a clock.

@@ -98,15 +98,6 @@ func parseExps(dst []int16, b []byte, n int) ([]int16, []byte) {
 	return dst, b
 }
 
-// headerCount reads just the sample count, the denominator; 0 where b is no
-// header, which parse will tell.
-func headerCount(b []byte) uint64 {
-	if len(b) < headerFixed {
-		return 0
-	}
-	return binary.LittleEndian.Uint64(b[3+8:])
-}
-
 // headerWatch reads just what a rank has said of its state; b is a header that
 // parse has taken.
 func headerWatch(b []byte) uint64 { return binary.LittleEndian.Uint64(b[3+3*8:]) }

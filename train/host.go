@@ -54,6 +54,7 @@ type HostConfig struct {
 	Expect    int           // nodes to wait for before the very first step
 	ExpectFor time.Duration // and how long; 0 is the default of package view
 	Each      Each          // shares out work on vectors; nil does it in turn
+	Sums      Sums          // where attempts are summed; without it, an all-reduce begins when all of an attempt is computed
 	Lending   Lending       // what is kept for those who join; zeros are the defaults
 
 	// CopyInView has a node that joins copy the state in its first view, while the
@@ -115,6 +116,7 @@ func NewHost(cfg HostConfig, s *State, w World) *Host {
 	if cfg.Each != nil {
 		h.node.Share(cfg.Each)
 	}
+	h.node.sums = cfg.Sums
 	h.node.Lend(cfg.Lending)
 	h.node.TimeCopies(func(copy func()) {
 		begun := w.Now()
@@ -246,6 +248,10 @@ func (h *Host) do(e Effect) {
 		if h.link != nil && h.linkView == e.View {
 			h.link.Start(e.Op)
 		}
+	case Head:
+		if h.link != nil && h.linkView == e.View {
+			h.link.Head(e.Header)
+		}
 	case Fetch:
 		h.fetch(e)
 	case CancelFetch:
@@ -353,7 +359,11 @@ func (h *Host) differences(id string, answer []byte, err error) []string {
 }
 
 func (h *Host) compute(e Compute) {
-	h.stopWork = h.world.Compute(e.Attempt, e.Range, e.Params, func(c Contribution, err error) {
+	var ready func(lo, hi int)
+	if e.Open && h.link != nil && h.linkView == e.View {
+		ready = h.link.Ready
+	}
+	h.stopWork = h.world.Compute(e.Attempt, e.Range, e.Params, ready, func(c Contribution, err error) {
 		h.event(func(now time.Time) { h.node.Computed(now, e.View, c, err) })
 	})
 }

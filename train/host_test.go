@@ -153,7 +153,7 @@ func (w *stand) Close(ending allreduce.Ending, blame, reason string) {
 
 func (w *stand) Progress() rpc.Progress { return rpc.Progress{BytesIn: 3, BytesOut: 5} }
 
-func (w *stand) Compute(_ *Attempt, _ shard.Range, _ []float32, done func(Contribution, error)) func() {
+func (w *stand) Compute(_ *Attempt, _ shard.Range, _ []float32, _ func(lo, hi int), done func(Contribution, error)) func() {
 	return func() { w.later(func() { done(Contribution{}, context.Canceled) }) }
 }
 

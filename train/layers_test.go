@@ -132,7 +132,7 @@ func oneStep(t *testing.T, task *Task, s *State) *State {
 	t.Helper()
 	e, a := NewEngine(task, 1), task.attempt(s)
 	for {
-		c, err := e.Compute(context.Background(), a, shard.Range{Hi: task.microbatches(a)}, s.params)
+		c, err := e.Compute(context.Background(), a, shard.Range{Hi: task.microbatches(a)}, s.params, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

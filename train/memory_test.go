@@ -93,7 +93,7 @@ func TestWhatIsAllocatedWasToldBefore(t *testing.T) {
 		a := task.attempt(s)
 		before := heap()
 		e := NewEngine(task, 1)
-		if _, err := e.Compute(context.Background(), a, shard.Range{Hi: task.microbatches(a)}, s.params); err != nil {
+		if _, err := e.Compute(context.Background(), a, shard.Range{Hi: task.microbatches(a)}, s.params, nil); err != nil {
 			t.Fatal(err)
 		}
 		got := float64(heap() - before)

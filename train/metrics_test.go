@@ -160,7 +160,7 @@ func TestAnySplitOfTheSamplesGivesTheSameSums(t *testing.T) {
 			sums := make([]float64, task.sums(kind))
 			for i := range len(cuts) - 1 {
 				e := NewEngine(task, 1)
-				c, err := e.Compute(context.Background(), a, shard.Range{Lo: cuts[i], Hi: cuts[i+1]}, s.params)
+				c, err := e.Compute(context.Background(), a, shard.Range{Lo: cuts[i], Hi: cuts[i+1]}, s.params, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -247,7 +247,7 @@ func TestCountsAreNotLearnedByRepeating(t *testing.T) {
 	task := countsTask(t)
 	e := NewEngine(task, 1)
 	for _, a := range []*Attempt{task.attempt(task.Start()), {Kind: Evaluate, Scalar: task.startExponents(Evaluate)}} {
-		c, err := e.Compute(context.Background(), a, shard.Range{Hi: task.microbatches(a)}, task.Start().params)
+		c, err := e.Compute(context.Background(), a, shard.Range{Hi: task.microbatches(a)}, task.Start().params, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

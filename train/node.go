@@ -36,6 +36,7 @@ type Node struct {
 	gen    *generation
 	out    []Effect
 
+	sums Sums      // where attempts are summed, if they may go into the all-reduce while they are computed
 	mean []float32 // receives the mean gradient; the engine's, which rests meanwhile
 
 	told witness // what the last header said of the state
@@ -92,6 +93,7 @@ type generation struct {
 
 	donor   int // index into start.Donors of the one asked
 	seq     uint64
+	started bool // the all-reduce of the attempt in hand, which waits for its sums and header
 	attempt *Attempt
 	stop    bool // this node wants the group to end after the step
 	audit   bool // all of the state is compared in the headers of this attempt
@@ -150,6 +152,7 @@ type (
 		Attempt *Attempt
 		Range   shard.Range
 		Params  []float32
+		Open    bool // its all-reduce has been started, and takes sums as they are complete
 	}
 	// CancelCompute hurries a Compute; it is answered all the same.
 	CancelCompute struct{ View view.Name }
@@ -157,6 +160,11 @@ type (
 	Reduce struct {
 		View view.Name
 		Op   allreduce.Op
+	}
+	// Head gives the header of one that was started Open.
+	Head struct {
+		View   view.Name
+		Header []byte
 	}
 	// Fetch copies the state from a donor; it is answered by Fetched.
 	Fetch struct {
@@ -643,8 +651,12 @@ func (n *Node) begin(now time.Time, a *Attempt) {
 		return
 	}
 	g.ranges = g.deal(micro, a.Rotation)
+	r := g.ranges[g.rank]
+	if a.Kind == Update && n.sums.Grad != nil && g.view.World() > 1 && r.Len() > 0 {
+		n.startReduce(nil, n.sums)
+	}
 	g.computing = true
-	n.emit(Compute{g.name, a, g.ranges[g.rank], n.state.params})
+	n.emit(Compute{g.name, a, r, n.state.params, g.started})
 }
 
 // deal says what each rank computes of an attempt. In the first transition of a view
@@ -682,7 +694,6 @@ func (n *Node) Computed(now time.Time, v view.Name, c Contribution, err error) {
 func (n *Node) reduce(now time.Time, c Contribution, took time.Duration) {
 	g := n.gen
 	g.computed, g.input = now, c.Input
-	g.seq++
 	var flags byte
 	if g.stop || n.leaving {
 		flags |= flagStop
@@ -699,7 +710,25 @@ func (n *Node) reduce(now time.Time, c Contribution, took time.Duration) {
 	}
 	head := n.task.header(g.attempt, c, n.told, flags, uint64(took))
 	n.mean = c.Mean
-	n.emit(Reduce{g.name, n.task.reduce(g.seq, g.attempt, c, head, n.each)})
+	if g.started {
+		g.started = false
+		n.emit(Head{g.name, head})
+		return
+	}
+	n.startReduce(head, Sums{c.Grad, c.Mean})
+}
+
+// startReduce starts the all-reduce of the attempt in hand: when all of it is
+// computed, or, without a header, before.
+func (n *Node) startReduce(head []byte, s Sums) {
+	g := n.gen
+	g.started = head == nil
+	g.seq++
+	op := allreduce.Op{Seq: g.seq, Header: head, Open: g.started, Each: n.each}
+	if g.attempt.Kind == Update {
+		n.task.reduce(&op, g.attempt, s, n.task.Plan.Count(g.attempt.Step))
+	}
+	n.emit(Reduce{g.name, op})
 }
 
 // Reduced takes the headers of a complete all-reduce, and the sum of its totals;

@@ -80,7 +80,7 @@ func TestAMicrobatchAllocatesNothing(t *testing.T) {
 	} {
 		ctx := context.Background()
 		allocs := testing.AllocsPerRun(20, func() {
-			if _, err := e.Compute(ctx, a, shard.Range{Lo: 0, Hi: task.microbatches(a)}, s.params); err != nil {
+			if _, err := e.Compute(ctx, a, shard.Range{Lo: 0, Hi: task.microbatches(a)}, s.params, nil); err != nil {
 				t.Fatal(err)
 			}
 		})

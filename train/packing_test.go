@@ -166,7 +166,7 @@ func rankSums(t *testing.T, task *Task, e Compute, world int) (sums [][]float64,
 	t.Helper()
 	engine := NewEngine(task, 1)
 	for _, r := range shard.Assign(task.Plan.Microbatches(e.Attempt.Step), slices.Repeat([]shard.Speed{{Wave: 1, Threads: 1}}, world), 0) {
-		c, err := engine.Compute(context.Background(), e.Attempt, r, e.Params)
+		c, err := engine.Compute(context.Background(), e.Attempt, r, e.Params, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

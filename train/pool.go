@@ -82,10 +82,10 @@ func newHelpers(threads int) *pool {
 	return p
 }
 
-// compute starts a contribution; done is called once, by the worker that
-// finishes last. The one before must be done.
-func (p *pool) compute(ctx context.Context, a *Attempt, r shard.Range, params []float32, done func(Contribution, error)) {
-	j, workers := p.begin(ctx, a, r, params, done)
+// compute starts a contribution; ready is that of Engine.Begin, and done is called
+// once, by the worker that finishes last. The one before must be done.
+func (p *pool) compute(ctx context.Context, a *Attempt, r shard.Range, params []float32, ready func(lo, hi int), done func(Contribution, error)) {
+	j, workers := p.begin(ctx, a, r, params, ready, done)
 	for _, c := range p.errand[:workers] {
 		c <- j
 	}
@@ -94,7 +94,7 @@ func (p *pool) compute(ctx context.Context, a *Attempt, r shard.Range, params []
 // wait computes a contribution; the caller is one of the workers.
 func (p *pool) wait(ctx context.Context, a *Attempt, r shard.Range, params []float32) (c Contribution, err error) {
 	done := make(chan struct{}, 1)
-	j, workers := p.begin(ctx, a, r, params, func(got Contribution, failed error) {
+	j, workers := p.begin(ctx, a, r, params, nil, func(got Contribution, failed error) {
 		c, err = got, failed
 		done <- struct{}{}
 	})
@@ -108,8 +108,8 @@ func (p *pool) wait(ctx context.Context, a *Attempt, r shard.Range, params []flo
 
 // begin makes a job of a contribution and says how many workers there is work for.
 // Each begins with a microbatch of its own, so that it is known before.
-func (p *pool) begin(ctx context.Context, a *Attempt, r shard.Range, params []float32, done func(Contribution, error)) (j *batchJob, workers int) {
-	p.engine.Begin(a)
+func (p *pool) begin(ctx context.Context, a *Attempt, r shard.Range, params []float32, ready func(lo, hi int), done func(Contribution, error)) (j *batchJob, workers int) {
+	p.engine.Begin(a, r.Len(), ready)
 	j = &batchJob{ctx: ctx, attempt: a, params: params, lo: int64(r.Lo), hi: int64(r.Hi), done: done}
 	workers = max(1, min(len(p.errand), r.Len()))
 	for i := range p.view {

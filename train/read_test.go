@@ -170,7 +170,7 @@ func TestEveryMicrobatchIsTakenOnce(t *testing.T) {
 	defer p.close()
 	a := task.attempt(task.Start())
 	for _, r := range []shard.Range{{Lo: 0, Hi: 0}, {Lo: 1, Hi: 2}, {Lo: 0, Hi: 3}, {Lo: 0, Hi: 4}, {Lo: 2, Hi: 9}} {
-		j, workers := p.begin(context.Background(), a, r, nil, nil)
+		j, workers := p.begin(context.Background(), a, r, nil, nil, nil)
 		var got []int64
 		for i := 0; ; i = (i + 1) % workers { // each looks one ahead, and the last steals what is left
 			mb := p.take(i, j)
@@ -260,7 +260,7 @@ func TestWaitingIsTheWorkersTimeForSamples(t *testing.T) {
 	at := place{Update, 0, 1}
 	w.reader.order(at)
 	w.reader.has(at)
-	f.pool.engine.Begin(task.attempt(task.Start()))
+	f.pool.engine.Begin(task.attempt(task.Start()), 1, nil)
 	if err := w.take(at); err != nil {
 		t.Fatal(err)
 	}

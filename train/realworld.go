@@ -102,9 +102,9 @@ func (d *driver) OpenGroup(cfg allreduce.GroupConfig, addrs []string, h GroupHan
 }
 
 // Compute implements World.
-func (d *driver) Compute(a *Attempt, r shard.Range, params []float32, done func(Contribution, error)) func() {
+func (d *driver) Compute(a *Attempt, r shard.Range, params []float32, ready func(lo, hi int), done func(Contribution, error)) func() {
 	ctx, cancel := context.WithCancel(d.ctx)
-	d.pool.compute(ctx, a, r, params, func(c Contribution, err error) {
+	d.pool.compute(ctx, a, r, params, ready, func(c Contribution, err error) {
 		cancel()
 		d.box.post(func() { done(c, err) })
 	})

@@ -58,23 +58,20 @@ func nothingSeen(n int) []int16 {
 	return s
 }
 
-// reduce makes the all-reduce of an attempt. c.Mean receives the mean gradient.
-func (t *Task) reduce(seq uint64, a *Attempt, c Contribution, head []byte, each Each) allreduce.Op {
-	op := allreduce.Op{Seq: seq, Header: head, Each: each}
-	if a.Kind != Update {
-		return op
+// reduce makes op the all-reduce of an update, of which so many samples are the
+// denominator: those that the plan has. A step of which others were loaded is never
+// applied (Task.checkSamples), so that nobody need wait for the headers to turn a total
+// into a mean.
+func (t *Task) reduce(op *allreduce.Op, a *Attempt, s Sums, samples int) {
+	op.Eager = true
+	op.Vec, op.Out = s.Grad.Memory(), s.Mean
+	if !op.Open {
+		op.Vec = s.Grad.Acc()
 	}
-	bits := c.Grad.Bits()
-	op.Vec, op.Out = c.Grad.Acc(), c.Mean
-	op.Finish = func(lo, hi int, total []float64, headers [][]byte, out []float32) uint64 {
-		var count uint64
-		for _, h := range headers {
-			count += headerCount(h)
-		}
-		count = max(count, 1) // of garbage, which the judge refuses after
-		return exact.Finish(out, total, lo, t.windows, a.Grad, bits, float64(count))
+	bits := s.Grad.Bits()
+	op.Finish = func(lo, hi int, total []float64, _ [][]byte, out []float32) uint64 {
+		return exact.Finish(out, total, lo, t.windows, a.Grad, bits, float64(samples))
 	}
-	return op
 }
 
 // verdict is what all ranks conclude from the headers of one all-reduce, each on

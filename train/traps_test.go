@@ -61,7 +61,7 @@ func TestSumsOfRawSquaredErrorsAreExact(t *testing.T) {
 		a.Grad[i] = 60 // more than enough: it is the losses that do not fit
 	}
 	for {
-		c, err := e.Compute(context.Background(), a, shard.Range{Hi: last}, s.params)
+		c, err := e.Compute(context.Background(), a, shard.Range{Hi: last}, s.params, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +73,7 @@ func TestSumsOfRawSquaredErrorsAreExact(t *testing.T) {
 		a = vd.again
 	}
 	losses, grads := slices.Clone(e.Collect(a).Scalars.Acc()), slices.Clone(e.Collect(a).Grad.Acc())
-	e.Begin(a)
+	e.Begin(a, 1, nil)
 	for mb := last - 1; mb >= 0; mb-- {
 		if err := e.Workers()[0].Microbatch(context.Background(), a, mb, s.params); err != nil {
 			t.Fatal(err)

@@ -39,8 +39,10 @@ type World interface {
 	OpenGroup(cfg allreduce.GroupConfig, addrs []string, h GroupHandlers) Link
 
 	// Compute computes this rank's part of an attempt. params must not be kept.
+	// ready, if not nil, is told of ranges of the gradient's sum as soon as they are
+	// complete, by any goroutine, and of all of them before done is called.
 	// cancel hurries it; done is called all the same.
-	Compute(a *Attempt, r shard.Range, params []float32, done func(Contribution, error)) (cancel func())
+	Compute(a *Attempt, r shard.Range, params []float32, ready func(lo, hi int), done func(Contribution, error)) (cancel func())
 
 	// Save writes a snapshot, which is the world's until done.
 	Save(s *checkpoint.Snapshot, done func(checkpoint.Result))

@@ -88,9 +88,10 @@ func (s *Sum) Add(g []float32) {
 	}
 }
 
-// AddBlock rounds block i of one microbatch's gradient and adds it. Every
-// microbatch must come with all blocks before the sum is used.
-func (s *Sum) AddBlock(i int, g []float32) {
+// AddBlock rounds block i of one microbatch's gradient and adds it. It returns how
+// many terms the block has now. Every microbatch must come with a block before that
+// is used.
+func (s *Sum) AddBlock(i int, g []float32) (terms int) {
 	b := &s.blocks[i]
 	if b.added++; b.added > s.terms {
 		panic(fmt.Sprintf("exact: term %d of a sum of %d", b.added, s.terms))
@@ -102,7 +103,12 @@ func (s *Sum) AddBlock(i int, g []float32) {
 	ints, field := round(s.acc[b.Lo:b.Hi], g, s.scale[b.tensor])
 	b.ints += ints
 	b.seen = max(b.seen, exponent(field))
+	return b.added
 }
+
+// Memory returns where Acc will be, for who takes the sum block by block, as they
+// get their last term. What is in other blocks is rubbish.
+func (s *Sum) Memory() []float64 { return s.acc }
 
 // Acc returns the accumulator itself, +0 where nothing was added: the ring may
 // add into it, and Reset takes it back.
