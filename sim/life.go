@@ -464,7 +464,7 @@ func (l *life) computeTime(r shard.Range) time.Duration {
 	}
 	d := l.c.between(l.c.opt.Compute/2, l.c.opt.Compute)
 	share := 3 * float64(r.Len()) / float64(l.task.Plan.MaxMicrobatches()) // of one in three
-	return time.Duration(float64(d) * l.slow * share)
+	return time.Duration(float64(d) * max(l.slow, min(share*l.slow, 40)))
 }
 
 func (l *life) Save(s *checkpoint.Snapshot, done func(checkpoint.Result)) {

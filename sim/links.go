@@ -122,7 +122,9 @@ func (g *group) Start(op allreduce.Op) {
 		g.m.Start(op)
 		return
 	}
-	g.l.spoil(op.Vec)
+	if !g.gives(op.Vec) {
+		return
+	}
 	if g.l.c.chance(0.3) {
 		g.startOpen(op)
 		return
@@ -146,12 +148,23 @@ func (g *group) startOpen(op allreduce.Op) {
 	}
 }
 
+// sums are what a life gives to an all-reduce: all of them, or those that are ready.
+type sums []float64
+
+// gives tells that sums go out now, as whatever has flipped in them has made them.
+func (g *group) gives(vec []float64) bool {
+	if !g.l.crosses(sums(vec)) {
+		return false
+	}
+	g.l.spoil(vec)
+	return true
+}
+
 // Ready and Head of an op come in any order, as they do from several threads.
 func (g *group) Ready(lo, hi int) {
-	if g.last {
+	if g.last || !g.gives(g.vec[lo:hi]) {
 		return
 	}
-	g.l.spoil(g.vec[lo:hi])
 	g.l.soon(g.l.c.between(0, time.Millisecond), func() { g.m.Ready(lo, hi) })
 }
 

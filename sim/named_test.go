@@ -252,7 +252,7 @@ func (c *Cluster) dieAhead(who int, how death) {
 	b := c.leftOf(a)
 	_, rankB := b.host.Node().View()
 	var seq, before uint64
-	sent, finished, segments := 0, map[uint64]int{}, 0
+	sent, all, finished, segments := 0, 0, map[uint64]int{}, 0 // all: sent in the op before
 	c.see(func(l *life, e any) {
 		f, ok := e.(allreduce.Frame)
 		switch {
@@ -260,7 +260,7 @@ func (c *Cluster) dieAhead(who int, how death) {
 		case l == b && int(f.Chunk) == rankB:
 			finished[f.Seq]++
 		case l == a && f.Seq > seq:
-			segments, seq, before, sent = finished[f.Seq-1], f.Seq, a.last, 1
+			segments, seq, before, all, sent = finished[f.Seq-1], f.Seq, a.last, sent, 1
 		case l == a:
 			sent++
 		}
@@ -274,7 +274,7 @@ func (c *Cluster) dieAhead(who int, how death) {
 		return n
 	}
 	c.await(time.Minute, "B has a part of an all-gather, and has given its own", func() bool {
-		return segments > 0 && sent > 0 && sent > queued() && finished[seq] == segments && a.last == before && len(a.current().wayTo(b).queue) < 2
+		return segments > 0 && sent > queued() && sent-queued() < all && finished[seq] == segments && a.last == before && len(a.current().wayTo(b).queue) < 2
 	})
 	c.cutFor(300*time.Millisecond, "nothing gets from A to B", func(p, q string) bool { return p == a.id && q == b.id })
 	died := false

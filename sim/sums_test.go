@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dlnode/dlnode/allreduce"
 	"github.com/dlnode/dlnode/train"
 )
 
@@ -48,8 +47,8 @@ type spoiler struct {
 }
 
 func (s *spoiler) hook(l *life, e any) {
-	op, ok := e.(allreduce.Op)
-	if !ok || s.times == 0 || len(op.Vec) == 0 || l.host.Node().State().Step != s.step {
+	vec, ok := e.(sums)
+	if !ok || s.times == 0 || len(vec) == 0 || l.host.Node().State().Step != s.step {
 		return
 	}
 	if v, rank := l.host.Node().View(); rank != min(s.rank, v.World()-1) {
@@ -57,12 +56,12 @@ func (s *spoiler) hook(l *life, e any) {
 	}
 	s.times--
 	i := 0
-	for k, x := range op.Vec {
-		if math.Abs(x) > math.Abs(op.Vec[i]) {
+	for k, x := range vec {
+		if math.Abs(x) > math.Abs(vec[i]) {
 			i = k
 		}
 	}
-	flipBit(op.Vec, i, s.bit(op.Vec[i]))
+	flipBit(vec, i, s.bit(vec[i]))
 	if s.seen != nil {
 		s.seen(l)
 	}
