@@ -6,20 +6,21 @@ package train
 //	State   4·P·(1+k)   parameters and slots, and 4·P for the best weights, if they are kept
 //	Start   4·P         the parameters of the start; its slots are zeros that nobody has touched, but for a fork's
 //	Copy    as State    for the writer of checkpoints, from the first one on
-//	Sum     8·P         the integers of all microbatches of the node, on their way through the ring
+//	Sum     8·P         the integers of all microbatches of the node, on their way through the all-reduce
+//	Mean    4·P         the mean gradient, which comes while workers still compute
 //	Worker  4·P         a gradient, the microbatch on its way through the layers, and the next one's samples
 //
 // While a node joins, the member that it copies from keeps another Copy, and records
 // of up to three times the State, at least 64 MiB.
 //
-// There is a Worker for each thread. The mean gradient lies where the first one's
-// gradient was.
-type Memory struct{ State, Start, Copy, Sum, Worker int64 }
+// There is a Worker for each thread. Fit, which has nobody to wait for, needs no Mean:
+// it lies where the first one's gradient was.
+type Memory struct{ State, Start, Copy, Sum, Mean, Worker int64 }
 
 // Memory tells what a node takes.
 func (t *Task) Memory() Memory {
 	p := int64(t.Model.NumParams())
-	m := Memory{State: 4 * p * int64(1+len(t.Optimizer.Slots())), Start: 4 * p, Sum: 8 * p}
+	m := Memory{State: 4 * p * int64(1+len(t.Optimizer.Slots())), Start: 4 * p, Sum: 8 * p, Mean: 4 * p}
 	if es := t.Job.EarlyStopping; es != nil && es.RestoreBest {
 		m.State += 4 * p
 	}
@@ -30,5 +31,5 @@ func (t *Task) Memory() Memory {
 
 // Total is all of it, with so many threads.
 func (m Memory) Total(threads int) int64 {
-	return m.State + m.Start + m.Copy + m.Sum + int64(threads)*m.Worker
+	return m.State + m.Start + m.Copy + m.Sum + m.Mean + int64(threads)*m.Worker
 }

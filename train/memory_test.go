@@ -50,6 +50,10 @@ func TestTheEngineOfAnyTestJobHoldsWhatWasToldBefore(t *testing.T) {
 		if got, want := p.engine.Bytes(), need.Sum+2*need.Worker; got != want {
 			t.Errorf("%s: the engine holds %d bytes, told were %d", f.Name, got, want)
 		}
+		p.engine.Sums()
+		if got, want := p.engine.Bytes(), need.Sum+need.Mean+2*need.Worker; got != want {
+			t.Errorf("%s: with others the engine holds %d bytes, told were %d", f.Name, got, want)
+		}
 	}
 }
 
