@@ -126,18 +126,31 @@ func (f *fleet) told(p *process, victim, file string) {
 func interrupted(t *testing.T, j job, step uint64) string {
 	t.Helper()
 	f := newFleet(t, j)
-	f.start("alone", options{threads: 1})
-	f.reach(step)
-	f.killAll()
-	return f.nodeDir("alone")
+	dir := f.nodeDir("alone")
+	for len(checkpoints(t, dir)) < 2 { // a busy machine may write one in the time of all steps
+		f.start("alone", options{threads: 1})
+		f.reach(step)
+		f.killAll()
+	}
+	return dir
+}
+
+// checkpoints lists those below a node's directory.
+func checkpoints(t *testing.T, dir string) []string {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(dir, "checkpoints", "*", "[0-9]*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
 // newest returns the newest checkpoint below a node's directory.
 func newest(t *testing.T, dir string) string {
 	t.Helper()
-	all, err := filepath.Glob(filepath.Join(dir, "checkpoints", "*", "[0-9]*"))
-	if err != nil || len(all) < 2 {
-		t.Fatalf("%d checkpoints below %s (%v), want two at least", len(all), dir, err)
+	all := checkpoints(t, dir)
+	if len(all) < 2 {
+		t.Fatalf("%d checkpoints below %s, want two at least", len(all), dir)
 	}
 	return slices.Max(all)
 }
