@@ -281,6 +281,9 @@ func (n *Node) Up(now time.Time, f view.Fact) { n.views.Up(now, f); n.drain(now)
 // Down takes gossip's word that a node left or seems dead.
 func (n *Node) Down(now time.Time, f view.Fact, left bool) {
 	n.views.Down(now, f, left)
+	if n.follower != nil && n.follower.asking && n.follower.donor.Node() == f.Node() {
+		n.unfollow(now, errors.New("gossip takes it for gone")) // its silence need not be waited out
+	}
 	n.drain(now)
 }
 
