@@ -83,6 +83,7 @@ type result struct {
 	headers [][]byte
 	total   uint64
 	out     []float32
+	since   int64 // the time when it was here
 }
 
 // StartGroup makes the group of a view on this node and returns at once; streams are set up in the
@@ -238,51 +239,47 @@ func (o outlet) Send(to []int, f allreduce.Frame) {
 		return
 	}
 	o.g.packer.frames++
-	var raw, packed mem.Buffer // of which this function keeps a reference: a link may have sent its own before the next one has one
+	var packed mem.Buffer // of which this function keeps a reference: a link may have sent its own before the next one has one
 	frame := allreduce.Frame{}
 	for _, rank := range to {
 		p := o.g.peers[rank]
 		switch packs := o.g.packs(p); {
-		case packs && packed == nil:
+		case !packs:
+			p.out.ship(f, p.lend(f.Payload))
+		case packed == nil:
 			frame, packed = o.g.pack(f)
 			fallthrough
-		case packs:
+		default:
 			packed.Ref()
 			p.out.ship(frame, packed)
-		case raw == nil:
-			raw = o.g.lend(f.Payload)
-			fallthrough
-		default:
-			raw.Ref()
-			p.out.ship(f, raw)
 		}
 	}
-	for _, b := range [...]mem.Buffer{raw, packed} {
-		if b != nil {
-			b.Free()
-		}
+	if packed != nil {
+		packed.Free()
 	}
 }
 
 // lend makes a buffer of memory that is the caller's again when gRPC has freed it everywhere.
-func (g *Group) lend(b []byte) mem.Buffer {
-	g.lent.Add(1)
-	return mem.NewBuffer(&b, lender{g})
+func (p *peer) lend(b []byte) mem.Buffer {
+	p.lent.Add(1)
+	p.g.lent.Add(1)
+	return mem.NewBuffer(&b, lender{p})
 }
 
 // lender is where lent memory comes back.
-type lender struct{ g *Group }
+type lender struct{ p *peer }
 
 // Get implements mem.BufferPool. Nobody takes memory from here.
 func (l lender) Get(int) *[]byte { panic("rpc: memory taken from a lender") }
 
 // Put implements mem.BufferPool. It is called by gRPC's goroutines, which must not be kept.
 func (l lender) Put(*[]byte) {
-	if l.g.lent.Add(-1) > 0 {
+	l.p.lent.Add(-1)
+	if l.p.g.lent.Add(-1) > 0 {
 		return
 	}
 	select {
-	case l.g.drained <- struct{}{}:
+	case l.p.g.drained <- struct{}{}:
 	default:
 	}
 }
@@ -290,7 +287,7 @@ func (l lender) Put(*[]byte) {
 // Done keeps a result until it can be told.
 func (o outlet) Done(seq uint64, headers [][]byte, total uint64, out []float32) {
 	o.g.watch.completed()
-	o.g.result = &result{seq, headers, total, out}
+	o.g.result = &result{seq, headers, total, out, o.g.watch.now()}
 }
 
 // End has all goroutines say goodbye.

@@ -538,6 +538,38 @@ func TestProgressShowsAFrozenNeighbourAndCloseUnblocks(t *testing.T) {
 	nodes[1].listener.cut()
 }
 
+// A node that has given all it owes, and then freezes, is awaited by nobody. But what it is sent stays where
+// it is, and nobody is told of the result meanwhile.
+func TestProgressShowsWhoDoesNotTakeWhatAResultWaitsFor(t *testing.T) {
+	nodes := newWorld(t, 2, func(c *GroupConfig) {
+		c.Linger, c.Group.Config.SegmentBytes = 50*time.Millisecond, 2*streamWindow
+		c.Packing = []Packing{PackNever, PackAlways}[c.Group.Config.Rank]
+	})
+	reduce(t, nodes, 1, 1000)
+	nodes[1].listener.freeze()
+	for rank, n := range nodes {
+		op := n.op(2, streamWindow/4) // one frame each, that of rank 0 twice as long as gRPC sends before it is read
+		op.Algorithm = allreduce.Exchange
+		clear(op.Vec[:rank*len(op.Vec)]) // and that of rank 1 a short one
+		n.group.Start(op)
+	}
+	var p Progress
+	eventually(t, "a payload stays where it is", func() bool {
+		p = nodes[0].group.Progress()
+		return len(nodes[0].done) == 0 && p.FramesIn == 4 && p.FramesOut == 4
+	})
+	eventually(t, "that is told", func() bool {
+		p = nodes[0].group.Progress()
+		since := p.Peers[1].SendingSince
+		return !since.IsZero() && time.Since(since) > 20*time.Millisecond
+	})
+	if p.Computing {
+		t.Errorf("nobody was told of the result, and the node is said to compute: %+v", p)
+	}
+	nodes[0].group.Close(allreduce.Broken, "node-1", "no answer for 3 s")
+	nodes[1].listener.cut()
+}
+
 func TestALinkClosesAtOnceWhenThePeerReadsNothing(t *testing.T) {
 	nodes := []*node{newNode(t, 0), newNode(t, 1)}
 	nodes[1].start(1, nodes, nil)

@@ -37,6 +37,7 @@ type peer struct {
 	link atomic.Pointer[link] // the last connection, if this node opens it
 	out  *outbox
 	seen peerWatch
+	lent atomic.Int64 // payloads for this peer that gRPC has not given back
 
 	pieces [][]byte // of the reader, for the message in hand
 	prober prober

@@ -8,7 +8,7 @@ import (
 // Progress is what a group has done, and whom it waits for since when.
 type Progress struct {
 	Op        uint64 // number of the op last started, 0 before the first
-	Computing bool   // no op is in progress: the node computes and the others wait for its own Start
+	Computing bool   // no op is in progress, and its result was told: the node computes and the others wait for its own Start
 
 	FramesIn, FramesOut uint64 // frames of ops received, and handed to the transport
 	BytesIn, BytesOut   uint64 // their payloads
@@ -26,8 +26,9 @@ type PeerProgress struct {
 	// is later, if the op waits for it (allreduce.Group.Awaited): zero otherwise.
 	WaitingSince time.Time
 
-	// SendingSince is when the send in progress began, zero if there is none. One that lasts means
-	// that the peer takes nothing any more.
+	// SendingSince is when the send in progress began. If there is none, but a result can't be told before gRPC
+	// has given back what it has for this peer, it is when that came or the last send ended, whichever is later.
+	// Zero if neither is so. One that lasts means that the peer takes nothing any more.
 	SendingSince time.Time
 }
 
@@ -44,6 +45,7 @@ type peerWatch struct {
 	framesIn, framesOut atomic.Uint64
 	heard               atomic.Int64 // last sign of life
 	sending             atomic.Int64 // when the send in progress began
+	taken               atomic.Int64 // when the last one ended
 }
 
 // now is the time in nanoseconds after base, never 0.
@@ -80,6 +82,7 @@ func (p *peerWatch) received(w *watch, n int) {
 func (p *peerWatch) sent(w *watch, frames, n int) {
 	p.framesOut.Add(uint64(frames))
 	w.bytesOut.Add(uint64(n))
+	p.taken.Store(w.now())
 	p.sending.Store(0)
 }
 
@@ -89,7 +92,7 @@ func (g *Group) Progress() Progress {
 	defer g.mu.Unlock()
 	w := &g.watch
 	p := Progress{
-		Op: w.op.Load(), Computing: g.machine.Computing(), BytesIn: w.bytesIn.Load(), BytesOut: w.bytesOut.Load(),
+		Op: w.op.Load(), Computing: g.machine.Computing() && g.result == nil, BytesIn: w.bytesIn.Load(), BytesOut: w.bytesOut.Load(),
 		Peers: make([]PeerProgress, len(g.peers)),
 	}
 	for rank, o := range g.peers {
@@ -100,6 +103,9 @@ func (g *Group) Progress() Progress {
 		*q = PeerProgress{
 			Linked: true, Up: g.machine.Up(rank), FramesIn: o.seen.framesIn.Load(), FramesOut: o.seen.framesOut.Load(),
 			SendingSince: w.timeOf(o.seen.sending.Load()),
+		}
+		if r := g.result; r != nil && q.SendingSince.IsZero() && o.lent.Load() > 0 {
+			q.SendingSince = w.timeOf(max(r.since, o.seen.taken.Load()))
 		}
 		p.FramesIn += q.FramesIn
 		p.FramesOut += q.FramesOut
