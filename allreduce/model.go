@@ -80,9 +80,10 @@ func (m Model) link(at int) costs {
 	return costs{c[0], c[1], c[2]}
 }
 
-// time is what a number of hops, frames and bytes cost.
+// time is what a number of hops, frames and bytes cost. It stays below 2^64 with the slowest link that a Model
+// can tell of and the largest op.
 func (c costs) time(hops, frames, bytes uint64) uint64 {
-	return c.alpha*hops + c.frame*frames + c.beta*bytes>>20
+	return c.alpha*hops + c.frame*frames + c.beta*(bytes>>10)>>10
 }
 
 // SetModel has this rank tell what it has measured, from its next header on.

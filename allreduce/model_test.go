@@ -66,6 +66,7 @@ func TestChoices(t *testing.T) {
 		{"zones, little", unix, wan, 8, zones, 1 << 8, Exchange},
 		{"zones, much", unix, wan, 8, zones, 16 << 20, TwoLevel},
 		{"zones that are as near", unix, unix, 8, zones, 16 << 20, Direct},
+		{"a very slow network, very much", Link{Beta: 4 * time.Second}, Link{}, 16, nil, 38 << 20, Direct},
 	} {
 		if got := Choose(NewModel(c.near, c.far), c.elements, c.world, c.zones, DefaultSegmentBytes); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
