@@ -511,6 +511,27 @@ func TestCloseUnblocksAGroupThatIsBeingSetUp(t *testing.T) {
 	}
 }
 
+func TestNobodyIsCalledAgainAfterTheEnd(t *testing.T) {
+	nodes := []*node{newNode(t, 0), newNode(t, 1), newNode(t, 2), newNode(t, 3)}
+	for rank, n := range nodes {
+		n.start(rank, nodes, func(c *GroupConfig) {
+			c.SetupTimeout = 300 * time.Millisecond
+			if rank == 0 {
+				c.Addrs[2], c.Linger = silent(t), 4*time.Second // the group can do without this link
+			}
+		})
+	}
+	eventually(t, "the call has failed", func() bool {
+		l := nodes[0].group.peers[2].link.Load()
+		return l != nil && l.dialErr() == net.ErrClosed
+	})
+	start := time.Now()
+	nodes[0].group.Close(allreduce.Orderly, "", "done")
+	if d := wait(t, "Down", nodes[0].down); d.at.Sub(start) > 500*time.Millisecond {
+		t.Errorf("it took %v", d.at.Sub(start))
+	}
+}
+
 func TestProgressShowsAFrozenNeighbourAndCloseUnblocks(t *testing.T) {
 	nodes := newWorld(t, 3, func(c *GroupConfig) { c.Linger = 50 * time.Millisecond; c.Group.Config.SegmentBytes = 256 << 10 })
 	reduce(t, nodes, 1, 1000)

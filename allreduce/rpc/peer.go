@@ -72,6 +72,7 @@ func (p *peer) open() {
 		select {
 		case <-time.After(openAgain):
 		case <-p.g.dying:
+			return
 		}
 	}
 }
