@@ -80,10 +80,10 @@ func (m Model) link(at int) costs {
 	return costs{c[0], c[1], c[2]}
 }
 
-// time is what a number of hops, frames and bytes cost. It stays below 2^64 with the slowest link that a Model
-// can tell of and the largest op.
-func (c costs) time(hops, frames, bytes uint64) uint64 {
-	return c.alpha*hops + c.frame*frames + c.beta*(bytes>>10)>>10
+// time is what work costs. It stays below 2^64 with the slowest link that a Model can tell of and the largest
+// op.
+func (c costs) time(w Work) uint64 {
+	return c.alpha*w.Hops + c.frame*w.Frames + c.beta*(w.Bytes>>10)>>10
 }
 
 // SetModel has this rank tell what it has measured, from its next header on.
@@ -118,35 +118,51 @@ func Choose(m Model, elements, world int, zones []int, segmentBytes int) Algorit
 		if world > MaxMesh && (a == Exchange || a == Direct) || a == TwoLevel && !severalZones(zones) {
 			continue
 		}
-		if t := cost(a, m, uint64(elements), uint64(world), zones, uint64(segmentBytes)); t < least {
+		if t := cost(a, m, elements, world, zones, segmentBytes); t < least {
 			best, least = a, t
 		}
 	}
 	return best
 }
 
-// cost is what the model says, in nanoseconds. Bytes and frames are those that the busiest rank takes in;
-// it gives as many at the same time. In a world of several zones, what crosses them counts as far.
-func cost(a Algorithm, m Model, n, world uint64, zones []int, segment uint64) uint64 {
-	near, far := m.link(0), m.link(3)
-	if !severalZones(zones) {
-		far = near
-	}
-	others := world - 1
+// Work is what an op is to the busiest rank: hops in sequence, and the frames and bytes that it takes in
+// while it gives as many.
+type Work struct{ Hops, Frames, Bytes uint64 }
+
+// WorkOf counts an op of so many elements, as wide as they are before packing, with a header of each rank
+// that has no length. In a world of several zones all counts as far but what a TwoLevel, which takes
+// several, keeps within them; in a world of one zone all is near. Algorithms are counted in worlds of any
+// size, those above MaxMesh among them that cannot have them.
+func WorkOf(a Algorithm, elements, world int, zones []int, segmentBytes int) (near, far Work) {
+	n, ranks, segment := uint64(elements), uint64(world), uint64(segmentBytes)
+	others := ranks - 1
 	frames := func(bytes uint64) uint64 { return (bytes + segment - 1) / segment }
 	level := uint64(bits.Len64(others)) // of the binomial tree
 	switch a {
 	case Exchange:
-		return far.time(1, others*(1+frames(8*n)), 8*n*others)
+		far = Work{1, others * (1 + frames(8*n)), 8 * n * others}
 	case Direct:
-		return far.time(2, others*(1+2*frames(8*n/world)), 12*n*others/world)
+		far = Work{2, others * (1 + 2*frames(8*n/ranks)), 12 * n * others / ranks}
 	case Tree:
-		return far.time(2*level, 2*level*(1+frames(8*n)), 12*n*level)
+		// All headers pass the root, which gives each to all of its children but the one it came from.
+		far = Work{2 * level, 2*level*frames(8*n) + level + others*(level-1), 12 * n * level}
 	case Ring:
-		return far.time(2*others, others*(1+2*frames(8*n/world)), 12*n*others/world)
+		far = Work{2 * others, others * (1 + 2*frames(8*n/ranks)), 12 * n * others / ranks}
+	case TwoLevel:
+		count, size := zoneSizes(zones)
+		near = Work{2, 2 * size * (1 + frames(8*n/ranks)) * count, 12 * n * (size - 1) / size}
+		far = Work{2, 2 * count, 12 * n * 2 * (count - 1) / ranks}
 	}
-	count, size := zoneSizes(zones)
-	return near.time(2, 2*size*(1+frames(8*n/world))*count, 12*n*(size-1)/size) + far.time(2, 2*count, 12*n*2*(count-1)/world)
+	if !severalZones(zones) {
+		near, far = far, near
+	}
+	return near, far
+}
+
+// cost is what the model says, in nanoseconds.
+func cost(a Algorithm, m Model, elements, world int, zones []int, segmentBytes int) uint64 {
+	near, far := WorkOf(a, elements, world, zones, segmentBytes)
+	return m.link(0).time(near) + m.link(3).time(far)
 }
 
 // zoneSizes counts the zones, and the ranks of the largest.

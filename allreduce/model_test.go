@@ -71,7 +71,7 @@ func TestChoices(t *testing.T) {
 		if got := Choose(NewModel(c.near, c.far), c.elements, c.world, c.zones, DefaultSegmentBytes); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 			for _, a := range Algorithms(c.world, c.zones) {
-				t.Logf("%v: %v", a, time.Duration(cost(a, NewModel(c.near, c.far), uint64(c.elements), uint64(c.world), c.zones, DefaultSegmentBytes)))
+				t.Logf("%v: %v", a, time.Duration(cost(a, NewModel(c.near, c.far), c.elements, c.world, c.zones, DefaultSegmentBytes)))
 			}
 		}
 	}
@@ -90,4 +90,60 @@ func TestAChoiceIsAlwaysOneThatTheWorldCanDo(t *testing.T) {
 			t.Fatalf("%v", a)
 		}
 	})
+}
+
+// What an op is to a rank can be counted in its schedule: bytes and headers of the busiest one are those of Work.
+func TestWorkIsThatOfTheSchedules(t *testing.T) {
+	const elements, segment = 3 * 5 * 7 * 16 * 64, 1 << 20
+	for _, world := range []int{2, 3, 4, 7, 8, 16, 40, 64} {
+		zones := make([]int, world)
+		for r := range zones {
+			zones[r] = r / 4
+		}
+		for _, a := range Algorithms(world, zones) {
+			var bytes, headers uint64
+			for rank := range world {
+				s := NewSchedule(a, rank, world, zones)
+				in, out := taken(s, elements, world)
+				bytes = max(bytes, in)
+				headers = max(headers, out)
+			}
+			near, far := WorkOf(a, elements, world, zones, segment)
+			work := near.Bytes + far.Bytes
+			if !severalZones(zones) {
+				work = near.Bytes
+			}
+			most := bytes
+			switch a {
+			case Tree: // what the root gives counts as well, as if it waited for what it takes in
+				most = bytes * 3 / 2
+			case TwoLevel: // a head's part counts twice, since zones differ in size
+				most = bytes * 8 / 5
+			}
+			if work+elements/8 < bytes || work > most+elements/8 {
+				t.Errorf("%v of %d: %d bytes, the busiest rank takes in %d", a, world, work, bytes)
+			}
+			if near.Frames+far.Frames < headers {
+				t.Errorf("%v of %d: %d frames, %d of headers alone", a, world, near.Frames+far.Frames, headers)
+			}
+		}
+	}
+}
+
+// taken counts the bytes of elements that a rank takes in, and the headers that it gives.
+func taken(s Schedule, elements, world int) (bytes, headers uint64) {
+	if s.Algorithm == Exchange {
+		bytes = uint64(8 * elements * (world - 1))
+	} else {
+		for _, p := range s.Chunks {
+			bytes += uint64(8 * elements / len(s.Chunks) * len(p.Children))
+			if p.Parent >= 0 {
+				bytes += uint64(4 * elements / len(s.Chunks))
+			}
+		}
+	}
+	for _, p := range s.Heads {
+		headers += uint64(len(p.Children))
+	}
+	return bytes, headers
 }
