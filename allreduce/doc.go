@@ -53,6 +53,9 @@
 //	TwoLevel   4             less than Direct between zones: 12 L (Z-1) in all for Z zones
 //	Exchange   1             8 L (N-1)
 //
+// Headers come on top, one of each rank to each: N-1 frames in and out of a rank, and log2 N times as many out
+// of a tree's root. [WorkOf] counts all of it; docs/scaling.md says what that comes to among thousands.
+//
 // Elements may be packed on their way, without loss (package packing): who sends a frame decides, and the
 // frame says so. Each segment has 48 bytes of frame before it. Which one an op takes, [Choose] computes from what the
 // ranks have measured of their links and told in their headers ([Model]): all ranks know the same, so they
