@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,6 +28,7 @@ validation: {split: 0.2}
 // watched is a data set that counts what is read, and may fail or wait.
 type watched struct {
 	dataset.Dataset
+	mu     sync.Mutex
 	told   []int // of what is read soon
 	reads  atomic.Int64
 	broken atomic.Bool
@@ -46,7 +48,11 @@ func (w *watched) Read(i int, x, y []float32) (uint64, error) {
 	return w.Dataset.Read(i, x, y)
 }
 
-func (w *watched) Prefetch(i int) { w.told = append(w.told, i) }
+func (w *watched) Prefetch(i int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.told = append(w.told, i)
+}
 
 // A data set is told of a microbatch before the first of its samples is read.
 func TestAMicrobatchIsToldBeforeItIsRead(t *testing.T) {

@@ -139,6 +139,74 @@ func TestALinkMaySendItsFrameBeforeTheNextOneHasIt(t *testing.T) {
 	}
 }
 
+// giveOpen starts an op whose vector comes piece by piece, from several goroutines at once, and its header
+// last. It returns when all is given.
+func (n *node) giveOpen(op allreduce.Op, givers int) {
+	op.Open, op.Header, op.Eager = true, nil, true
+	op.Each = func(pieces int, do func(i int)) {
+		var all sync.WaitGroup
+		for i := range pieces {
+			all.Go(func() { do(i) })
+		}
+		all.Wait()
+	}
+	n.group.Start(op)
+	var all sync.WaitGroup
+	const piece = 1000
+	for g := range givers {
+		all.Go(func() {
+			for lo := g * piece; lo < len(op.Vec); lo += givers * piece {
+				n.group.Ready(lo, min(lo+piece, len(op.Vec)))
+			}
+		})
+	}
+	all.Wait()
+	n.group.Head([]byte(n.id))
+}
+
+func TestAnOpIsGivenByManyAtOnce(t *testing.T) {
+	const length = 40_123
+	for _, packing := range []Packing{PackNever, PackAlways} {
+		nodes := newWorld(t, 4, func(c *GroupConfig) { c.Group.Config.SegmentBytes, c.Packing = 16<<10, packing })
+		up(t, nodes)
+		reduce(t, nodes, 1, 10) // whose headers tell that all links are there
+		for seq := uint64(2); seq < 10; seq++ {
+			var all sync.WaitGroup
+			for _, n := range nodes {
+				op := n.op(seq, length)
+				op.Algorithm = allreduce.Algorithms(4, nil)[int(seq)%4]
+				all.Go(func() { n.giveOpen(op, 3) })
+			}
+			all.Wait()
+			for _, n := range nodes {
+				r := wait(t, fmt.Sprintf("op %d of %s", seq, n.id), n.done)
+				for i, x := range r.out {
+					if x != float32(4*i) {
+						t.Fatalf("op %d, element %d is %v", seq, i, x)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestAGroupMayEndWhileAnOpIsGiven(t *testing.T) {
+	nodes := newWorld(t, 4, func(c *GroupConfig) { c.Group.Config.SegmentBytes = 16 << 10 })
+	up(t, nodes)
+	reduce(t, nodes, 1, 10)
+	var all sync.WaitGroup
+	for _, n := range nodes[1:] {
+		all.Go(func() { n.giveOpen(n.op(2, 2<<20), 2) })
+	}
+	kill(nodes, 0)
+	for _, n := range nodes[1:] {
+		if d := wait(t, "Down of "+n.id, n.down); d.Blame != "node-0" {
+			t.Errorf("%s blames %q: %s", n.id, d.Blame, d.Reason)
+		}
+	}
+	all.Wait()
+}
+
 func TestADoneCallbackMayStartTheNextOp(t *testing.T) {
 	const ops = 20
 	last := make(chan uint64, 2)
