@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -289,7 +290,7 @@ func (m *Main) benchLink(ctx context.Context, f crewFlags, nodes int, during tim
 // --- worker ---
 
 type benchWorkerFlags struct {
-	bind                 string
+	bind, profile        string
 	threads              int
 	insecure, supervised bool
 }
@@ -310,10 +311,11 @@ func (m *Main) newBenchWorkerCommand() *cobra.Command {
 	fl.IntVar(&f.threads, "threads", 0, "threads of an all-reduce (default the number of CPUs)")
 	fl.BoolVar(&f.insecure, "insecure", false, "allow other addresses than loopback")
 	fl.BoolVar(&f.supervised, "supervised", false, "end when standard input ends")
+	fl.StringVar(&f.profile, "profile", "", "`file` to write a CPU profile to")
 	return c
 }
 
-func (m *Main) benchWorker(ctx context.Context, f benchWorkerFlags) error {
+func (m *Main) benchWorker(ctx context.Context, f benchWorkerFlags) (failed error) {
 	switch {
 	case f.threads < 0:
 		return usage("--threads: %d is not allowed (want at least 1, or 0 for the number of CPUs)", f.threads)
@@ -336,6 +338,11 @@ func (m *Main) benchWorker(ctx context.Context, f benchWorkerFlags) error {
 	}
 	ctx, stop := m.untilAsked(ctx, runFlags{supervised: f.supervised})
 	defer stop()
+	profiled, err := profile(f.profile)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	defer func() { failed = errors.Join(failed, profiled()) }()
 	if f.supervised {
 		err = json.NewEncoder(m.Stdout).Encode(bench.Ready{Addr: l.Addr().String()})
 	} else {
@@ -348,4 +355,22 @@ func (m *Main) benchWorker(ctx context.Context, f benchWorkerFlags) error {
 		Listener: l, Threads: f.threads, Program: release() + ", " + runtime.Version(), Kernels: kernels(),
 		Log: slog.New(slog.NewTextHandler(m.Stderr, nil)),
 	})
+}
+
+// profile writes a CPU profile until it is told to end; "" means none.
+func profile(file string) (end func() error, err error) {
+	if file == "" {
+		return func() error { return nil }, nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, fmt.Errorf("--profile: %w", err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("--profile: %w", err), f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
 }
