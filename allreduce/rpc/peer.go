@@ -183,7 +183,7 @@ func (p *peer) read(s stream) error {
 }
 
 // maxProbes is how many probes a peer may send: each has an answer, which the peer might never read.
-const maxProbes = 32
+const maxProbes = 64
 
 // isProbe tells whether a frame is for the driver.
 func (p *peer) isProbe(f allreduce.Frame) bool {

@@ -13,7 +13,8 @@ import (
 // counts where there are several.
 const (
 	pings     = 5 // small frames, each answered before the next one goes
-	burst     = 8 // small frames at once, of which the last is answered
+	bursts    = 3 // bursts of small frames, likewise
+	burst     = 8 // small frames of a burst, of which the last is answered
 	bulks     = 4 // large frames, likewise one after another
 	bulkProbe = 256 << 10
 )
@@ -23,11 +24,11 @@ var zeros = make([]byte, bulkProbe)
 
 // prober is the measurement of one link. It belongs to the link's reader.
 type prober struct {
-	step  int            // pings, then the burst, then the large ones
+	step  int            // pings, then the bursts, then the large ones
 	begun int64          // when the step was
 	trip  int64          // the least time to the other end and back, in nanoseconds
-	more  int64          // by how much each frame of the burst took longer
-	bulk  int64          // by how much the quickest large one took longer
+	burst int64          // that of a burst
+	bulk  int64          // that of a large frame
 	link  allreduce.Link // the result, once it is here
 }
 
@@ -39,7 +40,7 @@ func (p *peer) probe() {
 	switch {
 	case b.step < pings:
 		p.out.pack(f)
-	case b.step == pings:
+	case b.step < pings+bursts:
 		silent := f
 		silent.Chunk = 1
 		for range burst - 1 {
@@ -68,29 +69,38 @@ func (p *peer) probed(f allreduce.Frame) {
 // answered takes the time of a step.
 func (p *peer) answered(took int64) {
 	b := &p.prober
-	more := max(took-b.trip, 1)
 	switch {
-	case b.step == 0:
-		b.trip = took
 	case b.step < pings:
-		b.trip = min(b.trip, took)
-	case b.step == pings:
-		b.more = more / (burst - 1)
-	case b.step == pings+1:
-		b.bulk = more
+		least(&b.trip, took)
+	case b.step < pings+bursts:
+		least(&b.burst, took)
 	default:
-		b.bulk = min(b.bulk, more)
+		least(&b.bulk, took)
 	}
-	if b.step == pings+bulks {
+	if b.step == pings+bursts+bulks-1 {
 		b.begun = 0
-		b.link = allreduce.Link{
-			Alpha: time.Duration(b.trip / 2), Frame: time.Duration(max(b.more, 1)), Beta: time.Duration(b.bulk * (1 << 20) / bulkProbe),
-		}
+		b.link = b.cost()
 		p.g.measured(p.rank, b.link)
 		return
 	}
 	b.step++
 	p.again = true
+}
+
+// least keeps the lesser time; 0 is none.
+func least(t *int64, took int64) {
+	if *t == 0 || took < *t {
+		*t = took
+	}
+}
+
+// cost is what the times come to. A further frame costs no more than a lone one, which wakes somebody up:
+// what took longer was held up by something else.
+func (b *prober) cost() allreduce.Link {
+	alpha := max(b.trip/2, 1)
+	frame := min(max((b.burst-b.trip)/(burst-1), 1), alpha)
+	beta := max(b.bulk-b.trip, 1) * (1 << 20) / bulkProbe
+	return allreduce.Link{Alpha: time.Duration(alpha), Frame: time.Duration(frame), Beta: time.Duration(beta)}
 }
 
 // measured has the machine tell what links cost: the slowest of this zone, and the slowest to another one.
