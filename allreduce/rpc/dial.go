@@ -133,6 +133,7 @@ type connCredentials struct {
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (c connCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	widen(raw)
 	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
 	return conn, connInfo{info, raw}, err
 }
