@@ -11,6 +11,7 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -286,6 +287,23 @@ func TestTLSProtectsCallsAndRings(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := newClient(t, ClientConfig{}).Ping(t.Context(), l.addr(), 1); err == nil {
+		t.Fatal("a plain client got an answer")
+	}
+}
+
+func TestTLSProtectsUnixSocketsToo(t *testing.T) {
+	config := selfSigned(t)
+	part := func(context.Context, PartRequest) ([]byte, error) { return []byte{1}, nil }
+	s := Serve(ServerConfig{Listener: listen(t), Handlers: Handlers{Part: part}, TLS: config})
+	t.Cleanup(s.Close)
+	c := newClient(t, ClientConfig{TLS: config})
+	if _, err := c.Part(t.Context(), s.Addr(), PartRequest{"x", 0, 1}, 1, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if over := c.links[linkKey{s.Addr(), true}].conn.RemoteAddr().Network(); runtime.GOOS == "linux" && over != "unix" {
+		t.Fatalf("the call went over %s", over)
+	}
+	if _, err := newClient(t, ClientConfig{}).Part(t.Context(), s.Addr(), PartRequest{"x", 0, 1}, 1, time.Second); err == nil {
 		t.Fatal("a plain client got an answer")
 	}
 }

@@ -67,18 +67,20 @@ func Serve(cfg ServerConfig) *Server {
 		grpc.ConnectionTimeout(5*time.Second), grpc.WaitForHandlers(true),
 	)
 	nodepb.RegisterNodeServer(s.grpc, &service{server: s})
-	go s.accept()
+	var local net.Listener
+	if !cfg.TCPOnly {
+		local = listenLocal(cfg.Listener)
+	}
+	go s.accept(local)
 	return s
 }
 
-// accept serves until Close.
-func (s *Server) accept() {
+// accept serves until Close. local is the unix socket, nil if there is none.
+func (s *Server) accept(local net.Listener) {
 	defer close(s.done)
 	var both sync.WaitGroup
-	if !s.cfg.TCPOnly {
-		if local := listenLocal(s.cfg.Listener); local != nil {
-			both.Go(func() { s.serve(local) })
-		}
+	if local != nil {
+		both.Go(func() { s.serve(local) })
 	}
 	s.serve(s.cfg.Listener)
 	both.Wait()
