@@ -122,10 +122,16 @@ func await[T any](ctx context.Context, d *driver, ask func(reply func(T, error))
 	}
 }
 
-// sharing is the data set as others get it, made when the first of them asks.
+// sharing is the data set as others get it, made when the first of them asks. What
+// could not be made, since a disk failed, is made anew for the next one.
 type sharing struct {
-	once  sync.Once
-	made  chan struct{}
+	mu     sync.Mutex
+	making *making // nil: nobody has asked, or it failed
+}
+
+// making is a share in the making, until done is closed.
+type making struct {
+	done  chan struct{}
 	share *dataset.Share
 	err   error
 }
@@ -133,20 +139,35 @@ type sharing struct {
 // shared returns what others get, which may take as long as it takes to read all
 // of the data once.
 func (d *driver) shared(ctx context.Context) (*dataset.Share, error) {
-	s := &d.share
-	s.once.Do(func() {
-		s.made = make(chan struct{})
-		d.spawn(func() {
-			defer close(s.made)
-			s.share, s.err = d.task.Share(d.ctx)
-		})
-	})
+	m := d.beginShare()
 	select {
-	case <-s.made:
-		return s.share, s.err
+	case <-m.done:
+		return m.share, m.err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+}
+
+// beginShare returns the share in the making.
+func (d *driver) beginShare() *making {
+	s := &d.share
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.making != nil {
+		return s.making
+	}
+	m := &making{done: make(chan struct{})}
+	s.making = m
+	d.spawn(func() {
+		defer close(m.done)
+		if m.share, m.err = d.task.Share(d.ctx); m.err == nil {
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.making = nil
+	})
+	return m
 }
 
 // Share is the data set as others get it: NewShare of dataset. Of data that lie in

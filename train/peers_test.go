@@ -75,6 +75,27 @@ func TestWhatNoPeerMayGiveIsNotWaitedFor(t *testing.T) {
 	}
 }
 
+func TestADiskThatFailsOnceDoesNotKeepDataFromOthers(t *testing.T) {
+	t.Parallel()
+	task, data := picturesTask(t, "")
+	task.whole = data
+	d := &driver{task: task, ctx: t.Context()}
+	defer d.calls.Wait()
+	data.broken.Store(true)
+	if _, err := d.shared(t.Context()); err == nil {
+		t.Fatal("shared what can't be read")
+	}
+	data.broken.Store(false)
+	first, err := d.shared(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := data.reads.Load()
+	if again, err := d.shared(t.Context()); err != nil || again != first || data.reads.Load() != read {
+		t.Errorf("%v; made anew: %v, %d reads, then %d", err, again != first, read, data.reads.Load())
+	}
+}
+
 // get takes 8 bytes from p.
 func get(ctx context.Context, p *peers, off int64) error {
 	dst := make([]byte, 8)
