@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,6 +34,7 @@ func TestLaunchScripts(t *testing.T) {
 		Setup:               isolate,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":   exits,
+			"forge":   forge,
 			"replace": replace,
 			"until":   until,
 			"sigkill": sigkill,
@@ -91,6 +95,41 @@ func model(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("no SHA-256 on standard output")
 	}
 	ts.Setenv(args[0], found[1])
+}
+
+// forge FILE STEP FIELD VALUE [sealed] changes a field of the journal's record of
+// an update and, where asked for, seals that line and all after it anew, as somebody
+// who wants it to be believed would.
+func forge(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 4 || len(args) > 5 {
+		ts.Fatalf("usage: forge FILE STEP FIELD VALUE [sealed]")
+	}
+	lines := strings.SplitAfter(ts.ReadFile(args[0]), "\n")
+	record := regexp.MustCompile(`"kind":"update".*"step":` + args[1] + `,`)
+	field := regexp.MustCompile(`"` + args[2] + `":"?[0-9a-f]+"?`)
+	forged, sum := false, make([]byte, 8)
+	for i, line := range lines {
+		if !forged && record.MatchString(line) {
+			lines[i] = field.ReplaceAllString(line, `"`+args[2]+`":`+args[3])
+			forged = lines[i] != line
+		}
+		body, seal, ok := strings.Cut(lines[i], `,"sum":"`)
+		switch {
+		case !ok: // half a line, or none
+		case forged && len(args) == 5:
+			h := sha256.Sum256(append(sum, body...))
+			sum = h[:8]
+			lines[i] = body + `,"sum":"` + hex.EncodeToString(sum) + "\"}\n"
+		default:
+			var err error
+			sum, err = hex.DecodeString(seal[:16])
+			ts.Check(err)
+		}
+	}
+	if !forged {
+		ts.Fatalf("%s has no %s of step %s", args[0], args[2], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Join(lines, "")), 0o644))
 }
 
 // stage notes what chaos does.

@@ -35,6 +35,8 @@ func (m *Main) newRootCommand() *cobra.Command {
 		m.newStatusCommand(),
 		m.newVersionCommand(),
 		m.newPlotCommand(),
+		m.newReplayCommand(),
+		m.newAuditCommand(),
 		m.newBenchCommand(),
 	)
 	return root

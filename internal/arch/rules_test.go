@@ -55,10 +55,11 @@ var arrows = map[string]string{
 	// The loop knows the pillars; the command knows the loop; nobody knows the command.
 	"train": leaves + " allreduce allreduce/exact allreduce/rpc checkpoint cluster cluster/view dataset dataset/augment job nn optim shard",
 	"cmd/dlnode": "internal/kernel allreduce/rpc checkpoint cluster dataset dataset/augment examples job train" +
-		" cmd/dlnode/internal/bench cmd/dlnode/internal/chart cmd/dlnode/internal/fleet cmd/dlnode/internal/supervise cmd/dlnode/internal/ui",
+		" cmd/dlnode/internal/bench cmd/dlnode/internal/chart cmd/dlnode/internal/fleet cmd/dlnode/internal/runlog cmd/dlnode/internal/supervise cmd/dlnode/internal/ui",
 	"cmd/dlnode/internal/bench":     "allreduce allreduce/rpc cmd/dlnode/internal/fleet cmd/dlnode/internal/supervise train",
 	"cmd/dlnode/internal/chart":     "train",
 	"cmd/dlnode/internal/fleet":     "cmd/dlnode/internal/supervise cmd/dlnode/internal/ui train",
+	"cmd/dlnode/internal/runlog":    "cmd/dlnode/internal/chart train",
 	"cmd/dlnode/internal/supervise": "",
 	"cmd/dlnode/internal/ui":        "",
 	"examples":                      "",

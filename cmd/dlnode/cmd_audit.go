@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	mathrand "math/rand/v2"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dlnode/dlnode/cmd/dlnode/internal/runlog"
+)
+
+// auditFlags are the flags of dlnode audit.
+type auditFlags struct {
+	recomputeFlags
+	sample    int
+	seed      uint64
+	fromStart bool
+}
+
+func (m *Main) newAuditCommand() *cobra.Command {
+	var f auditFlags
+	c := &cobra.Command{
+		Use:   "audit RUN",
+		Short: "Compute random steps of a run once more, alone, and compare them with what was recorded",
+		Long: "audit draws steps of a run and does with each what replay does with one. It draws among the\n" +
+			"steps after the oldest checkpoint of the run, and with --from-start among all. The same\n" +
+			"--seed draws the same steps. The exit code is 1 if any differs.\n" +
+			"RUN is a node's directory or that of a launch.",
+		Args: takes("RUN"),
+		RunE: func(c *cobra.Command, args []string) error {
+			f.run = args[0]
+			return m.audit(c.Context(), f)
+		},
+	}
+	fl := c.Flags()
+	fl.IntVar(&f.sample, "sample", 20, "how many steps to draw; 0 is all of them")
+	fl.Uint64Var(&f.seed, "seed", 0, "what to draw them by (default drawn, and told)")
+	fl.BoolVar(&f.fromStart, "from-start", false, "draw among the steps before the oldest checkpoint too, which are computed from the start of the run")
+	fl.StringVar(&f.checkpoints, "checkpoint", "", "`directory` of the run's checkpoints (default RUN)")
+	f.add(c)
+	return c
+}
+
+func (m *Main) audit(ctx context.Context, f auditFlags) error {
+	if f.sample < 0 {
+		return usage("--sample: %d is not allowed (want at least 1, or 0 for all steps)", f.sample)
+	}
+	if f.checkpoints == "" {
+		f.checkpoints = f.run
+	}
+	for f.seed == 0 {
+		var b [4]byte
+		_, _ = rand.Read(b[:]) // never fails
+		f.seed = uint64(binary.LittleEndian.Uint32(b[:]))
+	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	r, err := m.openRecompute(ctx, f.recomputeFlags)
+	if err != nil {
+		return err
+	}
+	steps, err := r.reachable(f.fromStart)
+	if err != nil {
+		return err
+	}
+	drawn := drawSteps(steps, f.sample, f.seed)
+	fmt.Fprintf(m.Stdout, "%d of %d recorded steps (%s), seed %d\n", len(drawn), len(steps), span(steps), f.seed)
+	return r.audit(ctx, drawn)
+}
+
+// reachable lists the recorded steps that checkpoints come before.
+func (r *recompute) reachable(fromStart bool) ([]uint64, error) {
+	steps := r.log.Steps()
+	oldest := ^uint64(0)
+	for _, e := range r.found.entries {
+		if e.Err == nil {
+			oldest = min(oldest, e.Manifest.Step)
+		}
+	}
+	if !fromStart {
+		steps = slices.DeleteFunc(steps, func(s uint64) bool { return s <= oldest })
+	}
+	if len(steps) == 0 && !fromStart && len(r.log.Steps()) > 0 {
+		return nil, usage("no recorded step comes after a checkpoint that is still there (the oldest is of step %d): --from-start recomputes the run from its start", oldest)
+	}
+	if len(steps) == 0 {
+		return nil, exit(codeData, fmt.Errorf("the journals of %s tell of no step", r.log.Dir))
+	}
+	return steps, nil
+}
+
+// drawSteps takes n of steps, all of them if n is 0, ascending.
+func drawSteps(steps []uint64, n int, seed uint64) []uint64 {
+	drawn := slices.Clone(steps)
+	if n > 0 && n < len(drawn) {
+		mathrand.New(mathrand.NewPCG(seed, 0)).Shuffle(len(drawn), func(i, k int) { drawn[i], drawn[k] = drawn[k], drawn[i] })
+		drawn = drawn[:n]
+	}
+	slices.Sort(drawn)
+	return drawn
+}
+
+// audit recomputes steps, those with the same base together.
+func (r *recompute) audit(ctx context.Context, steps []uint64) error {
+	agreed, behind, recomputed := 0, 0, 0
+	var first *runlog.Difference
+	for len(steps) > 0 {
+		last := steps[len(steps)-1]
+		b, err := r.baseOf(last, true)
+		if err != nil {
+			return err
+		}
+		// Ascending, the steps after the newest base before the last one are the last ones.
+		i := slices.IndexFunc(steps, func(s uint64) bool { return s > b.step })
+		group := steps[i:]
+		steps = steps[:i]
+		p, diff, err := r.from(ctx, b, group)
+		if err != nil {
+			return err
+		}
+		recomputed += p.Compared + p.Unrecorded
+		good := group
+		if diff != nil {
+			first = diff // the one of the oldest base is told last, and named
+			good = slices.DeleteFunc(slices.Clone(group), func(s uint64) bool { return s >= diff.Step })
+			behind += len(group) - len(good)
+		}
+		agreed += len(good)
+		r.tellGroup(b, good, diff)
+	}
+	fmt.Fprintf(r.m.Stdout, "%d of %d steps agree (%d transitions recomputed)\n", agreed, agreed+behind, recomputed)
+	if first != nil {
+		return exit(codeFailed, fmt.Errorf("step %d is not what the run recorded; %d drawn steps are it, or rest on it", first.Step, behind))
+	}
+	return r.believed()
+}
+
+func (r *recompute) tellGroup(b base, good []uint64, diff *runlog.Difference) {
+	if len(good) > 0 {
+		fmt.Fprintf(r.m.Stdout, "from %s: %s agree\n", b, list(good))
+	}
+	if diff != nil {
+		fmt.Fprintf(r.m.Stdout, "from %s: %s\n", b, strings.Join(diff.Lines, "\n"))
+	}
+}
+
+// list names steps.
+func list(steps []uint64) string {
+	words := make([]string, len(steps))
+	for i, s := range steps {
+		words[i] = fmt.Sprint(s)
+	}
+	return "steps " + strings.Join(words, ", ")
+}
