@@ -62,7 +62,7 @@ func NewRecomputer(t *Task, from *checkpoint.Snapshot, threads int) (*Recomputer
 		}
 	}
 	return &Recomputer{
-		task: t, state: s, pool: newPool(NewEngine(t, threads)), sum: allreduce.New(allreduce.Config{World: 1}),
+		task: t, state: s, pool: newPool(NewEngine(t, threads)), sum: allreduce.New(t.ops(allreduce.Config{World: 1})),
 		mean: pages.Float32s(t.Model.NumParams()),
 	}, nil
 }
@@ -121,12 +121,15 @@ func (r *Recomputer) try(ctx context.Context, a *Attempt) error {
 		if c, err = r.pool.wait(ctx, a, all, r.state.params); err != nil {
 			return err
 		}
-		c.Mean = r.mean
 	}
 	r.seq++
 	head := r.task.header(a, c, witness{watch: r.state.watch(r.pool.each)}, 0, 0)
+	op := allreduce.Op{Seq: r.seq, Header: head, Each: r.pool.each}
+	if a.Kind == Update {
+		r.task.reduce(&op, a, Sums{c.Grad, r.mean}, r.task.Plan.Count(a.Step))
+	}
 	nobody := func([]int, allreduce.Frame) { panic("train: a frame in a world of one") }
-	if _, err := r.sum.Start(r.task.reduce(r.seq, a, c, head, r.pool.each), nobody); err != nil {
+	if _, err := r.sum.Start(op, nobody); err != nil {
 		return err
 	}
 	headers, ok := r.sum.Done()
