@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -459,12 +460,23 @@ func TestBadFramesEndTheGroupAndSayWhich(t *testing.T) {
 	alien := allreduce.Frame{Fence: allreduce.Fence{1}, Seq: 1, Kind: allreduce.Header, Algorithm: allreduce.Ring}
 	badNote := allreduce.Frame{Fence: fence, Kind: allreduce.Closing, Payload: []byte{1}}
 	alienNote := allreduce.Frame{Kind: allreduce.Closing, Payload: allreduce.ClosingNote{By: "x"}.Append(nil)}
+	header := allreduce.Frame{Fence: fence, Seq: 1, Kind: allreduce.Header, Algorithm: allreduce.Ring, Payload: make([]byte, 2<<20)}
+	short := append(pad(), gather.Append(nil)...)
+	short[messagePad+12] = 1 // of its payload
+	flood := pad()
+	for range maxProbes + 1 {
+		flood = allreduce.Frame{Fence: fence, Kind: allreduce.Probe}.Append(flood)
+	}
 	for want, wire := range map[string][]byte{
-		"protocol: allreduce: frame of 4 bytes":                    []byte("garbage"),
-		"protocol: allreduce: refused frame (view fece0000, op 1,": gather.Append(pad()),
-		"protocol: allreduce: refused frame (view 01000000, op 1,": alien.Append(pad()),
-		"protocol: allreduce: malformed closing note":              badNote.Append(pad()),
-		"protocol: frame (view 00000000, op 0, auto, closing,":     alienNote.Append(pad()),
+		"protocol: allreduce: frame of version 120":                                                                            bytes.Repeat([]byte("x"), 1<<20),
+		"protocol: allreduce: refused frame (view fece0000, op 1, ring, header, chunk 0, segment 0, 2097152 bytes)":            header.Append(pad()),
+		"protocol: allreduce: frame (view fece0000, op 1, ring, gather, chunk 0, segment 0, 0 bytes): payload of 1 bytes":      short,
+		"protocol: allreduce: refused frame (view fece0000, op 0, auto, probe, chunk 0, segment 0, 0 bytes): no part of an op": flood,
+		"protocol: allreduce: frame of 4 bytes":                                                                                []byte("garbage"),
+		"protocol: allreduce: refused frame (view fece0000, op 1,":                                                             gather.Append(pad()),
+		"protocol: allreduce: refused frame (view 01000000, op 1,":                                                             alien.Append(pad()),
+		"protocol: allreduce: malformed closing note":                                                                          badNote.Append(pad()),
+		"protocol: frame (view 00000000, op 0, auto, closing,":                                                                 alienNote.Append(pad()),
 	} {
 		t.Run(want, func(t *testing.T) {
 			nodes := []*node{newNode(t, 0), newNode(t, 1)}
