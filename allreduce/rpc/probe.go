@@ -95,11 +95,12 @@ func least(t *int64, took int64) {
 }
 
 // cost is what the times come to. A further frame costs no more than a lone one, which wakes somebody up:
-// what took longer was held up by something else.
+// what took longer was held up by something else. Where much was no slower than little, little was held up, and
+// nothing is known.
 func (b *prober) cost() allreduce.Link {
 	alpha := max(b.trip/2, 1)
-	frame := min(max((b.burst-b.trip)/(burst-1), 1), alpha)
-	beta := max(b.bulk-b.trip, 1) * (1 << 20) / bulkProbe
+	frame := min(max(b.burst-b.trip, 0)/(burst-1), alpha)
+	beta := max(b.bulk-b.trip, 0) * (1 << 20) / bulkProbe
 	return allreduce.Link{Alpha: time.Duration(alpha), Frame: time.Duration(frame), Beta: time.Duration(beta)}
 }
 
