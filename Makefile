@@ -96,6 +96,10 @@ e2e: ## every end-to-end test in full, with its figures: about a quarter of an h
 sim: ## the whole cluster under seeded schedules of failures: SEEDS=2000
 	go test ./sim -count=1 -v -timeout 0 -run '^TestSeeds$$' -seeds $(SEEDS)
 
+.PHONY: ways
+ways: ## one state over every algorithm, transport, packing, segment and zone, 1 to 8 ranks
+	go test ./train -count=1 -v -run '^TestOneStateWhicheverWayTheSumsGo$$' -ways
+
 .PHONY: mutants
 mutants: ## plant bugs and see the simulator find each: minutes; MUTANT=name for one
 	go test ./sim -count=1 -v -timeout 0 -run '^TestMutantsAreFound$$' -mutants $(if $(MUTANT),-mutant $(MUTANT),)

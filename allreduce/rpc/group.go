@@ -62,6 +62,7 @@ type Group struct {
 	machine *allreduce.Group // is told by whoever has something to tell, one at a time
 	result  *result          // of an op that is complete and not told yet
 	telling bool             // somebody is in deliver
+	told    sync.Cond        // telling has become false
 	near    allreduce.Link   // the slowest link measured within the zone
 	far     allreduce.Link   // and the slowest to another one
 	packer  packer
@@ -102,6 +103,7 @@ func StartGroup(s *Server, cfg GroupConfig) *Group {
 		drained: make(chan struct{}, 1),
 		dying:   make(chan struct{}), gone: make(chan struct{}),
 	}
+	g.told.L = &g.mu
 	g.machine = allreduce.NewGroup(cfg.Group, outlet{g})
 	for _, rank := range g.machine.Peers() {
 		g.peers[rank] = newPeer(g, rank)
@@ -183,6 +185,16 @@ func (g *Group) deliver(anyhow bool) {
 		g.cfg.Done(r.seq, r.headers, r.total, r.out)
 		g.mu.Lock()
 		g.telling = false
+		g.told.Broadcast()
+	}
+}
+
+// awaitTold returns when nobody is in Done any more: what is told by Down comes after.
+func (g *Group) awaitTold() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.telling {
+		g.told.Wait()
 	}
 }
 
@@ -193,6 +205,7 @@ func (g *Group) run() {
 	g.tearDown()
 	g.server.groups.remove(g)
 	g.deliver(true)
+	g.awaitTold()
 	g.cfg.Down(g.note)
 }
 

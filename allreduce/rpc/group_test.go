@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -232,6 +233,33 @@ func TestADoneCallbackMayStartTheNextOp(t *testing.T) {
 	}
 	for range nodes {
 		wait(t, "the last op", last)
+	}
+}
+
+// Whoever hears of the end has heard of all results before.
+func TestDownComesAfterTheDoneThatIsBeingTold(t *testing.T) {
+	inside, leave := make(chan struct{}), make(chan struct{})
+	downs := make(chan bool, 1)
+	var told atomic.Bool
+	nodes := newWorld(t, 1, func(c *GroupConfig) {
+		c.Done = func(uint64, [][]byte, uint64, []float32) {
+			close(inside)
+			<-leave
+			told.Store(true)
+		}
+		c.Down = func(allreduce.ClosingNote) { downs <- told.Load() }
+	})
+	go nodes[0].group.Start(allreduce.Op{Seq: 1})
+	<-inside
+	nodes[0].group.Close(allreduce.Orderly, "", "while a result is told")
+	select {
+	case <-downs:
+		t.Error("Down while Done is being called")
+	case <-time.After(50 * time.Millisecond): // it may only come after
+	}
+	close(leave)
+	if !<-downs {
+		t.Error("Down before Done")
 	}
 }
 
