@@ -12,6 +12,7 @@
 //	dlnode version                       which program this is, and its kernels here
 //	dlnode plot RUN...                   learning curves as a picture
 //	dlnode replay, dlnode audit          steps of a run computed once more, alone, and compared
+//	dlnode explain RUN                   what failed in a run, and what it cost
 //	dlnode bench allreduce | link | step how good the network is, and where a step's time goes
 //
 // This package is flags, wiring and words for people. It is the only one that

@@ -37,6 +37,7 @@ func (m *Main) newRootCommand() *cobra.Command {
 		m.newPlotCommand(),
 		m.newReplayCommand(),
 		m.newAuditCommand(),
+		m.newExplainCommand(),
 		m.newBenchCommand(),
 	)
 	return root
