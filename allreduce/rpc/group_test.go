@@ -254,7 +254,8 @@ func TestDownComesAfterTheDoneThatIsBeingTold(t *testing.T) {
 	nodes[0].group.Close(allreduce.Orderly, "", "while a result is told")
 	select {
 	case <-downs:
-		t.Error("Down while Done is being called")
+		close(leave)
+		t.Fatal("Down while Done is being called")
 	case <-time.After(50 * time.Millisecond): // it may only come after
 	}
 	close(leave)
