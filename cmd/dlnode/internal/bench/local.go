@@ -50,7 +50,7 @@ func Local(ctx context.Context, cfg LocalConfig, f func(ctx context.Context, wor
 	s, err := supervise.Start(supervise.Config{
 		LogDir: dir,
 		Command: func(string, int) supervise.Command {
-			return supervise.Command{Env: cfg.Env, Argv: []string{
+			return supervise.Command{Env: append(supervise.Share(cfg.Workers, cfg.Threads), cfg.Env...), Argv: []string{
 				cfg.Program, "bench", "worker", "--bind", "127.0.0.1:0", "--threads", strconv.Itoa(cfg.Threads), "--supervised",
 			}}
 		},

@@ -158,7 +158,7 @@ func (f *Fleet) command(id string, attempt int) supervise.Command {
 		expect = len(f.founders)
 	}
 	bind, join := f.addrs.start(id)
-	return supervise.Command{Argv: f.cfg.argv(id, f.label, expect, bind, join), Env: f.cfg.Env}
+	return supervise.Command{Argv: f.cfg.argv(id, f.label, expect, bind, join), Env: append(supervise.Share(f.cfg.Nodes, f.cfg.Threads), f.cfg.Env...)}
 }
 
 // argv is a node's command line.
