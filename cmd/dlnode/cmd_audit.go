@@ -107,7 +107,7 @@ func drawSteps(steps []uint64, n int, seed uint64) []uint64 {
 
 // audit recomputes steps, those with the same base together.
 func (r *recompute) audit(ctx context.Context, steps []uint64) error {
-	agreed, behind, recomputed := 0, 0, 0
+	agreed, behind, recomputed, met := 0, 0, 0, 0
 	var first *runlog.Difference
 	for len(steps) > 0 {
 		last := steps[len(steps)-1]
@@ -124,6 +124,7 @@ func (r *recompute) audit(ctx context.Context, steps []uint64) error {
 			return err
 		}
 		recomputed += p.Compared + p.Unrecorded
+		met += len(p.Met)
 		good := group
 		if diff != nil {
 			first = diff // the one of the oldest base is told last, and named
@@ -133,7 +134,7 @@ func (r *recompute) audit(ctx context.Context, steps []uint64) error {
 		agreed += len(good)
 		r.tellGroup(b, good, diff)
 	}
-	fmt.Fprintf(r.m.Stdout, "%d of %d steps agree (%d transitions recomputed)\n", agreed, agreed+behind, recomputed)
+	fmt.Fprintf(r.m.Stdout, "%d of %d steps agree (%d transitions recomputed, %d checkpoints met, the same to the byte)\n", agreed, agreed+behind, recomputed, met)
 	if first != nil {
 		return exit(codeFailed, fmt.Errorf("step %d is not what the run recorded; %d drawn steps are it, or rest on it", first.Step, behind))
 	}
@@ -149,11 +150,20 @@ func (r *recompute) tellGroup(b base, good []uint64, diff *runlog.Difference) {
 	}
 }
 
-// list names steps.
+// list names steps, those that follow one another by the first and the last.
 func list(steps []uint64) string {
-	words := make([]string, len(steps))
-	for i, s := range steps {
-		words[i] = fmt.Sprint(s)
+	var words []string
+	for i := 0; i < len(steps); {
+		n := 1
+		for i+n < len(steps) && steps[i+n] == steps[i]+uint64(n) {
+			n++
+		}
+		word := fmt.Sprint(steps[i])
+		if n > 1 {
+			word += fmt.Sprintf(" to %d", steps[i+n-1])
+		}
+		words = append(words, word)
+		i += n
 	}
 	return "steps " + strings.Join(words, ", ")
 }
