@@ -40,6 +40,26 @@ var changes = []change{
 	{"allreduce/reducer.go", "r.cfg.SegmentBytes / 8}", "r.cfg.SegmentBytes / 4}"},
 	{"allreduce/reducer.go", "r.cfg.SegmentBytes/8))", "r.cfg.SegmentBytes/4))"},
 	{"allreduce/reducer.go", "r.find(f, chunk, 8)", "r.find(f, chunk, 4)"},
+	{"allreduce/reducer.go", "packing.DecodeInts(acc, ", "packing.DecodeFloats(acc, "},
+	{"allreduce/reducer.go", "packing.AddInts(acc, ", "addPacked(acc, "},
+	{"allreduce/reducer.go", "\n// refuse ", `
+// addPacked adds packed elements.
+func addPacked(acc []float32, src []byte) error {
+	v := make([]float32, len(acc))
+	err := packing.DecodeFloats(v, src)
+	for i := range acc {
+		acc[i] += v[i]
+	}
+	return err
+}
+
+// refuse `},
+	{"allreduce/reducer.go", "len(wire)/8", "len(wire)/4"},
+	{"allreduce/frame.go", "packing.AppendInts(", "packing.AppendFloats("},
+	{"allreduce/frame.go", "var torn [8]byte", "var torn [4]byte"},
+	{"allreduce/frame.go", "len(p) / 8\n", "len(p) / 4\n"},
+	{"allreduce/frame.go", "p[:8*whole]", "p[:4*whole]"},
+	{"allreduce/frame.go", "p[8*whole:]", "p[4*whole:]"},
 	{"allreduce/wire.go", "float64", "float32"},
 	{"allreduce/wire.go", "src[8*i:]", "src[4*i:]"},
 	{"allreduce/wire.go", "math.Float64frombits(binary.LittleEndian.Uint64(b))", "math.Float32frombits(binary.LittleEndian.Uint32(b))"},
@@ -53,6 +73,7 @@ var changes = []change{
 	{"allreduce/exact/sum.go", "acc    []float64 //", "acc    []float32 //"},
 	{"allreduce/exact/sum.go", "pages.Float64s(", "pages.Float32s("},
 	{"allreduce/exact/sum.go", "func (s *Sum) Acc() []float64", "func (s *Sum) Acc() []float32"},
+	{"allreduce/exact/sum.go", "func (s *Sum) Memory() []float64", "func (s *Sum) Memory() []float32"},
 	{"allreduce/exact/sum.go", `	round := kernel.RoundAdd
 	if b.added == 1 {
 		round = kernel.RoundNew
@@ -80,8 +101,7 @@ var changes = []change{
 func was(dst []float32, total []float64, unit, denom float64) (sum uint64) {`},
 
 	// Whoever finishes is given float32.
-	{"train/step.go", "total []float64, headers", "total []float32, headers"},
-	{"train/drill.go", "func(lo, _ int, total []float64, _", "func(lo, _ int, total []float32, _"},
+	{"train/step.go", "func(lo, hi int, total []float64, _", "func(lo, hi int, total []float32, _"},
 }
 
 func main() {
