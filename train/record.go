@@ -46,7 +46,7 @@ type stateHead struct {
 type recordHead struct {
 	Attempt  Attempt  // the one that was committed
 	Headers  [][]byte // of all ranks
-	Total    uint64   // allreduce.Ring.Total
+	Total    uint64   // allreduce.Reducer.Total
 	Elements int      // of the gradient, 0 if there is none
 	Sum      uint32   // its checksum
 }
