@@ -4,22 +4,19 @@ package e2e
 
 import (
 	"cmp"
-	"encoding/json"
-	"errors"
+	"context"
 	"fmt"
-	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/dlnode/dlnode/internal/lives"
 	"github.com/dlnode/dlnode/train"
 )
 
@@ -52,23 +49,8 @@ type options struct {
 
 // process is one life of a node.
 type process struct {
-	f       *fleet
-	id      string
-	cmd     *exec.Cmd
-	stdin   io.Closer
-	started time.Time
-	killed  time.Time // when SIGKILL was sent; zero if it wasn't
-
-	mu       sync.Mutex
-	changed  chan struct{} // closed at each line, and replaced
-	ready    *train.Ready
-	progress train.Progress
-	events   []train.Event
-	result   *train.Result
-
-	done chan struct{} // closed once the process is gone
-	err  error         // of Wait, valid then
-	rss  int64         // greatest resident set, bytes, valid then
+	*lives.Process
+	f *fleet
 }
 
 func newFleet(t *testing.T, j job) *fleet {
@@ -91,8 +73,8 @@ func (f *fleet) nodeDir(id string) string { return filepath.Join(f.dir, id) }
 // clean ends what still runs; what a failed test left is kept, and told.
 func (f *fleet) clean() {
 	for _, p := range f.living() {
-		p.cmd.Process.Kill()
-		<-p.done
+		p.kill()
+		<-p.Gone()
 	}
 	if f.t.Failed() || *keep {
 		f.t.Logf("kept: %s", f.dir)
@@ -125,34 +107,21 @@ func (f *fleet) start(id string, o options) *process {
 	if command == nil {
 		command = []string{program}
 	}
-	cmd := exec.Command(command[0], append(command[1:len(command):len(command)], f.arguments(id, o)...)...)
-	cmd.Env = append(os.Environ(), "DLNODE_DATA="+cmp.Or(o.cache, dataDir()))
+	env := []string{"DLNODE_DATA=" + cmp.Or(o.cache, dataDir())}
 	if o.gomaxprocs > 0 {
-		cmd.Env = append(cmd.Env, "GOMAXPROCS="+strconv.Itoa(o.gomaxprocs))
+		env = append(env, "GOMAXPROCS="+strconv.Itoa(o.gomaxprocs))
 	}
 	if o.cpu != "" {
-		cmd.Env = append(cmd.Env, "DLNODE_CPU="+o.cpu)
+		env = append(env, "DLNODE_CPU="+o.cpu)
 	}
-	log, err := os.OpenFile(filepath.Join(f.dir, id+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	started, err := lives.Start(id, lives.Command{
+		Argv: append(command[:len(command):len(command)], f.arguments(id, o)...), Env: env, Log: filepath.Join(f.dir, id+".log"),
+	})
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	defer log.Close()
-	cmd.Stderr = log
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	p := &process{f: f, id: id, cmd: cmd, stdin: stdin, started: time.Now(), changed: make(chan struct{}), done: make(chan struct{})}
-	if err := cmd.Start(); err != nil {
-		f.t.Fatal(err)
-	}
+	p := &process{started, f}
 	f.procs = append(f.procs, p)
-	go p.follow(stdout)
 	return p
 }
 
@@ -176,8 +145,8 @@ func (f *fleet) arguments(id string, o options) []string {
 // addresses are the gossip addresses of those who live.
 func (f *fleet) addresses() (all []string) {
 	for _, p := range f.living() {
-		p.await("its ready line", func() bool { return p.ready != nil })
-		all = append(all, p.ready.Gossip)
+		p.await("its ready line", func(now lives.Told) bool { return now.Ready != nil })
+		all = append(all, p.Told().Ready.Gossip)
 	}
 	return all
 }
@@ -194,12 +163,8 @@ func (f *fleet) launch(n int, o options) []*process {
 // living returns the processes that are not gone and not killed.
 func (f *fleet) living() (all []*process) {
 	for _, p := range f.procs {
-		select {
-		case <-p.done:
-		default:
-			if p.killed.IsZero() {
-				all = append(all, p)
-			}
+		if p.Living() {
+			all = append(all, p)
 		}
 	}
 	return all
@@ -209,7 +174,7 @@ func (f *fleet) living() (all []*process) {
 func (f *fleet) node(id string) *process {
 	f.t.Helper()
 	for _, p := range f.living() {
-		if p.id == id {
+		if p.ID == id {
 			return p
 		}
 	}
@@ -222,7 +187,7 @@ func (f *fleet) coordinator() *process {
 	for _, p := range f.living() {
 		id := p.now().Coordinator
 		for _, q := range f.living() {
-			if q.id == id {
+			if q.ID == id {
 				return q
 			}
 		}
@@ -246,113 +211,43 @@ func (f *fleet) reach(step uint64) {
 	}
 }
 
-// follow reads the lines of a process until it is gone.
-func (p *process) follow(stdout io.Reader) {
-	defer close(p.done)
-	in := json.NewDecoder(stdout)
-	var bad error
-	for {
-		var l train.Line
-		if err := in.Decode(&l); err != nil {
-			if err != io.EOF && p.wasKilled().IsZero() {
-				bad = fmt.Errorf("standard output: %w", err)
-			}
-			break
-		}
-		p.take(l)
-	}
-	io.Copy(io.Discard, stdout)
-	p.err = errors.Join(bad, p.cmd.Wait())
-	if u, ok := p.cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		p.rss = u.Maxrss * 1024
-	}
-}
-
-func (p *process) take(l train.Line) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case l.Ready != nil:
-		p.ready = l.Ready
-	case l.Progress != nil:
-		p.progress = *l.Progress
-	case l.Event != nil:
-		p.events = append(p.events, *l.Event)
-	case l.Result != nil:
-		p.result = l.Result
-	}
-	close(p.changed)
-	p.changed = make(chan struct{})
-}
-
 // now returns the last progress that the process told.
-func (p *process) now() train.Progress {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.progress
-}
-
-func (p *process) wasKilled() time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.killed
-}
+func (p *process) now() train.Progress { return p.Told().Progress }
 
 // await waits until a condition on what the process has told holds.
-func (p *process) await(what string, holds func() bool) {
+func (p *process) await(what string, holds func(lives.Told) bool) {
 	p.f.t.Helper()
-	deadline := time.After(patience)
-	for {
-		p.mu.Lock()
-		ok, changed := holds(), p.changed
-		p.mu.Unlock()
-		if ok {
-			return
-		}
-		select {
-		case <-changed:
-		case <-p.done:
-			p.mu.Lock()
-			ok := holds()
-			p.mu.Unlock()
-			if !ok {
-				p.f.t.Fatalf("%s ended (%v) before %s", p.id, p.err, what)
-			}
-			return
-		case <-deadline:
-			p.f.t.Fatalf("%s: no sign of %s for %s", p.id, what, patience)
-		}
+	ctx, cancel := context.WithTimeout(p.f.t.Context(), patience)
+	defer cancel()
+	if err := p.Await(ctx, holds); err != nil {
+		p.f.t.Fatalf("waiting for %s: %v", what, err)
 	}
 }
 
 // event waits for a line of the story and returns it.
-func (p *process) event(kind string) train.Event {
+func (p *process) event(kind string) (found train.Event) {
 	p.f.t.Helper()
-	var found train.Event
-	p.await("event "+kind, func() bool {
-		i := slices.IndexFunc(p.events, func(e train.Event) bool { return e.Kind == kind })
-		if i >= 0 {
-			found = p.events[i]
-		}
-		return i >= 0
+	p.await("event "+kind, func(now lives.Told) (ok bool) {
+		found, ok = now.Event(kind)
+		return ok
 	})
 	return found
 }
 
 // kill sends SIGKILL and returns when.
 func (p *process) kill() time.Time {
-	p.mu.Lock()
-	p.killed = time.Now()
-	at := p.killed
-	p.mu.Unlock()
-	p.signal(syscall.SIGKILL)
+	p.f.t.Helper()
+	at, err := p.Kill()
+	if err != nil {
+		p.f.t.Fatal(err)
+	}
 	return at
 }
 
 func (p *process) signal(s syscall.Signal) {
 	p.f.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
-		p.f.t.Fatalf("signal %v to %s: %v", s, p.id, err)
+	if err := p.Signal(s); err != nil {
+		p.f.t.Fatal(err)
 	}
 }
 
@@ -360,21 +255,21 @@ func (p *process) signal(s syscall.Signal) {
 func (p *process) exit() int {
 	p.f.t.Helper()
 	select {
-	case <-p.done:
+	case <-p.Gone():
 	case <-time.After(patience):
-		p.f.t.Fatalf("%s does not end", p.id)
+		p.f.t.Fatalf("%s does not end", p.ID)
 	}
-	return p.cmd.ProcessState.ExitCode()
+	return p.ExitCode()
 }
 
 // finish waits for the process to end with a final state.
 func (p *process) finish() train.Result {
 	p.f.t.Helper()
-	code := p.exit()
-	if code != 0 || p.err != nil || p.result == nil {
-		p.f.t.Fatalf("%s ended with %d (%v), result %+v", p.id, code, p.err, p.result)
+	code, result := p.exit(), p.Told().Result
+	if code != 0 || p.Err() != nil || result == nil {
+		p.f.t.Fatalf("%s ended with %d (%v), result %+v", p.ID, code, p.Err(), result)
 	}
-	return *p.result
+	return *result
 }
 
 // finish waits for all who live; each must have the verdict of the oracle, or
@@ -389,7 +284,7 @@ func (f *fleet) finish(want verdict) {
 		}
 		finished++
 		if got := (verdict{r.ModelSHA256, r.StateSHA256, r.Step, r.Transition}); got != want {
-			f.t.Errorf("%s: %+v\nwant the oracle's %+v", p.id, got, want)
+			f.t.Errorf("%s: %+v\nwant the oracle's %+v", p.ID, got, want)
 		}
 	}
 	if finished == 0 {
@@ -401,7 +296,7 @@ func (f *fleet) finish(want verdict) {
 func (f *fleet) nodes() []string {
 	names := map[string]bool{}
 	for _, p := range f.procs {
-		names[p.id] = true
+		names[p.ID] = true
 	}
 	return slices.Sorted(maps.Keys(names))
 }

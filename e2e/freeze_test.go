@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dlnode/dlnode/internal/lives"
 	"github.com/dlnode/dlnode/train"
 )
 
@@ -30,24 +31,24 @@ func TestAFrozenNodeIsLeftBehindAndComesBack(t *testing.T) {
 	f.finish(want)
 	all := f.audit(want)
 
-	a := after(all, at, frozen.id)
-	if !a.ok || a.next > 5*time.Second {
-		t.Errorf("the others went on %s after the freeze (%v), want 5 s at most", a.next, a.ok)
+	a := lives.After(all, at, frozen.ID)
+	if !a.OK || a.Next > 5*time.Second {
+		t.Errorf("the others went on %s after the freeze (%v), want 5 s at most", a.Next, a.OK)
 	}
-	back, ok := firstAfter(all, frozen.id, woken)
+	back, ok := firstAfter(all, frozen.ID, woken)
 	if !ok {
 		t.Fatal("the frozen node took no part any more")
 	}
-	t.Logf("frozen for %.1f s: the others went on after %.0f ms; it was back %.0f ms after it woke", woken.Sub(at).Seconds(), ms(a.next), ms(back.Sub(woken)))
+	t.Logf("frozen for %.1f s: the others went on after %.0f ms; it was back %.0f ms after it woke", woken.Sub(at).Seconds(), lives.Millis(a.Next), lives.Millis(back.Sub(woken)))
 }
 
 // firstAfter is when a node first completed a step with others after a moment.
-func firstAfter(all []life, node string, moment time.Time) (at time.Time, ok bool) {
+func firstAfter(all []lives.Life, node string, moment time.Time) (at time.Time, ok bool) {
 	for _, l := range all {
-		if l.node != node {
+		if l.Node != node {
 			continue
 		}
-		l.steps(func(r train.Record) {
+		l.Steps(func(r train.Record) {
 			if !ok && r.World > 1 && r.Time.After(moment) {
 				at, ok = r.Time, true
 			}

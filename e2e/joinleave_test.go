@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/dlnode/dlnode/internal/lives"
 )
 
 // Issue: nodes come and go in mid-run; SIGTERM costs no time-out.
@@ -24,10 +26,10 @@ func TestComingAndGoingChangesNothing(t *testing.T) {
 	f.leave("node-1") // the coordinator
 	f.finish(want)
 	all := f.audit(want)
-	for kind, times := range pauses(all) {
-		t.Logf("nobody completed a step, because somebody %s: %s", kind, figures(times))
+	for kind, times := range lives.Pauses(all) {
+		t.Logf("nobody completed a step, because somebody %s: %s", kind, lives.Figures(times))
 	}
-	if lost := pauses(all)["lost"]; len(lost) > 0 {
+	if lost := lives.Pauses(all)["lost"]; len(lost) > 0 {
 		t.Errorf("nobody was killed, but %d views tell of a loss", len(lost))
 	}
 }
@@ -42,7 +44,7 @@ func (f *fleet) leave(id string) {
 		f.t.Errorf("%s left with exit code %d", id, code)
 	}
 	took := time.Since(began)
-	f.t.Logf("%s left %.0f ms after SIGTERM", id, ms(took))
+	f.t.Logf("%s left %.0f ms after SIGTERM", id, lives.Millis(took))
 	if limit := 3 * time.Second; took > limit {
 		f.t.Errorf("leaving took %s, more than %s: something waited for a time-out", took, limit)
 	}

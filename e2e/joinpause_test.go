@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dlnode/dlnode/internal/lives"
 	"github.com/dlnode/dlnode/train"
 )
 
@@ -46,29 +47,29 @@ func TestAJoinPausesTheOthersForOneStepAtMost(t *testing.T) {
 		came = append(came, time.Now())
 		p := f.start(fmt.Sprintf("late-%d", i+1), at(3))
 		p.event("caught up")
-		p.await("a view with the others", func() bool { return p.progress.World == 4 })
+		p.await("a view with the others", func(now lives.Told) bool { return now.Progress.World == 4 })
 		f.reach(f.node("node-1").now().Step + 2)
 		p.kill()
-		<-p.done
+		<-p.Gone()
 		gone = append(gone, time.Now())
 		f.reach(f.node("node-1").now().Step + 5)
 	}
 	for _, p := range f.living() {
 		p.kill()
-		<-p.done
+		<-p.Gone()
 	}
 	all := f.lives()
-	first := all[slices.IndexFunc(all, func(l life) bool { return l.node == "node-1" })]
+	first := all[slices.IndexFunc(all, func(l lives.Life) bool { return l.Node == "node-1" })]
 	usual, copying, pauses := joinGaps(first, came, gone)
-	step := quantile(usual, 0.5)
-	t.Logf("a step of three: %s", figures(usual))
-	t.Logf("a step of three while a fourth copies: %s", figures(copying))
-	t.Logf("no step because somebody joined, beyond a usual one: %s; in steps: p50 %.2f, p99 %.2f, most %.2f", figures(pauses),
-		quantile(pauses, 0.5).Seconds()/step.Seconds(), quantile(pauses, 0.99).Seconds()/step.Seconds(), quantile(pauses, 1).Seconds()/step.Seconds())
+	step := lives.Quantile(usual, 0.5)
+	t.Logf("a step of three: %s", lives.Figures(usual))
+	t.Logf("a step of three while a fourth copies: %s", lives.Figures(copying))
+	t.Logf("no step because somebody joined, beyond a usual one: %s; in steps: p50 %.2f, p99 %.2f, most %.2f", lives.Figures(pauses),
+		lives.Quantile(pauses, 0.5).Seconds()/step.Seconds(), lives.Quantile(pauses, 0.99).Seconds()/step.Seconds(), lives.Quantile(pauses, 1).Seconds()/step.Seconds())
 	if len(pauses) != count {
 		t.Errorf("%d nodes have joined, the journal tells of %d", count, len(pauses))
 	}
-	if *full && quantile(pauses, 0.99) > step {
+	if *full && lives.Quantile(pauses, 0.99) > step {
 		t.Errorf("a join costs more than a step")
 	}
 }
@@ -76,11 +77,11 @@ func TestAJoinPausesTheOthersForOneStepAtMost(t *testing.T) {
 // joinGaps reads the times between steps in the journal of a node that was there
 // all the time: where nobody was about to join, where somebody was, and how much
 // longer than usual the step took with which a newcomer began.
-func joinGaps(l life, came, gone []time.Time) (usual, copying, pauses []time.Duration) {
+func joinGaps(l lives.Life, came, gone []time.Time) (usual, copying, pauses []time.Duration) {
 	var at time.Time
 	var world int
 	var entered []time.Duration
-	l.steps(func(r train.Record) {
+	l.Steps(func(r train.Record) {
 		gap := r.Time.Sub(at)
 		switch {
 		case r.Kind != "update" || at.IsZero() || r.Step < 4:
@@ -95,7 +96,7 @@ func joinGaps(l life, came, gone []time.Time) (usual, copying, pauses []time.Dur
 		at, world = r.Time, r.World
 	})
 	for _, gap := range entered {
-		pauses = append(pauses, max(0, gap-quantile(usual, 0.5)))
+		pauses = append(pauses, max(0, gap-lives.Quantile(usual, 0.5)))
 	}
 	return usual, copying, pauses
 }

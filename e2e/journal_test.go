@@ -3,285 +3,38 @@
 package e2e
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
-	"time"
 
-	"github.com/dlnode/dlnode/train"
+	"github.com/dlnode/dlnode/internal/lives"
 )
 
-// life is what one process wrote into its journal.
-type life struct {
-	node    string
-	records []train.Record
-}
-
 // lives reads the journals of all nodes.
-func (f *fleet) lives() (all []life) {
+func (f *fleet) lives() []lives.Life {
 	f.t.Helper()
-	for _, id := range f.nodes() {
-		path := filepath.Join(f.nodeDir(id), train.JournalName)
-		if _, err := os.Stat(path); os.IsNotExist(err) {
-			continue // killed before it wrote anything
-		}
-		all = append(all, readJournal(f.t, id, path)...)
-	}
-	return all
+	return readLives(f.t, f.dir, f.nodes())
 }
 
-// readJournal reads what each process of a node has written, and checks that its
-// chain holds. A process that was killed may have left half a line at the end of
-// its life.
-func readJournal(t *testing.T, id, path string) (all []life) {
+// readLives reads journals, and checks that their chains hold.
+func readLives(t *testing.T, dir string, nodes []string) []lives.Life {
 	t.Helper()
-	j, err := train.ReadJournal(path)
+	all, flaws, err := lives.Read(dir, nodes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, flaw := range j.Flaws {
+	for _, flaw := range flaws {
 		t.Error(flaw)
 	}
-	for _, r := range j.Records {
-		if r.T == "open" {
-			all = append(all, life{node: id})
-		}
-		last := &all[len(all)-1]
-		last.records = append(last.records, r)
-	}
 	return all
-}
-
-// steps calls visit with each transition that the life completed.
-func (l life) steps(visit func(train.Record)) {
-	for _, r := range l.records {
-		if r.T == "step" {
-			visit(r)
-		}
-	}
-}
-
-// span is when the first and the last step of a run were completed.
-func span(all []life) (first, last time.Time) {
-	for _, l := range all {
-		l.steps(func(r train.Record) {
-			if first.IsZero() || r.Time.Before(first) {
-				first = r.Time
-			}
-			if r.Time.After(last) {
-				last = r.Time
-			}
-		})
-	}
-	return first, last
 }
 
 // audit checks what the journals of a whole run must show.
-func (f *fleet) audit(want verdict) []life {
+func (f *fleet) audit(want verdict) []lives.Life {
 	f.t.Helper()
 	all := f.lives()
-	for _, complaint := range slices.Concat(forwards(all), complete(all, want), shares(all, f.job.micro), exactlyOnce(all, f.job.samples)) {
+	for _, complaint := range slices.Concat(lives.Forwards(all), lives.Complete(all, want.transition),
+		lives.Shares(all, f.job.micro), lives.ExactlyOnce(all, f.job.samples)) {
 		f.t.Error(complaint)
 	}
 	return all
-}
-
-// forwards checks that no life ever went back.
-func forwards(all []life) (bad []string) {
-	for _, l := range all {
-		var last uint64
-		l.steps(func(r train.Record) {
-			if r.Transition <= last {
-				bad = append(bad, fmt.Sprintf("%s went back from transition %d to %d", l.node, last, r.Transition))
-			}
-			last = r.Transition
-		})
-	}
-	return bad
-}
-
-// complete checks that every transition of the run was completed somewhere, and
-// with the same bits wherever it was.
-func complete(all []life, want verdict) (bad []string) {
-	watch := map[uint64]string{}
-	for _, l := range all {
-		l.steps(func(r train.Record) {
-			if w, ok := watch[r.Transition]; ok && w != r.Watch {
-				bad = append(bad, fmt.Sprintf("%s has other bits at transition %d", l.node, r.Transition))
-			}
-			watch[r.Transition] = r.Watch
-		})
-	}
-	for t := uint64(1); t <= want.transition; t++ {
-		if _, ok := watch[t]; !ok {
-			bad = append(bad, fmt.Sprintf("transition %d is in no journal", t))
-		}
-	}
-	return bad
-}
-
-// attempt names one completed all-reduce. Two halves of a run that have not met
-// yet may walk the same steps in generations of one number: they are told apart
-// by their size, and nodes that are alone by their names.
-type attempt struct {
-	transition, generation uint64
-	world                  int
-	loner                  string
-}
-
-func attemptOf(l life, r train.Record) attempt {
-	a := attempt{r.Transition, r.Generation, r.World, ""}
-	if r.World == 1 {
-		a.loner = l.node
-	}
-	return a
-}
-
-// shares checks that the ranks of a step computed disjoint runs of microbatches,
-// and together all, where all of them lived to write it down.
-func shares(all []life, micro int) (bad []string) {
-	ranks := map[attempt][]train.Record{}
-	for _, l := range all {
-		l.steps(func(r train.Record) {
-			if r.Kind == string(train.Update) {
-				a := attemptOf(l, r)
-				ranks[a] = append(ranks[a], r)
-			}
-		})
-	}
-	whole := 0
-	for a, rs := range ranks {
-		computed, at, overlap := 0, 0, false
-		slices.SortFunc(rs, func(a, b train.Record) int { return a.Lo - b.Lo })
-		for _, r := range rs {
-			overlap = overlap || r.Hi > r.Lo && r.Lo < at
-			at = max(at, r.Hi)
-			computed += r.Hi - r.Lo
-		}
-		if overlap || computed > micro {
-			bad = append(bad, fmt.Sprintf("transition %d: microbatches computed twice: %d of %d", a.transition, computed, micro))
-		}
-		if len(rs) == rs[0].World && computed == micro {
-			whole++
-		}
-	}
-	if whole == 0 {
-		bad = append(bad, "no step shows all of its microbatches")
-	}
-	return bad
-}
-
-// exactlyOnce checks that each epoch used as many samples as there are.
-func exactlyOnce(all []life, samples int) (bad []string) {
-	used := map[uint64]uint64{} // by transition
-	ends := map[uint64]bool{}   // transitions that end an epoch
-	for _, l := range all {
-		l.steps(func(r train.Record) {
-			switch r.Kind {
-			case string(train.Update):
-				used[r.Transition] = r.Samples
-			case string(train.Evaluate):
-				ends[r.Transition] = true
-			}
-		})
-	}
-	var sum uint64
-	for t := uint64(1); t <= uint64(len(used)+len(ends)); t++ {
-		sum += used[t]
-		if ends[t] {
-			if sum != uint64(samples) {
-				bad = append(bad, fmt.Sprintf("the epoch that ends with transition %d used %d samples, want %d", t, sum, samples))
-			}
-			sum = 0
-		}
-	}
-	return bad
-}
-
-// aftermath is what a fault cost the others.
-type aftermath struct {
-	known []time.Duration // until each of them knew
-	next  time.Duration   // until one of them completed a step without the victim
-	ok    bool            // somebody lost something
-}
-
-// after finds what happened after victims were killed. A node tells, with the
-// start of the new view, when it knew that the old one was over.
-func after(all []life, cut time.Time, victims ...string) (a aftermath) {
-	for _, l := range all {
-		told, known, ok := l.lost(cut, victims)
-		if !ok {
-			continue
-		}
-		a.known = append(a.known, known.Sub(cut))
-		l.steps(func(r train.Record) {
-			if took := r.Time.Sub(cut); r.Time.After(cut) && r.Generation >= told.Generation && (!a.ok || took < a.next) {
-				a.next, a.ok = took, true
-			}
-		})
-	}
-	return a
-}
-
-// lost returns the first loss of one of some nodes that the life tells after a
-// moment, and when it knew of it. Who began to live later lost nobody.
-func (l life) lost(cut time.Time, victims []string) (told train.Record, known time.Time, ok bool) {
-	if l.records[0].Time.After(cut) {
-		return train.Record{}, time.Time{}, false
-	}
-	for _, r := range l.records {
-		known = r.Time.Add(-time.Duration(r.Millis * float64(time.Millisecond)))
-		who, _, _ := strings.Cut(r.About, " ") // "node-1 (coordinator)", "the ring"
-		if r.T == "event" && r.Kind == "lost" && known.After(cut) && (who == "the" || slices.Contains(victims, who)) {
-			return r, known, true
-		}
-	}
-	return train.Record{}, time.Time{}, false
-}
-
-// standstill is the longest time of a run in which nobody completed a step.
-func standstill(all []life) (longest time.Duration) {
-	var times []time.Time
-	for _, l := range all {
-		l.steps(func(r train.Record) { times = append(times, r.Time) })
-	}
-	slices.SortFunc(times, time.Time.Compare)
-	for i := 1; i < len(times); i++ {
-		longest = max(longest, times[i].Sub(times[i-1]))
-	}
-	return longest
-}
-
-// pauses returns, for each change of view, how long nobody completed a step, by
-// the kind of event that the new view was told with.
-func pauses(all []life) map[string][]time.Duration {
-	ends, begins := map[uint64]time.Time{}, map[uint64]time.Time{}
-	kinds := map[uint64]string{}
-	for _, l := range all {
-		for _, r := range l.records {
-			switch {
-			case r.T == "event" && slices.Contains([]string{"lost", "left", "joined"}, r.Kind):
-				kinds[r.Generation] = r.Kind
-			case r.T == "step":
-				if b, ok := begins[r.Generation]; !ok || r.Time.Before(b) {
-					begins[r.Generation] = r.Time
-				}
-				if r.Time.After(ends[r.Generation]) {
-					ends[r.Generation] = r.Time
-				}
-			}
-		}
-	}
-	out := map[string][]time.Duration{}
-	last := time.Time{}
-	for _, g := range sortedKeys(begins) {
-		if kind := kinds[g]; kind != "" && !last.IsZero() {
-			out[kind] = append(out[kind], begins[g].Sub(last))
-		}
-		last = ends[g]
-	}
-	return out
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/dlnode/dlnode/internal/lives"
 )
 
 // fault is one SIGKILL, or two at once.
@@ -78,14 +80,14 @@ func (f *fleet) strike(x fault, steps uint64, n int) cut {
 		if i == 0 {
 			c.at = at
 		}
-		c.victims = append(c.victims, p.id)
-		c.what += " " + p.id
+		c.victims = append(c.victims, p.ID)
+		c.what += " " + p.ID
 	}
 	if x.restart {
 		c.what += ", restarted"
 		for _, p := range dead {
 			p.exit()
-			f.start(p.id, options{})
+			f.start(p.ID, options{})
 		}
 	}
 	return c
@@ -124,7 +126,7 @@ func (f *fleet) members() (all []*process) {
 func (f *fleet) joiner(id string, early bool) []*process {
 	p := f.start(id, options{})
 	if early {
-		p.await("its ready line", func() bool { return p.ready != nil })
+		p.await("its ready line", func(now lives.Told) bool { return now.Ready != nil })
 	} else {
 		p.event("view")
 	}
@@ -158,23 +160,23 @@ func TestNoKillChangesABit(t *testing.T) {
 			f := newFleet(t, j)
 			cuts := f.suffer(newKillPlan(run, rand.New(rand.NewPCG(*seed, uint64(run)))), want)
 			kills += len(cuts)
-			still = append(still, standstill(f.lives()))
+			still = append(still, lives.Standstill(f.lives()))
 			for _, c := range cuts {
-				a := after(f.lives(), c.at, c.victims...)
-				known = append(known, a.known...)
+				a := lives.After(f.lives(), c.at, c.victims...)
+				known = append(known, a.Known...)
 				line := c.what + ": nobody's loss"
-				if a.ok {
-					next = append(next, a.next)
-					line = fmt.Sprintf("%s: known after %.0f ms, next step after %.0f ms", c.what, ms(quantile(a.known, 1)), ms(a.next))
+				if a.OK {
+					next = append(next, a.Next)
+					line = fmt.Sprintf("%s: known after %.0f ms, next step after %.0f ms", c.what, lives.Millis(lives.Quantile(a.Known, 1)), lives.Millis(a.Next))
 				}
 				t.Log(line)
 			}
 		})
 	}
 	t.Logf("%d runs, %d faults, one hash, every sample used once", n, kills)
-	t.Logf("kill to the others know:           %s", figures(known))
-	t.Logf("kill to the next completed step:   %s", figures(next))
-	t.Logf("longest time without a step, of each run: %s", figures(still))
+	t.Logf("kill to the others know:           %s", lives.Figures(known))
+	t.Logf("kill to the next completed step:   %s", lives.Figures(next))
+	t.Logf("longest time without a step, of each run: %s", lives.Figures(still))
 }
 
 // suffer runs the plan to the end and checks everything that must hold.
@@ -185,7 +187,7 @@ func (f *fleet) suffer(p killPlan, want verdict) (cuts []cut) {
 		cuts = append(cuts, f.strike(x, want.step, i))
 	}
 	f.finish(want)
-	first, last := span(f.audit(want))
+	first, last := lives.Span(f.audit(want))
 	for _, c := range cuts {
 		if !c.at.IsZero() && (c.at.Before(first) || c.at.After(last)) {
 			f.t.Errorf("%s was killed at %s, training went from %s to %s", c.what, c.at.Format(time.StampMilli), first.Format(time.StampMilli), last.Format(time.StampMilli))

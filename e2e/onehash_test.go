@@ -38,7 +38,7 @@ func TestAnyNumberOfProcessesComesToOneHash(t *testing.T) {
 // most is the greatest resident set of some processes that are gone, in MB.
 func most(all []*process) (mb float64) {
 	for _, p := range all {
-		mb = max(mb, float64(p.rss)/1e6)
+		mb = max(mb, float64(p.PeakRSS())/1e6)
 	}
 	return mb
 }

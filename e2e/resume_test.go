@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/dlnode/dlnode/internal/lives"
 )
 
 // killAll ends every living process at once.
@@ -38,7 +40,7 @@ func TestARunResumesOnAnyNumberOfNodes(t *testing.T) {
 	f.killAll()
 	f.launch(4, options{})
 	f.finish(want)
-	for _, complaint := range slices.Concat(complete(f.lives(), want), shares(f.lives(), j.micro)) {
+	for _, complaint := range slices.Concat(lives.Complete(f.lives(), want.transition), lives.Shares(f.lives(), j.micro)) {
 		t.Error(complaint)
 	}
 	if from.Step == 0 {
@@ -92,7 +94,7 @@ func TestADamagedCheckpointIsPassedOver(t *testing.T) {
 					t.Fatal(err)
 				}
 				p := f.start("alone", options{threads: 1})
-				p.await("its ready line", func() bool { return p.ready != nil })
+				p.await("its ready line", func(now lives.Told) bool { return now.Ready != nil })
 				f.finish(want)
 				f.told(p, victim, name)
 			})
@@ -106,7 +108,7 @@ func (f *fleet) told(p *process, victim, file string) {
 	f.t.Helper()
 	said, resumed := "", ""
 	for _, l := range f.lives() {
-		for _, r := range l.records {
+		for _, r := range l.Records {
 			switch r.Kind {
 			case "damaged":
 				said = r.Text
@@ -180,7 +182,7 @@ func TestAFullDiskStopsNothing(t *testing.T) {
 		t.Errorf("the error is told as %q", e.Text)
 	}
 	p.exit()
-	if r := p.result; r == nil || r.ModelSHA256 != want.model || !r.Finished {
+	if r := p.Told().Result; r == nil || r.ModelSHA256 != want.model || !r.Finished {
 		t.Errorf("training came to %+v, want the oracle's %+v", r, want)
 	}
 	f.nothingHalf(disk)

@@ -157,8 +157,8 @@ func (p *prepared) train(t *testing.T, from source, nodes int) {
 	victim := f.node(fmt.Sprintf("node-%d", nodes))
 	victim.kill()
 	victim.exit()
-	if victim.result != nil {
-		t.Errorf("%s had finished before it was killed", victim.id)
+	if victim.Told().Result != nil {
+		t.Errorf("%s had finished before it was killed", victim.ID)
 	}
 	start(nodes-1, 0)
 	f.finish(p.want)

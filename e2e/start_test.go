@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dlnode/dlnode/internal/lives"
 	"github.com/dlnode/dlnode/train"
 )
 
@@ -29,7 +30,7 @@ func TestStartIsQuick(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("start of launch to the first step of four nodes: %s", figures(starts))
+	t.Logf("start of launch to the first step of four nodes: %s", lives.Figures(starts))
 	t.Logf("the binary: %.1f MB (not stripped)", float64(info.Size())/1e6)
 }
 
@@ -44,19 +45,18 @@ func launchTime(f *fleet, n int) time.Duration {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		f.t.Fatalf("%v\n%s", err, out)
 	}
-	var all []life
+	var nodes []string
 	for i := range n {
-		id := fmt.Sprintf("node-%d", i+1)
-		all = append(all, readJournal(f.t, id, filepath.Join(dir, id, train.JournalName))...)
+		nodes = append(nodes, fmt.Sprintf("node-%d", i+1))
 	}
-	return firstStep(f.t, all, n).Sub(began)
+	return firstStep(f.t, readLives(f.t, dir, nodes), n).Sub(began)
 }
 
 // firstStep is when n nodes together completed their first step.
-func firstStep(t *testing.T, all []life, n int) (first time.Time) {
+func firstStep(t *testing.T, all []lives.Life, n int) (first time.Time) {
 	t.Helper()
 	for _, l := range all {
-		l.steps(func(r train.Record) {
+		l.Steps(func(r train.Record) {
 			if r.World == n && (first.IsZero() || r.Time.Before(first)) {
 				first = r.Time
 			}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dlnode/dlnode/internal/lives"
 	"github.com/dlnode/dlnode/train"
 )
 
@@ -44,9 +45,9 @@ func stopping(epochs int) job {
 }
 
 // furthest is the last step that anybody wrote down.
-func furthest(all []life) (step uint64) {
+func furthest(all []lives.Life) (step uint64) {
 	for _, l := range all {
-		l.steps(func(r train.Record) { step = max(step, r.Step) })
+		l.Steps(func(r train.Record) { step = max(step, r.Step) })
 	}
 	return step
 }

@@ -25,6 +25,9 @@ var arrows = map[string]string{
 	// Job files that tests of several rooms train.
 	"internal/testjobs": "",
 
+	// Real processes, driven and judged by e2e and chaos.
+	"internal/lives": "train",
+
 	// The kernels for other programs.
 	"gonumblas": "internal/kernel allreduce/packing",
 
