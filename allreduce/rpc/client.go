@@ -3,9 +3,11 @@ package rpc
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,10 +22,10 @@ import (
 
 // ClientConfig describes how a node calls others. The zero value is usable.
 type ClientConfig struct {
-	CallTimeout  time.Duration // bounds every call but Fetch; an earlier deadline of the caller holds; 0 means 2 s
+	CallTimeout  time.Duration // bounds every call for little; an earlier deadline of the caller holds; 0 means 2 s
 	DialTimeout  time.Duration // bounds one attempt to connect; 0 means 1 s
-	ChunkTimeout time.Duration // the longest silence within a Fetch, the donor's preparation included; 0 means 10 s
-	FetchTimeout time.Duration // bounds a whole Fetch; 0 means 10 min
+	ChunkTimeout time.Duration // the longest silence of a donor, its preparation included; 0 means 10 s
+	SlowestBlob  int64         // bytes a second; who gives a blob more slowly is given up, ChunkTimeout apart; 0 means 128 KiB
 	MaxBlobBytes int64         // refuses larger blobs; 0 means 16 GiB
 	TLS          *tls.Config   // nil means plain TCP
 }
@@ -33,10 +35,14 @@ func (c ClientConfig) withDefaults() ClientConfig {
 	setDefault(&c.CallTimeout, 2*time.Second)
 	setDefault(&c.DialTimeout, time.Second)
 	setDefault(&c.ChunkTimeout, 10*time.Second)
-	setDefault(&c.FetchTimeout, 10*time.Minute)
+	setDefault(&c.SlowestBlob, slowest)
 	setDefault(&c.MaxBlobBytes, 16<<30)
 	return c
 }
+
+// slowest is the pace, in bytes a second, below which nobody is waited for: that of a link of 1 Mbit/s. So
+// how long a blob may take follows from its size, and nobody has to say.
+const slowest = 128 << 10
 
 // setDefault replaces a zero.
 func setDefault[T comparable](field *T, value T) {
@@ -64,6 +70,8 @@ type FetchRequest struct {
 // a deadline and every error is an *Error.
 type Client struct {
 	cfg ClientConfig
+
+	received atomic.Uint64 // bytes of blobs
 
 	mu     sync.Mutex
 	closed bool
@@ -186,8 +194,6 @@ func (c *Client) Fetch(ctx context.Context, addr string, r FetchRequest) ([]byte
 
 // bulk copies a blob on a connection for such.
 func (c *Client) bulk(ctx context.Context, op, addr string, open func(context.Context, nodepb.NodeClient) (grpc.ClientStream, error)) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.FetchTimeout)
-	defer cancel()
 	key := linkKey{addr, true}
 	p := c.acquire(key)
 	if p == nil {
@@ -198,28 +204,44 @@ func (c *Client) bulk(ctx context.Context, op, addr string, open func(context.Co
 	return blob, err
 }
 
-// fetch copies a blob over a connection, as long as chunks keep coming.
+// fetch copies a blob over a connection, as long as chunks keep coming and it doesn't take longer than a
+// blob of its size may.
 func (c *Client) fetch(ctx context.Context, l *link, op, addr string, open func(context.Context, nodepb.NodeClient) (grpc.ClientStream, error)) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silence := &Error{Op: op, Addr: addr, Kind: Timeout, Message: "nothing came for " + brief(c.cfg.ChunkTimeout)}
-	watch := time.AfterFunc(c.cfg.ChunkTimeout, func() { cancel(silence) })
-	defer watch.Stop()
-
+	giveUp := func(after time.Duration, why string) *time.Timer {
+		return time.AfterFunc(after, func() { cancel(&Error{Op: op, Addr: addr, Kind: Timeout, Message: why}) })
+	}
+	silence := giveUp(c.cfg.ChunkTimeout, "nothing came for "+brief(c.cfg.ChunkTimeout))
+	defer silence.Stop()
 	stream, err := open(ctx, nodepb.NewNodeClient(l.cc))
 	if err != nil {
 		return nil, bulkError(ctx, op, addr, err, l, nil)
 	}
-	blob, err := receiveBlob(stream, c.cfg.MaxBlobBytes, func() { watch.Reset(c.cfg.ChunkTimeout) })
+	var whole *time.Timer
+	blob, err := receiveBlob(stream, c.cfg.MaxBlobBytes, func(size int64, chunk int) {
+		if whole == nil {
+			limit := c.cfg.ChunkTimeout + time.Duration(float64(size)/float64(c.cfg.SlowestBlob)*float64(time.Second))
+			whole = giveUp(limit, fmt.Sprintf("%d bytes have not come within %s", size, brief(limit)))
+		}
+		silence.Reset(c.cfg.ChunkTimeout)
+		c.received.Add(uint64(chunk))
+	})
+	if whole != nil {
+		whole.Stop()
+	}
 	if err != nil {
 		return nil, bulkError(ctx, op, addr, err, l, stream.Trailer())
 	}
 	return blob, nil
 }
 
-// receiveBlob reads a stream to its end; alive is called for each chunk. What goes against the
-// announced size is a refusal, like what the donor itself says.
-func receiveBlob(stream grpc.ClientStream, limit int64, alive func()) ([]byte, error) {
+// Received is how many bytes of blobs have come, ever: a sign of life of whoever copies.
+func (c *Client) Received() uint64 { return c.received.Load() }
+
+// receiveBlob reads a stream to its end; alive is told of the announced size, and of the bytes of each
+// chunk. What goes against the announced size is a refusal, like what the donor itself says.
+func receiveBlob(stream grpc.ClientStream, limit int64, alive func(size int64, chunk int)) ([]byte, error) {
 	head, err := stream.Header()
 	if err != nil {
 		return nil, err
@@ -228,6 +250,7 @@ func receiveBlob(stream grpc.ClientStream, limit int64, alive func()) ([]byte, e
 	if announced && size > limit {
 		return nil, status.Errorf(codes.FailedPrecondition, "a blob of %d bytes, at most %d allowed", size, limit)
 	}
+	alive(size, 0)
 	blob := make([]byte, 0, min(size, 64<<20))
 	for {
 		m := message{pool: mem.DefaultBufferPool()}
@@ -238,7 +261,7 @@ func receiveBlob(stream grpc.ClientStream, limit int64, alive func()) ([]byte, e
 		} else if err != nil {
 			return nil, err
 		}
-		alive()
+		alive(size, m.buf.Len())
 		blob = append(blob, m.buf.ReadOnlyData()...)
 		m.buf.Free()
 		if int64(len(blob)) > size {

@@ -90,5 +90,5 @@ func (s *service) Follow(m *nodepb.FollowRequest, stream grpc.ServerStreamingSer
 	if err != nil {
 		return s.refuseStream(stream, err)
 	}
-	return sendBlob(stream, p.head(), p.Bytes)
+	return s.sendBlob(stream, nil, p.head(), p.Bytes)
 }

@@ -23,13 +23,14 @@ type PartRequest struct {
 }
 
 // Limits of answering for data, so that no number of askers makes a node hold more than
-// partCalls·MaxPart bytes for them, and none for longer than partDeadline. Whole files may be longer
-// than MaxPart: who has them holds them anyway.
+// partCalls·MaxPart bytes for them, and none for longer than partDeadline, nor a chunk of it for longer than
+// partGrace while others wait. Whole files may be longer than MaxPart: who has them holds them anyway.
 const (
 	// MaxPart is the longest part of a file that may be asked for.
 	MaxPart      = 8 << 20
 	partCalls    = 16
 	partDeadline = 5 * time.Minute
+	partGrace    = blobChunk / slowest * time.Second
 	maxPartName  = 256
 )
 
@@ -43,12 +44,10 @@ func (s *service) Part(m *nodepb.PartRequest, stream grpc.ServerStreamingServer[
 	if err != nil {
 		return s.refuseStream(stream, err)
 	}
-	select {
-	case s.server.parts <- struct{}{}:
-		defer func() { <-s.server.parts }()
-	case <-stream.Context().Done():
-		return status.FromContextError(stream.Context().Err()).Err()
+	if err := s.server.parts.enter(stream.Context()); err != nil {
+		return status.FromContextError(err).Err()
 	}
+	defer s.server.parts.leave()
 	blob, err := answer(stream.Context(), r)
 	if errors.Is(err, fs.ErrNotExist) {
 		return status.Error(codes.NotFound, err.Error())
@@ -56,7 +55,9 @@ func (s *service) Part(m *nodepb.PartRequest, stream grpc.ServerStreamingServer[
 	if err != nil {
 		return s.refuseStream(stream, err)
 	}
-	return sendBlob(stream, blob)
+	taker, done := s.server.parts.sends(connOf(stream))
+	defer done()
+	return s.sendBlob(stream, taker, blob)
 }
 
 // partRequest reads a request, which must not take long and not ask for much.
@@ -80,7 +81,7 @@ func (c *Client) Part(ctx context.Context, addr string, r PartRequest, limit int
 	if p == nil {
 		return nil, &Error{Op: "part", Addr: addr, Kind: Canceled, Message: "the client is closed"}
 	}
-	blob, err := part(ctx, p.link, addr, r, limit, silence)
+	blob, err := c.part(ctx, p.link, addr, r, limit, silence)
 	if errors.Is(err, fs.ErrNotExist) {
 		c.release(key, p, nil) // the node has answered
 	} else {
@@ -89,7 +90,7 @@ func (c *Client) Part(ctx context.Context, addr string, r PartRequest, limit int
 	return blob, err
 }
 
-func part(ctx context.Context, l *link, addr string, r PartRequest, limit int64, silence time.Duration) ([]byte, error) {
+func (c *Client) part(ctx context.Context, l *link, addr string, r PartRequest, limit int64, silence time.Duration) ([]byte, error) {
 	ctx, stop := context.WithTimeout(ctx, partDeadline-time.Second)
 	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -114,7 +115,10 @@ func part(ctx context.Context, l *link, addr string, r PartRequest, limit int64,
 	if err != nil {
 		return nil, fail(nil, err)
 	}
-	blob, err := receiveBlob(stream, limit, func() { watch.Reset(silence) })
+	blob, err := receiveBlob(stream, limit, func(_ int64, chunk int) {
+		watch.Reset(silence)
+		c.received.Add(uint64(chunk))
+	})
 	if err != nil {
 		return nil, fail(stream, err)
 	}

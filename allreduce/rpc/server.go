@@ -35,8 +35,13 @@ type ServerConfig struct {
 	Generation func() uint64 // told to those that are refused; must not block; nil tells 0
 	TCPOnly    bool          // no unix socket beside Listener
 	GroupWait  time.Duration // how long a stream of a group that is not here yet may wait; 0 means 2 s
-	TLS        *tls.Config   // nil means plain TCP
-	Log        *slog.Logger  // nil means none
+
+	ConnectTimeout time.Duration // from a connection to its first call's head; 0 means 5 s
+	AnswerTimeout  time.Duration // for making an answer, and for each chunk of it to be taken; 0 means 10 s
+	PingIdle       time.Duration // after which a connection has to show that it lives; 0 means a minute; 1 s at least
+
+	TLS *tls.Config  // nil means plain TCP
+	Log *slog.Logger // nil means none
 }
 
 // Server answers calls of other nodes and hands their ring streams to the groups they name.
@@ -44,7 +49,7 @@ type Server struct {
 	cfg    ServerConfig
 	grpc   *grpc.Server
 	groups registry
-	parts  chan struct{} // holds one for each call that is being answered with data
+	parts  *queue        // of calls that are answered with data
 	done   chan struct{} // closed when accepting has ended
 	once   sync.Once
 }
@@ -55,18 +60,22 @@ func Serve(cfg ServerConfig) *Server {
 		panic("rpc: no listener")
 	}
 	setDefault(&cfg.GroupWait, 2*time.Second)
+	setDefault(&cfg.ConnectTimeout, 5*time.Second)
+	setDefault(&cfg.AnswerTimeout, 10*time.Second)
+	setDefault(&cfg.PingIdle, time.Minute)
 	setDefault(&cfg.Log, slog.New(slog.DiscardHandler))
-	s := &Server{cfg: cfg, done: make(chan struct{}), groups: newRegistry(), parts: make(chan struct{}, partCalls)}
-	s.grpc = grpc.NewServer(
+	s := &Server{cfg: cfg, done: make(chan struct{}), groups: newRegistry(), parts: newQueue(partCalls, partGrace)}
+	answers := &service{server: s}
+	s.grpc = grpc.NewServer(append(answers.limits(),
 		grpc.Creds(connCredentials{transportCredentials(cfg.TLS)}),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
 		grpc.ReadBufferSize(wireBuffer), grpc.WriteBufferSize(wireBuffer),
 		experimental.BufferPool(bulkPool),
 		grpc.MaxRecvMsgSize(maxRingMessage), grpc.MaxSendMsgSize(maxRingMessage),
-		grpc.ConnectionTimeout(5*time.Second), grpc.WaitForHandlers(true),
-	)
-	nodepb.RegisterNodeServer(s.grpc, &service{server: s})
+		grpc.WaitForHandlers(true),
+	)...)
+	nodepb.RegisterNodeServer(s.grpc, answers)
 	var local net.Listener
 	if !cfg.TCPOnly {
 		local = listenLocal(cfg.Listener)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 
 	"google.golang.org/grpc"
@@ -79,26 +78,7 @@ func (s *service) Fetch(m *nodepb.FetchRequest, stream grpc.ServerStreamingServe
 	if err != nil {
 		return s.refuseStream(stream, err)
 	}
-	return sendBlob(stream, blob)
-}
-
-// sendBlob sends a blob, given in parts, in chunks, which are windows of them, never copies.
-func sendBlob(stream grpc.ServerStream, parts ...[]byte) error {
-	size := 0
-	for _, p := range parts {
-		size += len(p)
-	}
-	if err := stream.SetHeader(metadata.Pairs(sizeKey, strconv.Itoa(size))); err != nil {
-		return err
-	}
-	for _, p := range parts {
-		for c := range slices.Chunk(p, blobChunk) {
-			if err := stream.SendMsg(whole(c)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return s.sendBlob(stream, nil, blob)
 }
 
 // Ring serves the link that another member has opened for as long as their group lives. A group that is not here
