@@ -98,6 +98,12 @@ type Op struct {
 	// nil when Vec is empty.
 	Finish func(lo, hi int, total []float64, headers [][]byte, out []float32) (sum uint64)
 
+	// Final is told of each range [lo, hi) of Out as soon as the result is there, while others are still to
+	// come: all of them, in any order, before the op is done. Out is to be read only until then, since it
+	// may be on its way to others. It is called from inside the Reducer's methods and must call none of
+	// them. nil for who does not want to know.
+	Final func(lo, hi int)
+
 	// Each does n pieces of work, do(0) to do(n-1), in any order, some at the same time if it likes, and
 	// returns when all are done. Segments whose totals are there are finished through it. nil does one
 	// after the other.
@@ -562,6 +568,9 @@ func (r *Reducer) gather(i int, sum uint64, emit Emit) {
 	s.done = true
 	r.total += sum
 	r.waiting--
+	if r.op.Final != nil {
+		r.op.Final(s.lo, s.hi)
+	}
 	if r.plan.Algorithm == Exchange {
 		return
 	}

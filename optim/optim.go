@@ -34,6 +34,7 @@ package optim
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/dlnode/dlnode/internal/fmath"
 	"github.com/dlnode/dlnode/internal/kernel"
@@ -84,6 +85,9 @@ type rule interface {
 	// rule's pieces.
 	update(s span, params, grads []float32, slots [][]float32, lr float64, step uint64)
 }
+
+// spender is a rule that may write into the gradient.
+type spender interface{ spends() bool }
 
 // New returns the optimizer of a spec for vectors of params elements. clipNorm
 // is the largest global norm that a gradient keeps, 0 for no limit. The spec has
@@ -172,6 +176,19 @@ func (o Optimizer) Begin(rate float64, params, grads []float32, slots [][]float3
 		u.factor = o.clipFactor(grads)
 	}
 	return u
+}
+
+// ByPieces tells that a piece of an update needs no more of the gradient than its own
+// elements, so that it can be done before the others are known. The norm of a gradient
+// that may be clipped is that of the whole.
+func (o Optimizer) ByPieces() bool { return o.clip == 0 }
+
+// Spends tells that an update leaves something else in the gradient's place.
+func (o Optimizer) Spends() bool {
+	if s, ok := o.rule.(spender); ok && s.spends() || o.clip > 0 {
+		return true
+	}
+	return slices.ContainsFunc(o.windows, func(w Window) bool { return w.Use == Learned && w.prepared() })
 }
 
 // prepared tells whether prepare has something to do.

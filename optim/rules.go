@@ -29,6 +29,9 @@ func newRMSprop(s *RMSprop) *rmsprop {
 
 func (r *rmsprop) slots() []string { return r.names }
 
+// spends: with momentum, d takes the gradient's place.
+func (r *rmsprop) spends() bool { return r.momentum != 0 }
+
 func (r *rmsprop) update(s span, params, grads []float32, slots [][]float32, rate float64, _ uint64) {
 	lr, p, g, v := float32(rate), s.of(params), s.of(grads), s.of(slots[0])
 	if r.momentum == 0 {
@@ -89,6 +92,8 @@ func (r *lamb) update(s span, params, grads []float32, slots [][]float32, rate f
 
 // whole: norms are of whole tensors.
 func (r *lamb) whole() {}
+
+func (r *lamb) spends() bool { return true }
 
 // tensor updates one tensor; u takes the gradient's place.
 func (r *lamb) tensor(p, g, m, v []float32, rate float64, c1, c2 float32) {

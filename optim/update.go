@@ -13,6 +13,7 @@ type Update struct {
 
 // piece is a part of the flat vectors.
 type piece struct {
+	span
 	windows []Window // that are prepared, cut to the piece
 	learned []span   // likewise
 }
@@ -20,6 +21,10 @@ type piece struct {
 // pieceLen is how many elements a piece has, at most, of a rule that looks at each
 // alone: some ten microseconds of work, and little enough for a cache.
 const pieceLen = 1 << 15
+
+// fewPieces is how many pieces a small model has: some can be done before the gradient
+// of others is known, and they are not worth calling for help.
+const fewPieces = 7
 
 // whole is a rule that must see a tensor at once.
 type whole interface{ whole() }
@@ -32,14 +37,15 @@ func (o *Optimizer) cut() {
 		}
 		return
 	}
-	for lo := 0; lo < o.params; lo += pieceLen {
-		o.piece(lo, min(lo+pieceLen, o.params))
+	n := min(pieceLen, (o.params+fewPieces-1)/fewPieces)
+	for lo := 0; lo < o.params; lo += n {
+		o.piece(lo, min(lo+n, o.params))
 	}
 }
 
 // piece appends elements [lo, hi) as a piece.
 func (o *Optimizer) piece(lo, hi int) {
-	var p piece
+	p := piece{span: span{lo, hi}}
 	for _, w := range o.windows {
 		if w.Lo, w.Hi = max(w.Lo, lo), min(w.Hi, hi); w.Lo < w.Hi && w.prepared() {
 			p.windows = append(p.windows, w)
@@ -55,6 +61,13 @@ func (o *Optimizer) piece(lo, hi int) {
 
 // Len returns the number of pieces.
 func (u *Update) Len() int { return len(u.optimizer.pieces) }
+
+// Span returns the elements [lo, hi) that piece i reads and writes, in all vectors.
+// Pieces lie end to end from 0.
+func (u *Update) Span(i int) (lo, hi int) {
+	p := &u.optimizer.pieces[i]
+	return p.lo, p.hi
+}
 
 // Do does piece i. Each is to be done once.
 func (u *Update) Do(i int) {

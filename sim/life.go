@@ -107,12 +107,31 @@ func (c *Cluster) boot(id string, expect int) *life {
 		Task: l.task, Self: l.fact, MinNodes: max(1, c.opt.MinNodes), Expect: expect, ExpectFor: 3 * time.Second, Lending: c.opt.Faults.Lending,
 		CopyInView: c.opt.Faults.CopyInView,
 		Sums:       l.engine.Sums(),
+		Ahead:      l.ahead(),
 	}, state, l)
 	c.checks.booted(l, state)
 	l.happen(l.host.Begin)
 	l.tick()
 	c.greet(l)
 	return l
+}
+
+// ahead makes about half of the updates ahead, in whatever order and as far as it comes
+// to it. What it draws is no matter of the schedule.
+func (l *life) ahead() *train.Ahead {
+	a, rnd := train.NewAhead(l.task), newRand(l.c.opt.Seed, 0xa4ead<<32|l.inc)
+	a.Choose = func() bool { return rnd.IntN(2) == 0 }
+	a.Due = func() {
+		switch rnd.IntN(4) {
+		case 0:
+			a.Help()
+		case 1:
+			a.One()
+		case 2:
+			l.soon(time.Duration(rnd.Int64N(int64(time.Millisecond))), func() { a.One() })
+		}
+	}
+	return a
 }
 
 // mount opens the disk as a process that starts does, and loads the state. A

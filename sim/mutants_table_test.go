@@ -163,4 +163,28 @@ var mutants = []mutant{
 		`return !n.leaving && n.parting == nil
 }`,
 	}}},
+	{"ahead-of-the-verdict", founder, "train/ahead.go", []edit{{
+		`Begin(rate, a.params, grads, a.slots, s.Step)`,
+		`Begin(rate, s.params, grads, s.slots, s.Step)`,
+	}, {
+		`s.params, a.params = a.params, s.params`,
+		`_ = a.params`,
+	}, {
+		`s.slots[k], a.slots[k] = a.slots[k], s.slots[k]`,
+		`_ = k`,
+	}}},
+	{"half-made-update-kept", founder, "train/ahead.go", []edit{{
+		`making  int         // pieces in hand`,
+		`making  int
+	step    uint64`,
+	}, {
+		`	a.missing, a.due = a.missing[:0], a.due[:0]
+`,
+		`	if a.step == s.Step+1 {
+		return
+	}
+	a.step = s.Step + 1
+	a.missing, a.due = a.missing[:0], a.due[:0]
+`,
+	}}},
 }

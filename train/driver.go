@@ -186,12 +186,14 @@ func (d *driver) open(s *State) error {
 	d.engine = NewEngine(d.task, d.cfg.Threads)
 	d.engine.Clock(func() time.Duration { return time.Since(d.shown.since) })
 	d.pool = newPool(d.engine)
+	ahead := NewAhead(d.task)
+	d.pool.lookAhead(ahead)
 	d.writer = checkpoint.NewWriter(checkpoint.WriterConfig{Store: d.store, Keep: d.task.Job.Checkpoint.Keep, Done: d.written})
 	g := d.cfg.Gossip
 	d.self = view.Fact{
 		ID: g.Name, Incarnation: g.Incarnation, Addr: d.advertised(), Zone: d.cfg.Zone, Trajectory: d.task.Trajectory, Transition: s.Transition,
 	}
-	d.host = NewHost(HostConfig{Task: d.task, Self: d.self, MinNodes: d.cfg.MinNodes, Expect: d.cfg.Expect, ExpectFor: d.cfg.ExpectFor, Each: d.pool.each, Sums: d.engine.Sums()}, s, d)
+	d.host = NewHost(HostConfig{Task: d.task, Self: d.self, MinNodes: d.cfg.MinNodes, Expect: d.cfg.Expect, ExpectFor: d.cfg.ExpectFor, Each: d.pool.each, Sums: d.engine.Sums(), Ahead: ahead}, s, d)
 	d.storeAnswer()
 	d.refresh(time.Now())
 	if d.gossip == nil {

@@ -55,6 +55,7 @@ type HostConfig struct {
 	ExpectFor time.Duration // and how long; 0 is the default of package view
 	Each      Each          // shares out work on vectors; nil does it in turn
 	Sums      Sums          // where attempts are summed; without it, an all-reduce begins when all of an attempt is computed
+	Ahead     *Ahead        // makes updates while their gradients are on the way; nil for not before all of a gradient is here
 	Lending   Lending       // what is kept for those who join; zeros are the defaults
 
 	// CopyInView has a node that joins copy the state in its first view, while the
@@ -116,7 +117,7 @@ func NewHost(cfg HostConfig, s *State, w World) *Host {
 	if cfg.Each != nil {
 		h.node.Share(cfg.Each)
 	}
-	h.node.sums = cfg.Sums
+	h.node.sums, h.node.ahead = cfg.Sums, cfg.Ahead
 	h.node.Lend(cfg.Lending)
 	h.node.TimeCopies(func(copy func()) {
 		begun := w.Now()

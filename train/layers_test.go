@@ -148,7 +148,7 @@ func oneStep(t *testing.T, task *Task, s *State) *State {
 		}
 		grads := make([]float32, len(s.params))
 		exact.Finish(grads, c.Grad.Acc(), 0, task.windows, a.Grad, c.Grad.Bits(), float64(c.Count))
-		task.commit(s, a, vd, grads, inTurn)
+		task.commit(s, a, vd, grads, nil, inTurn)
 		return s
 	}
 }

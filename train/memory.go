@@ -7,15 +7,17 @@ package train
 //	Start   4·P         the parameters of the start; its slots are zeros that nobody has touched, but for a fork's
 //	Copy    as State    for the writer of checkpoints, from the first one on
 //	Sum     8·P         the integers of all microbatches of the node, on their way through the all-reduce
+//	Next    4·P·(1+k)   parameters and slots as an update makes them that begins before all of its gradient is there, and 4·P
+//	                    for optimizers that write in it; given back where that makes steps no faster
 //	Mean    4·P         the mean gradient, which comes while workers still compute
 //	Worker  4·P         a gradient, the microbatch on its way through the layers, and the next one's samples
 //
 // While a node joins, the member that it copies from keeps another Copy, and records
 // of up to three times the State, at least 64 MiB.
 //
-// There is a Worker for each thread. Fit, which has nobody to wait for, needs no Mean:
-// it lies where the first one's gradient was.
-type Memory struct{ State, Start, Copy, Sum, Mean, Worker int64 }
+// There is a Worker for each thread. Fit, which has nobody to wait for, needs no Next and no Mean:
+// that lies where the first one's gradient was.
+type Memory struct{ State, Start, Copy, Sum, Next, Mean, Worker int64 }
 
 // Memory tells what a node takes.
 func (t *Task) Memory() Memory {
@@ -25,11 +27,17 @@ func (t *Task) Memory() Memory {
 		m.State += 4 * p
 	}
 	m.Copy = m.State
+	if m.Next = 4 * p * int64(1+len(t.Optimizer.Slots())); t.Optimizer.Spends() {
+		m.Next += 4 * p
+	}
+	if !t.Optimizer.ByPieces() {
+		m.Next = 0
+	}
 	m.Worker = 4*p + 2*newSamples(t).bytes() + int64(t.Model.NewWorkspace(t.Plan.Micro).Bytes())
 	return m
 }
 
 // Total is all of it, with so many threads.
 func (m Memory) Total(threads int) int64 {
-	return m.State + m.Start + m.Copy + m.Sum + m.Mean + int64(threads)*m.Worker
+	return m.State + m.Start + m.Copy + m.Sum + m.Next + m.Mean + int64(threads)*m.Worker
 }

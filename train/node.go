@@ -44,6 +44,8 @@ type Node struct {
 	agreed   uint64  // the transition at which the replicas were last found wholly equal
 	agreedOn witness // and what all of them said of it
 
+	ahead *Ahead // makes updates while their gradients are still on the way; nil if nobody does
+
 	each       Each // shares out work on vectors
 	aroundCopy func(copy func())
 
@@ -488,6 +490,7 @@ func (n *Node) install(now time.Time, in view.Install) {
 		g.silences[i].asked = now
 	}
 	n.gen = g
+	n.ahead.restart()
 	n.emit(OpenGroup{in.View, in.Rank})
 	n.story(now)
 	if n.leaving {
@@ -646,6 +649,7 @@ func (n *Node) Serve(fence allreduce.Fence, transition uint64) ([]byte, error) {
 
 func (n *Node) begin(now time.Time, a *Attempt) {
 	g := n.gen
+	n.ahead.stop()
 	g.attempt, g.begun, g.computed, g.input = a, now, now, Input{}
 	g.farewell = a.Kind == Farewell
 	micro := n.task.microbatches(a)
@@ -730,6 +734,10 @@ func (n *Node) startReduce(head []byte, s Sums) {
 	op := allreduce.Op{Seq: g.seq, Header: head, Open: g.started, Each: n.each}
 	if g.attempt.Kind == Update {
 		n.task.reduce(&op, g.attempt, s, n.task.Plan.Count(g.attempt.Step))
+		if g.view.World() > 1 && n.ahead.wants() {
+			n.ahead.begin(n.state, n.task.rate(n.state, n.state.Step), s.Mean)
+			op.Final = n.ahead.final
+		}
 	}
 	n.emit(Reduce{g.name, op})
 }
@@ -791,7 +799,7 @@ func (n *Node) commit(now time.Time, vd *verdict, headers [][]byte, total uint64
 	n.gen.audit = vd.audit
 	n.gen.moved = true
 	n.lend(a, n.gen.view, vd, headers, total)
-	n.task.commit(s, a, vd, n.mean, n.each)
+	n.task.commit(s, a, vd, n.mean, n.ahead, n.each)
 	n.blob = nil
 	n.views.Progress(s.Transition)
 	n.measure(now, a)
@@ -840,6 +848,7 @@ func (n *Node) measure(now time.Time, a *Attempt) {
 	n.phases.Compute += g.computed.Sub(g.begun)
 	n.phases.Reduce += now.Sub(g.computed)
 	took := now.Sub(g.begun)
+	n.ahead.measured(took)
 	if n.stepTime == 0 {
 		n.stepTime = took
 	}
@@ -928,6 +937,7 @@ func (n *Node) settle(now time.Time) {
 		return
 	}
 	n.gen = nil
+	n.ahead.stop()
 	n.letGo()
 	orderly := g.cause == view.Cause{}
 	n.lost = &loss{g.ended, g.view, g.cause, g.leaving, n.state.Step}

@@ -21,6 +21,7 @@ type pool struct {
 	view   []atomic.Int64   // by worker, the microbatch that it computes next, unless another has none left; or none
 	wg     sync.WaitGroup
 	crew   crew
+	ahead  *Ahead // which they help, too; nil for none
 }
 
 // none is no microbatch.
@@ -57,6 +58,7 @@ func newPool(e *Engine) *pool {
 			for j := range c {
 				if j == nil {
 					p.crew.help()
+					p.ahead.Help()
 				} else {
 					p.work(i, w, j)
 				}
@@ -76,6 +78,7 @@ func newHelpers(threads int) *pool {
 		p.wg.Go(func() {
 			for range c {
 				p.crew.help()
+				p.ahead.Help()
 			}
 		})
 	}
@@ -209,14 +212,26 @@ func (p *pool) each(n int, do func(i int)) {
 		inTurn(n, do)
 		return
 	}
-	for _, c := range p.errand[1:] {
+	p.call(p.errand[1:])
+	p.crew.help()
+	p.crew.end()
+}
+
+// call asks workers for help.
+func (p *pool) call(workers []chan *batchJob) {
+	for _, c := range workers {
 		select {
 		case c <- nil:
 		default: // it has something to do
 		}
 	}
-	p.crew.help()
-	p.crew.end()
+}
+
+// lookAhead has the workers make updates ahead, when they have computed. It is called
+// before there is anything to do.
+func (p *pool) lookAhead(a *Ahead) {
+	p.ahead = a
+	a.Due = func() { p.call(p.errand) }
 }
 
 // close waits for the workers. Nothing may be computed after.

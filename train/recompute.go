@@ -156,5 +156,5 @@ func (r *Recomputer) Part(ctx context.Context, lo, hi int) (string, error) {
 
 // Commit moves the state over the transition that was computed.
 func (r *Recomputer) Commit() {
-	r.task.commit(r.state, r.attempt, r.verdict, r.mean, r.pool.each)
+	r.task.commit(r.state, r.attempt, r.verdict, r.mean, nil, r.pool.each)
 }

@@ -212,7 +212,7 @@ func (t *Task) replay(s *State, r *recordHead, mean []float32, each Each) error 
 	case checksum(each, [][]float32{mean[:r.Elements]}) != r.Sum:
 		return fmt.Errorf("the gradient of transition %d has changed on its way", a.Transition)
 	}
-	t.commit(s, a, vd, mean, each)
+	t.commit(s, a, vd, mean, nil, each)
 	return nil
 }
 

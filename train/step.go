@@ -248,15 +248,16 @@ func (t *Task) judgeSums(a *Attempt, v *view.View, vd *verdict, total uint64) {
 }
 
 // commit moves s over one transition. It cannot fail and touches nothing else;
-// all that it needs has arrived. grads is the mean gradient and is used up.
-func (t *Task) commit(s *State, a *Attempt, vd *verdict, grads []float32, each Each) {
+// all that it needs has arrived. grads is the mean gradient and is used up; ahead, if not
+// nil, may have made the update of it.
+func (t *Task) commit(s *State, a *Attempt, vd *verdict, grads []float32, ahead *Ahead, each Each) {
 	s.Transition++
 	if a.Repeat > a.Rotation+a.Doubts { // a repeat for the hardware's sake is no matter of the state
 		s.Repeats++
 	}
 	switch a.Kind {
 	case Update:
-		t.update(s, a, vd, grads, each)
+		t.update(s, a, vd, grads, ahead, each)
 	case Evaluate:
 		t.evaluated(s, a, vd)
 	case Restore:
@@ -267,13 +268,15 @@ func (t *Task) commit(s *State, a *Attempt, vd *verdict, grads []float32, each E
 	}
 }
 
-func (t *Task) update(s *State, a *Attempt, vd *verdict, grads []float32, each Each) {
+func (t *Task) update(s *State, a *Attempt, vd *verdict, grads []float32, ahead *Ahead, each Each) {
 	if vd.skip {
 		s.Skipped++
 	} else {
 		t.account(s, a, vd)
-		u := t.Optimizer.Begin(t.rate(s, s.Step), s.params, grads, s.slots, s.Step)
-		each(u.Len(), u.Do)
+		if !ahead.commit(s, each) {
+			u := t.Optimizer.Begin(t.rate(s, s.Step), s.params, grads, s.slots, s.Step)
+			each(u.Len(), u.Do)
+		}
 		exact.Commit(s.GradExps, vd.grad)
 		exact.Commit(s.TrainExps, vd.scalar)
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/dlnode/dlnode/shard"
 )
 
-var everyWay = flag.Bool("ways", false, "every combination of ways in TestOneStateWhicheverWayTheSumsGo: half a minute")
+var everyWay = flag.Bool("ways", false, "every combination of ways in TestOneStateWhicheverWayTheSumsGo: a minute")
 
 // way is how sums get from rank to rank.
 type way struct {
@@ -28,17 +28,18 @@ type way struct {
 	packing   rpc.Packing
 	open      bool // they go while others are still computed
 	tcp       bool // and not by unix sockets
+	ahead     bool // updates are made as means come
 }
 
 func (w way) String() string {
-	return fmt.Sprintf("%d ranks, %v, zones %v, segments of %d bytes, packing %d, open %v, tcp %v", w.world, w.algorithm, w.zones, w.segment, w.packing, w.open, w.tcp)
+	return fmt.Sprintf("%d ranks, %v, zones %v, segments of %d bytes, packing %d, open %v, tcp %v, ahead %v", w.world, w.algorithm, w.zones, w.segment, w.packing, w.open, w.tcp, w.ahead)
 }
 
 // ways crosses everything with everything; zones where there can be some.
 func ways() (all []way) {
 	for world := 1; world <= 8; world++ {
-		for bits := range 32 {
-			w := way{world: world, segment: 2048, zones: bits&1 != 0, open: bits&2 != 0, tcp: bits&4 != 0, packing: rpc.PackNever}
+		for bits := range 64 {
+			w := way{world: world, segment: 2048, zones: bits&1 != 0, open: bits&2 != 0, tcp: bits&4 != 0, ahead: bits&32 != 0, packing: rpc.PackNever}
 			if bits&8 != 0 {
 				w.segment = allreduce.DefaultSegmentBytes
 			}
@@ -78,9 +79,9 @@ validation: {split: 0.2}
 `
 
 // TestOneStateWhicheverWayTheSumsGo trains over real connections by every algorithm,
-// transport, packing, size of segment, order of giving and choice of zones, with 1 to 8
-// ranks: all end in the state that one process alone ends in. Without -ways every
-// seventh combination is played.
+// transport, packing, size of segment, order of giving, choice of zones and of when
+// updates are made, with 1 to 8 ranks: all end in the state that one process alone ends
+// in. Without -ways every eleventh combination is played.
 func TestOneStateWhicheverWayTheSumsGo(t *testing.T) {
 	task := testTask(t, testjobs.File{Name: "ways", Text: []byte(waysJob)})
 	alone, err := Fit(t.Context(), task, 2, nil)
@@ -90,7 +91,7 @@ func TestOneStateWhicheverWayTheSumsGo(t *testing.T) {
 	all := ways()
 	t.Logf("%d ways; state %s", len(all), hex.EncodeToString(alone.State[:8]))
 	for i, w := range all {
-		if !*everyWay && (i%7 != 0 || testing.Short() && i%35 != 0) {
+		if !*everyWay && (i%11 != 0 || testing.Short() && i%55 != 0) {
 			continue
 		}
 		for rank, got := range w.train(t, task, byte(i), byte(i>>8)) {
@@ -161,11 +162,19 @@ func (w way) rank(ctx context.Context, task *Task, v *view.View, server *rpc.Ser
 
 	s, e := task.Start(), NewEngine(task, 1)
 	a := task.attempt(s)
+	ahead := NewAhead(task)
+	p := newHelpers(2)
+	defer p.close()
+	p.lookAhead(ahead)
 	for seq := uint64(1); s.Next != Done; seq++ {
 		op := allreduce.Op{Seq: seq, Algorithm: w.algorithm, Open: w.open}
 		if a.Kind == Update {
 			e.grad.Reset(a.Grad)
 			task.reduce(&op, a, e.Sums(), task.Plan.Count(a.Step))
+			if ahead.stop(); w.ahead {
+				ahead.begin(s, task.rate(s, s.Step), op.Out)
+				op.Final = ahead.final
+			}
 		}
 		var ranges []shard.Range
 		c := Contribution{}
@@ -209,7 +218,7 @@ func (w way) rank(ctx context.Context, task *Task, v *view.View, server *rpc.Ser
 			a = vd.again
 			continue
 		}
-		task.commit(s, a, vd, c.Mean, inTurn)
+		task.commit(s, a, vd, c.Mean, ahead, inTurn)
 		a = task.attempt(s)
 	}
 	return task.digest(s), nil
