@@ -182,6 +182,17 @@ func (g *Gossip) Status() Status {
 	return s
 }
 
+// Others returns the gossip addresses, "ip:port", of all others that seem to live:
+// whom another life of this node may look for.
+func (g *Gossip) Others() (addrs []string) {
+	for _, n := range g.list.Members() {
+		if n.Name != g.self.String() {
+			addrs = append(addrs, n.Address())
+		}
+	}
+	return addrs
+}
+
 // Update makes fact the one that others get to know. It returns at once: facts
 // are announced at most every UpdateEvery, and only the newest one is.
 func (g *Gossip) Update(fact view.Fact) {

@@ -25,6 +25,7 @@ type Cluster struct {
 	flipNow   bool                 // it is time for a bit to flip
 	flipDonor bool                 // in a donor
 	spoiled   map[uint64]bool      // transitions that have had a bit flipped in sums
+	returning int                  // expelled nodes that are about to start anew
 	hook      func(l *life, e any) // for directed schedules: sees what crosses a life's border
 	events    int
 	stray     []packet                               // frames of former generations, for the one who brings them back
@@ -100,6 +101,9 @@ func (c *Cluster) living() (ls []*life) {
 	}
 	return ls
 }
+
+// allGone tells that nobody lives, or is about to.
+func (c *Cluster) allGone() bool { return len(c.living()) == 0 && c.returning == 0 }
 
 // of returns the present life of a node, nil if it is dead.
 func (c *Cluster) of(id string) *life {
@@ -197,7 +201,7 @@ func (c *Cluster) recuperate(r *Result) {
 		r.Formed = c.now - healed
 	}
 	c.hasten()
-	if !c.until(c.opt.EndBound, func() bool { return len(c.living()) == 0 }) {
+	if !c.until(c.opt.EndBound, c.allGone) {
 		c.checks.fail("liveness", "training has not ended %s after the full view: %s", c.opt.EndBound, c.standing())
 	}
 	r.Ended = c.now - healed

@@ -1,12 +1,14 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/dlnode/dlnode/cluster/view"
 	"github.com/dlnode/dlnode/job"
 	"github.com/dlnode/dlnode/optim"
 	"github.com/dlnode/dlnode/train"
@@ -58,7 +60,7 @@ func (s stage) await(what string, bound time.Duration, is func() bool) {
 
 func (s stage) awaitEnd(bound time.Duration) {
 	s.t.Helper()
-	s.await("the end of all", bound, func() bool { return len(s.living()) == 0 })
+	s.await("the end of all", bound, s.allGone)
 }
 
 // awaitTransition waits until a node has come so far.
@@ -196,37 +198,92 @@ func TestARecordThatIsNotThePlannedOneStopsTheRun(t *testing.T) {
 	}
 }
 
-// TestAFlippedBitStopsTheRunAndNamesTheNode is I9: replicas compare digests.
-func TestAFlippedBitStopsTheRunAndNamesTheNode(t *testing.T) {
+// TestAFlippedBitExpelsTheNodeAndNobodyElse is I9: replicas compare digests. The
+// node is named, returns with nothing, and finishes with the others; of two nodes
+// nobody can know who is right.
+func TestAFlippedBitExpelsTheNodeAndNobodyElse(t *testing.T) {
 	for what, flip := range map[string]func(s *train.State){
 		"parameter": func(s *train.State) { s.Params()[5] += 1e-3 },
 		"slot":      func(s *train.State) { s.Slots()[1][40] += 1e-3 },
 		"exponent":  func(s *train.State) { s.GradExps[1] += 30 },
+		"metric":    func(s *train.State) { s.Running[0]++ },
+		"step":      func(s *train.State) { s.Samples += 4 },
 	} {
-		for nodes, want := range map[int]string{
-			2: "nobody can know who is right",
-			3: "the state of node-2 differs from that of 2 others",
-			5: "the state of node-2 differs from that of 4 others",
-		} {
+		for _, nodes := range []int{2, 3, 5} {
 			t.Run(fmt.Sprintf("%s, %d nodes", what, nodes), func(t *testing.T) {
-				flipAndTell(t, nodes, what, flip, want)
+				flipAndTell(t, nodes, what, flip)
 			})
 		}
 	}
 }
 
-func flipAndTell(t *testing.T, nodes int, what string, change func(*train.State), want string) {
-	s := newStage(t, theLoads(t)[0], nodes, 77)
+func flipAndTell(t *testing.T, nodes int, what string, change func(*train.State)) {
+	s := newStage(t, long(t), nodes, 77)
 	odd := s.of("node-2")
 	s.await("a moment between two computations", time.Minute, func() bool { return stateOf(odd).Transition >= 20 && !odd.computing })
-	s.checks.flipped = &flip{who: odd, what: what, want: s.load.Want}
+	s.checks.flipped = &flip{who: odd, what: what}
 	change(stateOf(odd))
 	s.awaitEnd(time.Minute)
-	for _, said := range s.words() {
-		if !strings.Contains(said, want) {
-			s.fatalf("somebody says %q, not that %s", said, want)
+	if nodes == 2 {
+		if said := s.words(); len(said) != 1 || !strings.Contains(said[0], "nobody can know who is right") {
+			s.fatalf("they say %q", said)
+		}
+		return
+	}
+	expelled := (*train.ExpelledError)(nil)
+	if !errors.As(odd.exit.Err, &expelled) || expelled.Node != "node-2" || expelled.Final || !strings.Contains(expelled.Evidence, fmt.Sprintf("differs from that of %d others", nodes-1)) {
+		s.fatalf("%s ends with %v", odd.name(), odd.exit.Err)
+	}
+	if n := len(s.finished()); n != nodes || len(s.lives) != nodes+1 {
+		s.fatalf("%d of %d lives finished", n, len(s.lives))
+	}
+	if !s.story("node-2 expelled at step") {
+		s.fatalf("nobody tells of it")
+	}
+}
+
+// TestANodeThatIsAtFaultAgainAndAgainStaysOut: it is let in three times, and a process
+// that is started anew after that is told so.
+func TestANodeThatIsAtFaultAgainAndAgainStaysOut(t *testing.T) {
+	s := newStage(t, long(t), 3, 78)
+	s.play(func() { s.flipEvery("node-2") })
+	var lives []*life
+	s.await("the last return", time.Minute, func() bool {
+		lives = slices.DeleteFunc(slices.Clone(s.lives), func(l *life) bool { return l.id != "node-2" })
+		return len(lives) == 1+view.MaxReturns && !lives[view.MaxReturns].alive
+	})
+	s.run(time.Second)
+	if s.of("node-2") != nil {
+		s.fatalf("it returns once more")
+	}
+	var more *life
+	s.play(func() { more = s.boot("node-2", 0) })
+	s.await("its end", 10*time.Second, func() bool { return !more.alive })
+	for i, l := range append(lives, more) {
+		expelled := (*train.ExpelledError)(nil)
+		if !errors.As(l.exit.Err, &expelled) || i < view.MaxReturns && expelled.Final || l == more && !expelled.Final {
+			s.fatalf("life %d ends with %v", i, l.exit.Err)
 		}
 	}
+	s.awaitEnd(time.Minute)
+	if len(s.finished()) != 2 {
+		s.fatalf("%d finished", len(s.finished()))
+	}
+}
+
+// flipEvery has a bit flip in each life of a node that has trained a little.
+func (c *Cluster) flipEvery(id string) {
+	c.checks.meant = "node-2 was expelled 4 times and is not let in again"
+	hit := map[*life]int{}
+	c.see(func(l *life, e any) {
+		if _, is := e.(train.Committed); !is || l.id != id {
+			return
+		}
+		if hit[l]++; hit[l]%5 == 3 {
+			c.checks.flipped = &flip{who: l, what: "each life"}
+			stateOf(l).Params()[7] += 1e-3
+		}
+	})
 }
 
 // TestEarlyStoppingSurvivesKillsAndResumes: patience and best weights are state.

@@ -54,6 +54,7 @@ type life struct {
 	saving    bool
 	owes      int // copies of its state that it was asked for and has not answered
 
+	returns int       // lives of the node that were expelled before
 	groups  []*group  // in order of their opening; those that are down are removed
 	ended   []*group  // the last ones that are down: who comes late gets their note
 	offered []*stream // for groups that are not here yet
@@ -203,6 +204,7 @@ func (l *life) notice() {
 		}
 		l.end(false)
 		l.c.farewell(l)
+		l.c.returns(l)
 		return
 	}
 	l.c.checks.look(l)

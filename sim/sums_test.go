@@ -130,7 +130,7 @@ func TestANodeWhoseSumsFlipEveryTimeStopsTheRun(t *testing.T) {
 	for _, nodes := range []int{1, 3} {
 		l := theLoads(t)[1]
 		s := &spoiler{step: 11, rank: 1, times: math.MaxInt, bit: lowest}
-		s.seen = func(l *life) { l.c.checks.flipped = &flip{who: l, what: "sums", at: l.last, want: l.c.load.Want} }
+		s.seen = func(l *life) { l.c.checks.flipped = &flip{who: l, what: "sums", at: l.last} }
 		r, c := watched(together(l, nodes), s.hook)
 		if r.Failure != nil || r.Finished != 0 || told(r, doubted) != 2*nodes {
 			t.Fatalf("%v, %d finished\n%s", r.Failure, r.Finished, tail(r.Trace, 60))

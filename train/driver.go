@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,8 @@ type Config struct {
 	Expect      int    // nodes to wait for before the very first step
 	ExpectFor   time.Duration
 
+	Flip *Flip // for tests; nil for none
+
 	Log  *slog.Logger // nil: silence
 	Line func(Line)   // told of everything, by one goroutine; nil for none
 }
@@ -50,14 +53,31 @@ type Config struct {
 // Run takes part in training until the run is finished, ctx ends (an orderly
 // leave at the end of the step), or this node cannot go on, which is the error.
 // The others do not depend on it.
+//
+// A node that the others have proved to be at fault starts anew here, as another
+// process of it would, for as often as it is let in again; then Run ends with an
+// *ExpelledError.
 func Run(ctx context.Context, cfg Config) (Result, error) {
 	if err := checkArithmetic(); err != nil {
 		return Result{}, err
 	}
-	d, err := newDriver(cfg)
-	if err != nil {
-		return Result{}, err
+	join := cfg.Gossip.Join
+	for returns := 0; ; returns++ {
+		d, err := newDriver(cfg)
+		if err != nil {
+			return Result{}, err
+		}
+		d.returns = returns
+		r, err := d.live(ctx)
+		if !Returns(err, returns) || ctx.Err() != nil {
+			return r, err
+		}
+		cfg.Gossip.Incarnation, cfg.Gossip.Join = 0, slices.Concat(join, d.others)
 	}
+}
+
+// live is a life of the node, from its start to its end.
+func (d *driver) live(ctx context.Context) (Result, error) {
 	defer d.journal.close()
 	if d.task == nil {
 		if err := d.gather(ctx); err != nil {
@@ -100,6 +120,10 @@ type driver struct {
 	ctx    context.Context // of calls; ends when the node has exited
 	cancel context.CancelFunc
 	calls  sync.WaitGroup
+
+	returns int      // lives of the node that were expelled before
+	hit     bool     // the bit of cfg.Flip has flipped
+	others  []string // where the others' gossip was when the life ended
 
 	group    *rpc.Group              // the running one, nil if none
 	saveDone func(checkpoint.Result) // of the snapshot that the writer has
@@ -346,12 +370,31 @@ func (d *driver) flushJournal() {
 func (d *driver) close() (Result, error) {
 	d.gone.Store(true)
 	e := *d.host.Exit()
+	if err := (*ExpelledError)(nil); errors.As(e.Err, &err) {
+		e.Err = d.expelled(err)
+	}
 	r := d.result(e)
+	d.others = d.gossip.Others()
 	d.shutdown()
 	d.recordHistory(time.Now(), r.History)
 	d.journal.write(Record{T: "end", Time: time.Now(), Node: d.self.ID, Transition: r.Transition, Step: r.Step, Text: r.Reason + r.Error})
-	d.line(Line{Result: &r})
+	if !Returns(e.Err, d.returns) {
+		d.line(Line{Result: &r})
+	}
 	return r, e.Err
+}
+
+// expelled tells of the end of a life that was proved to be at fault, and what
+// comes after it.
+func (d *driver) expelled(e *ExpelledError) error {
+	last := *e
+	last.Final = !Returns(e, d.returns)
+	then := fmt.Sprintf("it starts anew, for the %d. of %d times", d.returns+1, view.MaxReturns)
+	if last.Final {
+		then = "it does not return"
+	}
+	d.Tell(Event{Time: time.Now(), Kind: "expelled", Step: d.host.Node().State().Step, Node: e.Node, Text: e.Node + " is expelled: " + e.Evidence + "; " + then})
+	return &last
 }
 
 func (d *driver) result(e Exit) Result {

@@ -237,7 +237,7 @@ func (n *Node) moveOn(now time.Time) error {
 	} else {
 		err := n.task.replay(n.state, f.record, f.mean, n.each)
 		if errors.Is(err, errOdd) {
-			n.exit(Exit{Err: fmt.Errorf("train: %s %w: its memory is at fault", n.views.Self().ID, err)})
+			n.exit(Exit{Err: n.ownFault(fmt.Sprintf("%s %v: its memory is at fault", n.views.Self().ID, err))})
 			return nil
 		}
 		if err != nil {

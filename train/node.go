@@ -84,11 +84,12 @@ type generation struct {
 	open      bool // its group has not ended
 	computing bool
 	fetching  bool
-	moved     bool  // a transition has been completed in it
-	catching  bool  // records bring the state to where the view starts
-	closing   bool  // nothing new begins
-	farewell  bool  // the last all-reduce is under way
-	fatal     error // why the run ends with it; all ranks judge alike, but not at once
+	moved     bool    // a transition has been completed in it
+	catching  bool    // records bring the state to where the view starts
+	closing   bool    // nothing new begins
+	farewell  bool    // the last all-reduce is under way
+	fatal     error   // why the run ends with it; all ranks judge alike, but not at once
+	faults    []fault // likewise: who is expelled when it has ended
 	cause     view.Cause
 	leaving   []view.Node
 	ended     time.Time // when it was known that it ends
@@ -122,6 +123,7 @@ type loss struct {
 	cause   view.Cause
 	leaving []view.Node
 	step    uint64
+	faults  []fault // members that were expelled
 }
 
 // Phases is where the time of this process' steps went.
@@ -439,6 +441,8 @@ func (n *Node) perform(now time.Time, e view.Effect) {
 		n.install(now, e)
 	case view.Fail:
 		n.exit(Exit{Err: &FatalError{e.Err}})
+	case view.Expelled:
+		n.exit(Exit{Err: &ExpelledError{n.views.Self().ID, e.Reason, e.Final}})
 	case view.Over:
 		n.exit(Exit{Reason: fmt.Sprintf("the run is finished: %s has the final state of transition %d", e.Fact.ID, e.Fact.Transition)})
 	case view.Note:
@@ -536,6 +540,9 @@ func (l *loss) compare(v *view.View) (kind, who, what string) {
 	gone, left := l.missing(v)
 	joined := ids(v, func(m view.Member) bool { return l.view.Rank(m.Node()) < 0 })
 	switch {
+	case l.faults != nil:
+		who = strings.Join(l.expelled(), ", ")
+		return "lost", who, fmt.Sprintf("%s expelled at step %d", who, l.step)
 	case gone != "":
 		return "lost", gone, fmt.Sprintf("%s lost at step %d: %s", gone, l.step, cmp.Or(l.cause.Reason, "no answer"))
 	case left != "":
@@ -548,6 +555,14 @@ func (l *loss) compare(v *view.View) (kind, who, what string) {
 		return "link", "", fmt.Sprintf("the ring broke at step %d: %s", l.step, l.cause.Reason)
 	}
 	return "view", "", fmt.Sprintf("generation %d at step %d", v.Generation, l.step)
+}
+
+// expelled names those that were.
+func (l *loss) expelled() (names []string) {
+	for _, f := range l.faults {
+		names = append(names, l.view.Members[f.rank].ID)
+	}
+	return names
 }
 
 // missing names the members that are not in v: those that were lost, and those
@@ -759,6 +774,8 @@ func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte,
 	case vd.fatal != nil:
 		g.fatal = vd.fatal
 		n.partGroup(now, vd)
+	case g.accuses(vd):
+		n.accuse(now, vd)
 	case g.farewell:
 		n.bye()
 	case vd.again != nil:
@@ -940,11 +957,12 @@ func (n *Node) settle(now time.Time) {
 	n.ahead.stop()
 	n.letGo()
 	orderly := g.cause == view.Cause{}
-	n.lost = &loss{g.ended, g.view, g.cause, g.leaving, n.state.Step}
+	n.lost = &loss{g.ended, g.view, g.cause, g.leaving, n.state.Step, g.faults}
 	switch {
 	case g.fatal != nil:
 		n.exit(Exit{Err: &FatalError{g.fatal}})
-	case n.state.Next == Done && orderly && g.farewell:
+	case n.expel(now, g):
+	case n.state.Next == Done && orderly && g.farewell && g.faults == nil:
 		n.part(Exit{Finished: true, Reason: "finished"})
 	case n.leaving && !n.views.Bound():
 		n.part(Exit{Reason: "left"})
@@ -989,7 +1007,7 @@ const nobodyAgrees = ^uint64(0)
 // here, if they showed all of it. Only such a state is written: what a flipped
 // bit has made of it in this node's memory must not outlive the run.
 func (n *Node) agree() {
-	if n.gen.audits() {
+	if g := n.gen; g.audits() && !g.atFault(g.rank) {
 		n.agreed, n.agreedOn = n.state.Transition, n.told
 		n.trySave()
 		n.tryLend()
@@ -1003,7 +1021,7 @@ func (n *Node) trySave() {
 	snap, why := n.snapshot(), n.wantSave
 	n.wantSave = ""
 	if n.agreedOn != n.spare.witness(n.each) {
-		n.exit(Exit{Err: fmt.Errorf("train: the state of %s differs from what it was a moment ago, at transition %d: its memory is at fault", n.views.Self().ID, n.state.Transition)})
+		n.exit(Exit{Err: n.ownFault(fmt.Sprintf("the state of %s differs from what it was a moment ago, at transition %d: its memory is at fault", n.views.Self().ID, n.state.Transition))})
 		return
 	}
 	n.writing = true

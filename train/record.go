@@ -203,6 +203,8 @@ func (t *Task) replay(s *State, r *recordHead, mean []float32, each Each) error 
 		return vd.torn
 	case vd.fatal != nil:
 		return vd.fatal
+	case vd.faults != nil:
+		return errors.New(vd.evidence())
 	case vd.again != nil:
 		return fmt.Errorf("the record of transition %d is of an attempt that was repeated", a.Transition)
 	case headerWatch(r.Headers[0]) != s.watch(each):

@@ -79,6 +79,10 @@ func (d *driver) Committed(c Committed) {
 		r.Loss = &loss
 	}
 	d.journal.write(r)
+	if f := d.cfg.Flip; !d.hit && f.in(d.returns) && c.Kind == Update && c.Step >= f.Step {
+		d.hit = true
+		f.state(d.host.Node().State())
+	}
 	if c.Kind != Update {
 		d.progress(now)
 	}

@@ -77,12 +77,13 @@ func (t *Task) reduce(op *allreduce.Op, a *Attempt, s Sums, samples int) {
 // verdict is what all ranks conclude from the headers of one all-reduce, each on
 // its own and all the same.
 type verdict struct {
-	again *Attempt // the attempt is repeated so
-	fatal error    // the run ends
-	torn  error    // the peers are not where we are: the group ends
-	stop  bool     // the group ends after this transition
-	audit bool     // all of the state is compared in the next headers
-	leave []int    // ranks that go then
+	again  *Attempt // the attempt is repeated so
+	fatal  error    // the run ends
+	faults []fault  // the group ends, and goes on without these
+	torn   error    // the peers are not where we are: the group ends
+	stop   bool     // the group ends after this transition
+	audit  bool     // all of the state is compared in the next headers
+	leave  []int    // ranks that go then
 
 	work    []shard.Work // of each rank
 	count   uint64
@@ -111,7 +112,7 @@ func (t *Task) judge(a *Attempt, v *view.View, ranges []shard.Range, headers [][
 		}
 		vd.add(rank, h)
 	}
-	if vd.fatal = t.compareReplicas(a, v, hs); vd.fatal != nil {
+	if t.compareReplicas(a, v, hs, vd); vd.fatal != nil || vd.faults != nil {
 		return vd
 	}
 	if vd.fatal = t.checkSamples(a, v, ranges, hs); vd.fatal != nil {
@@ -136,18 +137,6 @@ func (vd *verdict) add(rank int, h *header) {
 	for i, x := range h.Scalars {
 		vd.scalars[i] += x // integers: exact
 	}
-}
-
-// compareReplicas names the rank whose state differs from the others' (I9).
-func (t *Task) compareReplicas(a *Attempt, v *view.View, hs []header) error {
-	digests := make([][]byte, len(hs))
-	for i := range hs {
-		digests[i] = fmt.Appendf(nil, "%016x%016x", hs[i].Watch, hs[i].Audit)
-	}
-	if odd := view.OddOneOut(a.Transition, v.IDs(), digests); odd != "" {
-		return fmt.Errorf("train: %s", odd)
-	}
-	return nil
 }
 
 // checkSamples holds what was loaded against the plan (I6), rank by rank.

@@ -153,8 +153,9 @@ type Machine struct {
 	failures   int       // views in a row that brought no transition
 	notBefore  time.Time // back-off of proposals after failures
 	bad        map[pair]*badLink
-	complaint  string    // what is waited for
-	complained time.Time // since when; told once it has lasted
+	expulsions map[string]int // of lives of a node, by id
+	complaint  string         // what is waited for
+	complained time.Time      // since when; told once it has lasted
 	told       bool
 	measured   int  // calls of Measured since the last that was announced
 	ready      bool // gossip has found others, or there are none to find
@@ -164,7 +165,7 @@ type Machine struct {
 // New returns the machine of a node whose state is at the given transition.
 func New(cfg Config, transition uint64, digest [32]byte, now time.Time) *Machine {
 	m := &Machine{
-		cfg: cfg, self: cfg.Self, peers: map[Node]*peer{}, bad: map[pair]*badLink{},
+		cfg: cfg, self: cfg.Self, peers: map[Node]*peer{}, bad: map[pair]*badLink{}, expulsions: map[string]int{},
 		transition: transition, digest: digest, born: now, waiting: now, now: now, seen: now,
 	}
 	m.self.Transition, m.self.Following = transition, cfg.Follow
@@ -429,7 +430,11 @@ func (m *Machine) Receive(now time.Time, msg Msg) {
 	now = m.advance(now)
 	m.learn(msg.From)
 	from := msg.From.Node()
-	switch {
+	switch p := m.peers[from]; {
+	case m.unwanted(p):
+		m.dismiss(p)
+	case msg.Expel != nil && msg.Expel.Incarnation == m.self.Incarnation:
+		m.emit(Expelled{msg.Expel.Reason, msg.Expel.Final})
 	case msg.Hello != nil:
 		m.onHello(now, *msg.Hello)
 	case msg.Change != nil:
@@ -824,8 +829,7 @@ func (m *Machine) startView(now time.Time) {
 	for _, s := range p.seats {
 		start.Transition = max(start.Transition, s.ack.Transition)
 	}
-	if reason := p.divergence(start.Transition); reason != "" {
-		m.stopAll(now, p, reason)
+	if !m.compare(now, p, start.Transition) {
 		return
 	}
 	for rank := range p.seats {
@@ -840,45 +844,6 @@ func (m *Machine) startView(now time.Time) {
 	}
 	m.refusals, m.start = 0, start
 	m.install(now, p.view, start)
-}
-
-// divergence compares the digests of those at one transition: equal inputs give
-// equal bits, so a difference is a fault of somebody's machine.
-func (p *proposal) divergence(at uint64) string {
-	var digests [][]byte
-	var names []string
-	for rank := range p.seats {
-		if a := &p.seats[rank].ack; a.Transition == at {
-			digests, names = append(digests, a.Digest[:]), append(names, p.view.Members[rank].ID)
-		}
-	}
-	return OddOneOut(at, names, digests)
-}
-
-// OddOneOut names who differs from the majority of equal digests at one
-// transition, or returns "" where all agree.
-func OddOneOut(transition uint64, names []string, digests [][]byte) string {
-	count := map[string]int{}
-	major := ""
-	for _, d := range digests {
-		count[string(d)]++
-		if count[string(d)] > count[major] {
-			major = string(d)
-		}
-	}
-	if len(count) < 2 {
-		return ""
-	}
-	if 2*count[major] <= len(digests) {
-		return fmt.Sprintf("the replicas of %s differ at transition %d and there is no majority: nobody can know who is right", strings.Join(names, " and "), transition)
-	}
-	var odd []string
-	for i, d := range digests {
-		if string(d) != major {
-			odd = append(odd, names[i])
-		}
-	}
-	return fmt.Sprintf("the state of %s differs from that of %d others at transition %d: its memory, its processor or its program is at fault", strings.Join(odd, ", "), count[major], transition)
 }
 
 // stopAll ends the run. Whoever did not hear of it might go on alone, and be the

@@ -21,6 +21,7 @@ type Msg struct {
 	Refuse  *Refuse
 	Start   *Start
 	Stop    *Stop
+	Expel   *Expel `json:",omitempty"`
 }
 
 // Hello says no more than who is there: a node that waits to be taken in tells
@@ -158,7 +159,7 @@ func DecodeMsg(b []byte) (Msg, error) {
 	set := 0
 	for _, is := range [...]bool{
 		m.Hello != nil, m.Propose != nil, m.Change != nil, m.Ask != nil, m.Hold != nil,
-		m.Ack != nil, m.Refuse != nil, m.Start != nil, m.Stop != nil,
+		m.Ack != nil, m.Refuse != nil, m.Start != nil, m.Stop != nil, m.Expel != nil,
 	} {
 		if is {
 			set++
@@ -337,7 +338,7 @@ type (
 	Fail struct{ Err error }
 	// Note is a line of the story for people.
 	Note struct {
-		Kind string // lost, resumed, refused, waiting, expelled, healed
+		Kind string // refused, waiting, link, expelled, fault
 		Node Node
 		Text string
 	}

@@ -26,6 +26,7 @@ type peer struct {
 	barred   time.Time     // kept out until then: it was lost, and may be again at once; zero if not
 	pinged   time.Time     // when it was last pinged
 	buried   time.Time     // when it was last found gone
+	expelled string        // why it is never a member again; "" if it may be
 }
 
 // marks are what a peer counts as. After an event a machine asks how many there
@@ -108,6 +109,9 @@ func (m *Machine) marksOf(p *peer) (k marks) {
 			k = stranger
 		}
 		return k
+	}
+	if m.unwanted(p) {
+		return 0
 	}
 	if p.fact.Finished && (p.left || m.counts(p)) {
 		k |= finisher

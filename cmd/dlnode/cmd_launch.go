@@ -185,7 +185,7 @@ func (m *Main) fleetConfig(j *job.Job, path string, f launchFlags, d *ui.Display
 		Program: program, Env: m.Env, Job: path, JobName: j.Name, Dir: fleet.Layout(f.dir),
 		Nodes: f.nodes, Threads: f.threads, Args: args, ArgsOf: f.data.argsOf, Display: d,
 		Policy: supervise.Policy{
-			MaxRestarts: f.maxRestarts, LeaveGrace: f.leaveGrace, Hopeless: []int{codeUsage, codeData, codeForeign, codeFatal},
+			MaxRestarts: f.maxRestarts, LeaveGrace: f.leaveGrace, Hopeless: []int{codeUsage, codeData, codeForeign, codeFatal, codeExpelled},
 		},
 	}, nil
 }

@@ -143,6 +143,8 @@ func runError(err error) error {
 		return exit(codeForeign, err)
 	case errors.As(err, new(*train.FatalError)):
 		return exit(codeFatal, err)
+	case errors.As(err, new(*train.ExpelledError)):
+		return exit(codeExpelled, err)
 	case errors.As(err, new(*train.ConfigError)):
 		return exit(codeUsage, err)
 	}

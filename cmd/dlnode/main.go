@@ -30,6 +30,7 @@
 //	3  data or a checkpoint missing or damaged
 //	4  does not belong here: another job, other data
 //	5  the run itself failed, on all nodes alike: not a number, or replicas that differ
+//	6  this machine is at fault: others have proved it, again and again
 package main
 
 import (
@@ -48,14 +49,15 @@ import (
 	"github.com/dlnode/dlnode/job"
 )
 
-// The exit codes. 2 to 5 are hopeless: a restart changes nothing.
+// The exit codes. 2 to 6 are hopeless: a restart changes nothing.
 const (
-	codeDone    = 0
-	codeFailed  = 1
-	codeUsage   = 2
-	codeData    = 3
-	codeForeign = 4
-	codeFatal   = 5
+	codeDone     = 0
+	codeFailed   = 1
+	codeUsage    = 2
+	codeData     = 3
+	codeForeign  = 4
+	codeFatal    = 5
+	codeExpelled = 6
 )
 
 func main() {
