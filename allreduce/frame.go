@@ -55,7 +55,7 @@ func (k Kind) String() string {
 const FrameOverhead = 48
 
 // frameVersion is the first byte of every frame; another layout takes another number.
-const frameVersion = 3
+const frameVersion = 4
 
 // Frame is what travels over a link between two ranks. Elements of a payload are little-endian on
 // every machine.
@@ -96,7 +96,21 @@ type Encoding uint8
 const (
 	Raw    Encoding = iota // as they lie in memory, little-endian
 	Packed                 // as package packing writes them
+	Shared                 // raw, but elsewhere: the payload tells a driver where in memory that both ends of the link have
 )
+
+// suits tells whether frames of a kind may be written so.
+func (e Encoding) suits(k Kind) bool {
+	switch e {
+	case Raw:
+		return true
+	case Packed:
+		return Reduce <= k && k <= Share
+	case Shared:
+		return Reduce <= k && k <= Probe
+	}
+	return false
+}
 
 // Pack returns a frame with its elements packed into buf, which it appends to. Who has something to
 // send chooses the encoding, frame by frame: it costs time and saves bytes.
@@ -267,7 +281,7 @@ func parseHead(b []byte) (Frame, error) {
 		return Frame{}, fmt.Errorf("allreduce: frame of unknown %v", f.Kind)
 	case f.Algorithm > Exchange:
 		return Frame{}, fmt.Errorf("allreduce: frame of unknown %v", f.Algorithm)
-	case f.Encoding > Packed || f.Encoding == Packed && (f.Kind == Header || f.Kind > Share):
+	case !f.Encoding.suits(f.Kind):
 		return Frame{}, fmt.Errorf("allreduce: %v frame of unknown encoding %d", f.Kind, f.Encoding)
 	}
 	return f, nil

@@ -411,6 +411,8 @@ func (r *Reducer) admit(f Frame) error {
 		return refuse(f, "this is view %v", r.cfg.Fence)
 	case f.Kind < Header || f.Kind > Share:
 		return refuse(f, "no part of an op")
+	case f.Encoding == Shared:
+		return refuse(f, "its payload is elsewhere")
 	case f.Algorithm == Auto:
 		return refuse(f, "no algorithm")
 	case int64(f.Chunk) >= int64(r.cfg.World):

@@ -634,6 +634,7 @@ func TestFramesThatDoNotBelongHereAreRefusedAndNamed(t *testing.T) {
 		"a long header":             {frame: with(head, func(f *Frame) { f.Payload = make([]byte, 5) }), want: "at most 4 bytes"},
 		"a packed sum of rubbish":   {frame: with(reduce, func(f *Frame) { f.Encoding, f.Payload = Packed, []byte{1} }), want: "packing: "},
 		"a packed result of none":   {frame: with(gather, func(f *Frame) { f.Encoding, f.Payload = Packed, nil }), want: "packing: "},
+		"a sum that is elsewhere":   {frame: with(reduce, func(f *Frame) { f.Encoding = Shared }), want: "its payload is elsewhere"},
 		"a share":                   {frame: with(share, func(f *Frame) { f.Algorithm = Direct }), want: "a direct has none"},
 		"a sum in an exchange":      {frame: with(reduce, func(f *Frame) { f.Algorithm = Exchange }), want: "a exchange has none"},
 		"another's share":           {from: 2, frame: share, want: "it comes from rank 2"},
@@ -812,6 +813,8 @@ func FuzzParseFrame(f *testing.F) {
 	f.Add(frameOf(Tree, Header, 0, 0, 0).Append(nil))
 	f.Add(frameOf(Exchange, Share, 0, 0, 16).Append(nil))
 	f.Add(Frame{Kind: Closing, Payload: ClosingNote{"a", "b", "c", Broken}.Append(nil)}.Append(nil))
+	f.Add(with(frameOf(Ring, Reduce, 2, 3, 16), func(f *Frame) { f.Encoding = Shared }).Append(nil))
+	f.Add(Frame{Kind: Probe, Encoding: Shared, Payload: make([]byte, 16)}.Append(nil))
 	f.Add([]byte{})
 	f.Add(make([]byte, FrameOverhead))
 	f.Add(make([]byte, FrameOverhead-1))
@@ -904,6 +907,10 @@ func TestMalformedFramesAreErrors(t *testing.T) {
 		"unknown kind 8":                     change(1, 8),
 		"unknown algorithm 6":                change(2, 6),
 		"reduce frame of unknown encoding 9": change(3, 9),
+		"reduce frame of unknown encoding 3": change(3, 3),
+		"header frame of unknown encoding 2": frameWith(good, Header, Shared),
+		"probe frame of unknown encoding 1":  frameWith(good, Probe, Packed),
+		"echo frame of unknown encoding 2":   frameWith(good, Echo, Shared),
 		"payload of 7 bytes announced":       change(12, 7),
 		"payload of 9 bytes announced":       change(12, 9),
 		"payload of 264 bytes announce":      change(13, 1),
@@ -918,6 +925,13 @@ func TestMalformedFramesAreErrors(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	}
+}
+
+// frameWith is a frame's wire form with another kind and encoding.
+func frameWith(wire []byte, k Kind, e Encoding) []byte {
+	b := slices.Clone(wire)
+	b[1], b[3] = byte(k), byte(e)
+	return b
 }
 
 // BenchmarkOp is what one rank computes in an op, without the network.
