@@ -15,6 +15,9 @@ package train
 // While a node joins, the member that it copies from keeps another Copy, and records
 // of up to three times the State, at least 64 MiB.
 //
+// A link to a process of the same machine has a MiB of shared memory for each direction, which the system counts
+// to whoever has taken it.
+//
 // There is a Worker for each thread. Fit, which has nobody to wait for, needs no Next and no Mean:
 // that lies where the first one's gradient was.
 type Memory struct{ State, Start, Copy, Sum, Next, Mean, Worker int64 }

@@ -26,24 +26,24 @@ type way struct {
 	zones     bool // ranks are in two zones
 	segment   int  // bytes
 	packing   rpc.Packing
-	open      bool // they go while others are still computed
-	tcp       bool // and not by unix sockets
-	ahead     bool // updates are made as means come
+	open      bool          // they go while others are still computed
+	ahead     bool          // updates are made as means come
+	transport rpc.Transport // the quickest that may be used
 }
 
 func (w way) String() string {
-	return fmt.Sprintf("%d ranks, %v, zones %v, segments of %d bytes, packing %d, open %v, tcp %v, ahead %v", w.world, w.algorithm, w.zones, w.segment, w.packing, w.open, w.tcp, w.ahead)
+	return fmt.Sprintf("%d ranks, %v, zones %v, segments of %d bytes, packing %d, open %v, %v, ahead %v", w.world, w.algorithm, w.zones, w.segment, w.packing, w.open, w.transport, w.ahead)
 }
 
 // ways crosses everything with everything; zones where there can be some.
 func ways() (all []way) {
 	for world := 1; world <= 8; world++ {
-		for bits := range 64 {
-			w := way{world: world, segment: 2048, zones: bits&1 != 0, open: bits&2 != 0, tcp: bits&4 != 0, ahead: bits&32 != 0, packing: rpc.PackNever}
-			if bits&8 != 0 {
+		for bits := range 96 {
+			w := way{world: world, segment: 2048, zones: bits&1 != 0, open: bits&2 != 0, transport: rpc.Transport(bits / 32), ahead: bits&16 != 0, packing: rpc.PackNever}
+			if bits&4 != 0 {
 				w.segment = allreduce.DefaultSegmentBytes
 			}
-			if bits&16 != 0 {
+			if bits&8 != 0 {
 				w.packing = rpc.PackAlways
 			}
 			if w.zones && world < 4 {
@@ -114,7 +114,7 @@ func (w way) train(t *testing.T, task *Task, fence ...byte) [][32]byte {
 		if err != nil {
 			t.Fatal(err)
 		}
-		servers = append(servers, rpc.Serve(rpc.ServerConfig{Listener: l, TCPOnly: w.tcp}))
+		servers = append(servers, rpc.Serve(rpc.ServerConfig{Listener: l, Local: w.transport}))
 		name := fmt.Sprint("rank-", rank)
 		cfg.Group.Names, cfg.Addrs = append(cfg.Group.Names, name), append(cfg.Addrs, l.Addr().String())
 		v.Members = append(v.Members, view.Member{ID: name, Incarnation: uint64(rank + 1)})

@@ -73,7 +73,7 @@ func (s *service) sendBlob(stream grpc.ServerStream, t *taker, parts ...[]byte) 
 	if err := stream.SetHeader(metadata.Pairs(sizeKey, strconv.Itoa(size))); err != nil {
 		return err
 	}
-	conn := connOf(stream)
+	conn := infoOf(stream.Context()).conn
 	limit := s.server.cfg.AnswerTimeout
 	silence := time.AfterFunc(limit, func() { conn.Close() })
 	defer silence.Stop()

@@ -298,11 +298,20 @@ func (c *Client) acquire(key linkKey) *pooled {
 	p := c.links[key]
 	if p == nil {
 		c.sweep()
-		p = &pooled{link: newLink(key.addr, c.cfg.DialTimeout, maxControl, c.cfg.TLS, key.bulk)}
+		p = &pooled{link: newLink(c.linkConfig(key))}
 		c.links[key] = p
 	}
 	p.users++
 	return p
+}
+
+// linkConfig describes the connection of a key. Only bulk ones are worth a second attempt to connect.
+func (c *Client) linkConfig(key linkKey) linkConfig {
+	l := linkConfig{addr: key.addr, timeout: c.cfg.DialTimeout, maxMessage: maxControl, tls: c.cfg.TLS, bulk: key.bulk, local: TCP}
+	if key.bulk {
+		l.local = UnixSocket
+	}
+	return l
 }
 
 // release ends a call's use of p. After a failure of the connection, or a silence that may be one, the

@@ -26,7 +26,7 @@ func newClient(t testing.TB, cfg ClientConfig) *Client {
 }
 
 func serve(t testing.TB, l net.Listener, h Handlers) *Server {
-	s := Serve(ServerConfig{Listener: l, TCPOnly: true, Handlers: h, Generation: func() uint64 { return 42 }})
+	s := Serve(ServerConfig{Listener: l, Local: TCP, Handlers: h, Generation: func() uint64 { return 42 }})
 	t.Cleanup(s.Close)
 	return s
 }
@@ -281,7 +281,7 @@ func TestUnusedConnectionsAreSwept(t *testing.T) {
 func TestTLSProtectsCallsAndRings(t *testing.T) {
 	config := selfSigned(t)
 	l := listen(t)
-	s := Serve(ServerConfig{Listener: l, TCPOnly: true, Handlers: Handlers{Ping: pong}, TLS: config})
+	s := Serve(ServerConfig{Listener: l, Local: TCP, Handlers: Handlers{Ping: pong}, TLS: config})
 	t.Cleanup(s.Close)
 	if _, err := newClient(t, ClientConfig{TLS: config}).Ping(t.Context(), l.addr(), 1); err != nil {
 		t.Fatal(err)

@@ -29,7 +29,7 @@
 //
 // Both ends measure a link when it has come up, and their machines tell the others (allreduce.Model). A large
 // frame is packed where the link is slower than packing. Bulk connections between nodes of one machine are
-// unix sockets; see local.go.
+// unix sockets, see local.go; large payloads go beside them through memory that both ends have mapped, see memory.go.
 //
 // # How a group ends
 //

@@ -235,6 +235,9 @@ func (g *Group) tearDown() {
 	for _, p := range g.peers {
 		if p != nil {
 			p.out.drop()
+			if p.memory != nil {
+				p.memory.free()
+			}
 		}
 	}
 }
@@ -307,4 +310,9 @@ func (o outlet) Done(seq uint64, headers [][]byte, total uint64, out []float32) 
 func (o outlet) End(note allreduce.ClosingNote) {
 	o.g.note = note
 	close(o.g.dying)
+	for _, p := range o.g.peers {
+		if p != nil && p.memory != nil {
+			p.memory.bell.interrupt()
+		}
+	}
 }

@@ -466,7 +466,7 @@ func TestOnlyWhoIsToOpenAStreamMayDoSoAndOnce(t *testing.T) {
 // openRaw opens a ring stream to n by hand, and returns once it is accepted.
 func openRaw(t *testing.T, n *node, from string, f allreduce.Fence) (ringStream, error) {
 	t.Helper()
-	l := newLink(n.listener.addr(), time.Second, maxRingMessage, nil, true)
+	l := newLink(linkConfig{addr: n.listener.addr(), timeout: time.Second, maxMessage: maxRingMessage, bulk: true, local: UnixSocket})
 	t.Cleanup(l.close)
 	return openOn(t, l, from, f)
 }
@@ -708,7 +708,7 @@ func TestProgressShowsWhoDoesNotTakeWhatAResultWaitsFor(t *testing.T) {
 func TestALinkClosesAtOnceWhenThePeerReadsNothing(t *testing.T) {
 	nodes := []*node{newNode(t, 0), newNode(t, 1)}
 	nodes[1].start(1, nodes, nil)
-	l := newLink(nodes[1].listener.addr(), time.Second, maxRingMessage, nil, true)
+	l := newLink(linkConfig{addr: nodes[1].listener.addr(), timeout: time.Second, maxMessage: maxRingMessage, bulk: true, local: UnixSocket})
 	stream, err := openOn(t, l, "node-0", fence)
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"runtime"
@@ -10,7 +11,8 @@ import (
 	"strconv"
 )
 
-// Nodes of one machine reach one another by unix sockets, which cost a third less than TCP does. A node that
+// Nodes of one machine reach one another by unix sockets, which cost a third less than TCP does, and by memory
+// that both have mapped; see memory.go. A node that
 // listens on a TCP port listens on a socket of that name too, and whoever is about to call an address that
 // is this machine's tries the socket of that name first.
 //
@@ -19,14 +21,39 @@ import (
 // containers share files or addresses. But anyone may take a name that is free, so a socket that another
 // user has made is not called. Where there are no such sockets, TCP is left.
 
+// Transport is what the frames of a link go by.
+type Transport uint8
+
+// The transports, the quickest first. Each is for those for which there is none before it: unix sockets for nodes of one
+// machine, memory for those that are processes of one user, or root's, without TLS.
+const (
+	SharedMemory Transport = iota // large payloads; the others, and all heads, by a unix socket
+	UnixSocket
+	TCP
+)
+
+// String returns the transport's name in lower case.
+func (t Transport) String() string {
+	switch t {
+	case SharedMemory:
+		return "shared memory"
+	case UnixSocket:
+		return "unix socket"
+	case TCP:
+		return "tcp"
+	}
+	return fmt.Sprintf("transport %d", uint8(t))
+}
+
 // localNames lists the sockets by which the owner of a TCP address may be reached, the likeliest first: of
-// the address itself, and of whoever has the port on all addresses.
+// the address itself, and of whoever has the port on all addresses. The number in a name changes with what is said
+// before gRPC begins.
 func localNames(a netip.AddrPort) []string {
 	if runtime.GOOS != "linux" {
 		return nil
 	}
 	port := strconv.Itoa(int(a.Port()))
-	return []string{"@dlnode/" + a.Addr().Unmap().String() + "/" + port, "@dlnode/*/" + port}
+	return []string{"@dlnode-2/" + a.Addr().Unmap().String() + "/" + port, "@dlnode-2/*/" + port}
 }
 
 // listenLocal listens on the unix socket of a TCP listener; nil where there is none to be had.

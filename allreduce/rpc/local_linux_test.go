@@ -41,7 +41,7 @@ func TestASocketOfAnotherUserIsNotTakenForTheNode(t *testing.T) {
 	node := listen(t)
 	defer node.Close()
 	squatter := listenAsNobody(t, localNames(netip.MustParseAddrPort(node.addr()))[0])
-	link := &link{timeout: time.Second, bulk: true}
+	link := &link{linkConfig: linkConfig{timeout: time.Second}}
 	conn, err := link.dial(t.Context(), node.addr())
 	if err != nil {
 		t.Fatal(err)

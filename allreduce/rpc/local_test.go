@@ -52,7 +52,7 @@ func TestANodeWithoutAUnixSocketIsReachedByTCP(t *testing.T) {
 	if conn, err := dialLocal(t.Context(), l.addr()); err == nil {
 		t.Fatalf("reached %s", conn.RemoteAddr())
 	}
-	link := &link{timeout: time.Second, bulk: true}
+	link := &link{linkConfig: linkConfig{timeout: time.Second}}
 	conn, err := link.dial(t.Context(), l.addr())
 	if err != nil || conn.RemoteAddr().Network() != "tcp" {
 		t.Fatal(conn, err)

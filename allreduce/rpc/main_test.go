@@ -116,7 +116,7 @@ func newNode(t testing.TB, rank int) *node {
 		id: fmt.Sprintf("node-%d", rank), listener: listen(t),
 		done: make(chan outcome, 1), down: make(chan downfall, 2),
 	}
-	n.server = Serve(ServerConfig{Listener: n.listener, TCPOnly: true, GroupWait: 300 * time.Millisecond, Generation: func() uint64 { return 7 }})
+	n.server = Serve(ServerConfig{Listener: n.listener, Local: TCP, GroupWait: 300 * time.Millisecond, Generation: func() uint64 { return 7 }})
 	t.Cleanup(func() { n.close(t) })
 	return n
 }

@@ -20,9 +20,9 @@ const (
 
 // parcel is a message on its way.
 type parcel struct {
-	small   []byte     // small frames, back to back; or:
-	head    []byte     // of a large one
-	payload mem.Buffer // of a large one
+	small   []byte          // small frames, back to back; or:
+	large   allreduce.Frame // one whose payload is sent from where it lies
+	payload mem.Buffer      // which that is
 	frames  int
 	bytes   int // payload
 }
@@ -80,8 +80,7 @@ func (o *outbox) ship(f allreduce.Frame, payload mem.Buffer) {
 		payload.Free()
 		return
 	}
-	head := f.AppendHead(make([]byte, messagePad, messagePad+allreduce.FrameOverhead))
-	c := parcel{head: head, payload: payload}
+	c := parcel{large: f, payload: payload}
 	if f.Kind < allreduce.Probe {
 		c.frames, c.bytes = 1, payload.Len()
 	}
@@ -189,12 +188,36 @@ func (c *parcel) drop() {
 
 // send gives a message to gRPC.
 func (c *parcel) send(p *peer, s stream) {
-	m := message{bufs: mem.BufferSlice{mem.SliceBuffer(c.small)}}
-	if c.small == nil {
-		m.bufs = mem.BufferSlice{mem.SliceBuffer(c.head), c.payload}
-	}
 	p.seen.sending.Store(p.g.watch.now())
+	m := message{bufs: mem.BufferSlice{mem.SliceBuffer(c.small)}}
+	if c.payload != nil {
+		head, ok := c.share(p)
+		if !ok {
+			head = c.large.AppendHead(make([]byte, messagePad, messagePad+allreduce.FrameOverhead))
+			m.bufs = append(m.bufs, c.payload)
+		}
+		m.bufs[0] = mem.SliceBuffer(head)
+	}
 	if s.SendMsg(&m) == nil {
 		p.seen.sent(&p.g.watch, c.frames, c.bytes)
 	}
+}
+
+// share puts a payload into the memory that the link's ends share, and returns the message that says so. false means
+// that it has to be sent.
+func (c *parcel) share(p *peer) (wire []byte, ok bool) {
+	f := c.large
+	if p.memory == nil || f.Encoding != allreduce.Raw || !fits(len(f.Payload)) {
+		return nil, false
+	}
+	place, ok, err := p.memory.put(f.Payload)
+	if err != nil {
+		p.tell(func(m *allreduce.Group) { m.Protocol(p.rank, err) })
+	}
+	if !ok {
+		return nil, false
+	}
+	c.payload.Free()
+	f.Encoding, f.Payload = allreduce.Shared, place[:]
+	return f.Append(make([]byte, messagePad, messagePad+allreduce.FrameOverhead+placeBytes)), true
 }

@@ -55,7 +55,7 @@ func (s *service) Part(m *nodepb.PartRequest, stream grpc.ServerStreamingServer[
 	if err != nil {
 		return s.refuseStream(stream, err)
 	}
-	taker, done := s.server.parts.sends(connOf(stream))
+	taker, done := s.server.parts.sends(infoOf(stream.Context()).conn)
 	defer done()
 	return s.sendBlob(stream, taker, blob)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -41,9 +40,11 @@ type peer struct {
 
 	pieces [][]byte // of the reader, for the message in hand
 	prober prober
-	local  bool // the other end is on this machine; guarded by the group's lock, as is what prober has found
-	probes int  // that have come
-	again  bool // the next step of the prober is due
+	memory *memory   // shared with the other end; nil for none; set when the link comes up, with the group's lock
+	by     Transport // likewise
+	local  bool      // likewise: the other end is on this machine; the lock guards what prober has found, too
+	probes int       // that have come
+	again  bool      // the next step of the prober is due
 }
 
 func newPeer(g *Group, rank int) *peer {
@@ -80,7 +81,9 @@ func (p *peer) open() {
 // try opens the stream and returns when it has ended; true if it has not come to be and might later.
 func (p *peer) try() (again bool) {
 	c := &p.g.cfg
-	l := newLink(c.Addrs[p.rank], c.SetupTimeout, maxRingMessage, c.TLS, true)
+	l := newLink(linkConfig{
+		addr: c.Addrs[p.rank], timeout: c.SetupTimeout, maxMessage: maxRingMessage, tls: c.TLS, bulk: true, local: p.g.server.cfg.Local,
+	})
 	defer l.close() // ends the sender too, if it hangs
 	p.link.Store(l)
 	fence := c.Group.Config.Fence
@@ -100,9 +103,8 @@ func (p *peer) try() (again bool) {
 		return false
 	}
 	p.seen.heard.CompareAndSwap(0, p.g.watch.now())
-	p.out.attach(s)
 	p.tell(func(m *allreduce.Group) {
-		p.local = l.local()
+		p.attach(s, infoOf(s.Context()))
 		m.Taken(p.rank)
 	})
 	p.g.tasks.Add(1)
@@ -115,15 +117,15 @@ func (p *peer) try() (again bool) {
 // serve is the goroutine of a link that the peer has opened. conn is the connection that it came by.
 func (p *peer) serve(s grpc.BidiStreamingServer[nodepb.Raw, nodepb.Raw]) {
 	defer p.g.tasks.Done()
-	conn := connOf(s)
+	info := infoOf(s.Context())
+	conn := info.conn
 	defer conn.Close() // the link's own: nothing goes out after the end
 	p.seen.heard.Store(p.g.watch.now())
 	if s.SendHeader(metadata.Pairs(fromKey, p.g.cfg.Group.Names[p.g.cfg.Group.Config.Rank])) != nil {
 		p.lost(p.reset())
 		return
 	}
-	p.out.attach(s)
-	p.g.move(func() { p.local = isLocalConn(conn) }) // and sends what waits
+	p.g.move(func() { p.attach(s, info) }) // and sends what waits
 	p.g.tasks.Add(1)
 	go p.send(s, func() error { return nil })
 	p.probe()
@@ -132,14 +134,24 @@ func (p *peer) serve(s grpc.BidiStreamingServer[nodepb.Raw, nodepb.Raw]) {
 	p.listen(s)
 }
 
-// connOf is the connection of a server's stream.
-func connOf(s grpc.ServerStream) net.Conn {
-	if from, ok := grpcpeer.FromContext(s.Context()); ok {
+// infoOf is what there is to know of the connection of a stream.
+func infoOf(ctx context.Context) connInfo {
+	if from, ok := grpcpeer.FromContext(ctx); ok {
 		if info, ok := from.AuthInfo.(connInfo); ok {
-			return info.conn
+			return info
 		}
 	}
 	panic("rpc: a stream without a connection")
+}
+
+// attach notes that the link is up. The group's lock is held.
+func (p *peer) attach(s stream, info connInfo) {
+	p.by, p.local = info.transport(), isLocalConn(info.conn)
+	if info.memory != nil && info.memory.take() {
+		p.memory = info.memory
+	}
+	p.g.server.cfg.Log.Debug("a link is up", "peer", p.name(), "by", p.by, "no shared memory", info.why)
+	p.out.attach(s)
 }
 
 // listen reads until the stream ends: after the peer's note, or without one.
@@ -203,17 +215,36 @@ func (p *peer) receive(b []byte, closed *bool) (err error) {
 			if f, b, err = allreduce.NextFrame(b); err != nil {
 				return
 			}
+			shared := f.Encoding == allreduce.Shared
+			if shared {
+				if f, err = p.fetch(f); err != nil {
+					return
+				}
+			}
 			if p.isProbe(f) {
 				p.probed(f)
-				continue
+			} else {
+				if *closed = f.Kind == allreduce.Closing; !*closed {
+					p.seen.received(&p.g.watch, len(f.Payload))
+				}
+				m.Receive(p.rank, f)
 			}
-			if *closed = f.Kind == allreduce.Closing; !*closed {
-				p.seen.received(&p.g.watch, len(f.Payload))
+			if shared {
+				p.memory.done()
 			}
-			m.Receive(p.rank, f)
 		}
 	})
 	return err
+}
+
+// fetch returns a frame with its payload, which lies in shared memory.
+func (p *peer) fetch(f allreduce.Frame) (allreduce.Frame, error) {
+	if p.memory == nil {
+		return f, fmt.Errorf("%v is in shared memory, and there is none", f)
+	}
+	payload, err := p.memory.get(f.Payload)
+	f.Payload, f.Encoding = payload, allreduce.Raw
+	return f, err
 }
 
 // receiveLarge gives the one frame of a large message to the machine, in the pieces in which it came.

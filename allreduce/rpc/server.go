@@ -33,7 +33,7 @@ type ServerConfig struct {
 	Listener   net.Listener // owned by the Server from Serve on
 	Handlers   Handlers
 	Generation func() uint64 // told to those that are refused; must not block; nil tells 0
-	TCPOnly    bool          // no unix socket beside Listener
+	Local      Transport     // the quickest way that links to nodes of this machine may take
 	GroupWait  time.Duration // how long a stream of a group that is not here yet may wait; 0 means 2 s
 
 	ConnectTimeout time.Duration // from a connection to its first call's head; 0 means 5 s
@@ -67,7 +67,7 @@ func Serve(cfg ServerConfig) *Server {
 	s := &Server{cfg: cfg, done: make(chan struct{}), groups: newRegistry(), parts: newQueue(partCalls, partGrace)}
 	answers := &service{server: s}
 	s.grpc = grpc.NewServer(append(answers.limits(),
-		grpc.Creds(connCredentials{transportCredentials(cfg.TLS)}),
+		grpc.Creds(newCredentials(cfg.TLS, cfg.Local)),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
 		grpc.ReadBufferSize(wireBuffer), grpc.WriteBufferSize(wireBuffer),
@@ -77,7 +77,7 @@ func Serve(cfg ServerConfig) *Server {
 	)...)
 	nodepb.RegisterNodeServer(s.grpc, answers)
 	var local net.Listener
-	if !cfg.TCPOnly {
+	if cfg.Local != TCP {
 		local = listenLocal(cfg.Listener)
 	}
 	go s.accept(local)

@@ -216,7 +216,7 @@ func TestNoPeerHoldsACallerBeyondItsDeadline(t *testing.T) {
 }
 
 func TestNoConnectionThatSaysNothingIsKept(t *testing.T) {
-	s := Serve(ServerConfig{Listener: listen(t), TCPOnly: true, ConnectTimeout: 100 * time.Millisecond, PingIdle: time.Second})
+	s := Serve(ServerConfig{Listener: listen(t), Local: TCP, ConnectTimeout: 100 * time.Millisecond, PingIdle: time.Second})
 	t.Cleanup(s.Close)
 	for name, say := range map[string]func(net.Conn){
 		"nothing":             func(net.Conn) {},
@@ -307,7 +307,7 @@ func TestNoCallerHoldsAServerBeyondItsDeadline(t *testing.T) {
 			return never(ctx)
 		}
 		s := Serve(ServerConfig{
-			Listener: listen(t), TCPOnly: true, GroupWait: limit, AnswerTimeout: limit,
+			Listener: listen(t), Local: TCP, GroupWait: limit, AnswerTimeout: limit,
 			Handlers: Handlers{
 				Deliver:  func(ctx context.Context, _ Envelope) ([]byte, error) { return never(ctx) },
 				Ping:     func(ctx context.Context, _ uint64) ([]byte, error) { return never(ctx) },
@@ -327,7 +327,7 @@ func TestNoCallerHoldsAServerBeyondItsDeadline(t *testing.T) {
 		})
 		t.Cleanup(s.Close)
 		for name, call := range open {
-			l := newLink(s.Addr(), time.Second, maxRingMessage, nil, false)
+			l := newLink(linkConfig{addr: s.Addr(), timeout: time.Second, maxMessage: maxRingMessage, local: TCP})
 			t.Cleanup(l.close)
 			blob := name == "Fetch" || name == "Follow" || name == "Part"
 			begun := time.Now()
@@ -372,7 +372,7 @@ func TestThoseWhoTakeSlowlyDoNotStarveTheOthers(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), partDeadline)
 	defer cancel()
 	for range partCalls {
-		l := newLink(s.Addr(), time.Second, maxRingMessage, nil, false)
+		l := newLink(linkConfig{addr: s.Addr(), timeout: time.Second, maxMessage: maxRingMessage, local: TCP})
 		t.Cleanup(l.close)
 		if _, err := nodepb.NewNodeClient(l.cc).Part(ctx, &nodepb.PartRequest{Name: "x", Length: MaxPart}); err != nil {
 			t.Fatal(err)

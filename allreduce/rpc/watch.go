@@ -18,8 +18,9 @@ type Progress struct {
 
 // PeerProgress is the part of one link.
 type PeerProgress struct {
-	Linked              bool   // there is to be a link
-	Up                  bool   // and there is one
+	Linked              bool // there is to be a link
+	Up                  bool // and there is one:
+	Transport           Transport
 	FramesIn, FramesOut uint64 // of ops
 
 	// WaitingSince is when the op in progress was started or the last frame came from this peer, whichever
@@ -101,7 +102,7 @@ func (g *Group) Progress() Progress {
 		}
 		q := &p.Peers[rank]
 		*q = PeerProgress{
-			Linked: true, Up: g.machine.Up(rank), FramesIn: o.seen.framesIn.Load(), FramesOut: o.seen.framesOut.Load(),
+			Linked: true, Up: g.machine.Up(rank), Transport: o.by, FramesIn: o.seen.framesIn.Load(), FramesOut: o.seen.framesOut.Load(),
 			SendingSince: w.timeOf(o.seen.sending.Load()),
 		}
 		if r := g.result; r != nil && q.SendingSince.IsZero() && o.lent.Load() > 0 {
