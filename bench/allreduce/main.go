@@ -34,6 +34,7 @@ type config struct {
 	rate    string  // of the links, as dlnode takes it; "" is not known
 	kinds   string
 	tls     bool
+	local   string // transport of dlnode within a machine
 	nic     string // interface that gloo and MPI use
 	places  []place
 	dir     string // temporary
@@ -58,6 +59,7 @@ func main() {
 	flag.StringVar(&c.rate, "rate", "", "`bits` per second of the links, as in 1G, if they are the bound")
 	flag.StringVar(&c.kinds, "kinds", "train,bare,tcp", "what to measure of dlnode")
 	flag.BoolVar(&c.tls, "tls", false, "have dlnode measured with TLS as well")
+	flag.StringVar(&c.local, "transport", "memory", "the `quickest` way that dlnode may take within a machine: memory, unix or tcp")
 	flag.StringVar(&c.nic, "nic", "lo", "network `interface` for gloo and MPI")
 	flag.StringVar(&places, "places", "", "where ranks run: `COMMAND=ADDRESS,...`, one each, as in \"ip netns exec a=10.0.0.1\"")
 	flag.Parse()

@@ -65,7 +65,7 @@ func (o ours) turn(world int, t *table) (err error) {
 	file := filepath.Join(o.c.dir, "ours.json")
 	argv := []string{
 		o.c.dlnode, "bench", "allreduce", "-n", strconv.Itoa(world), "--sizes", strings.Join(o.c.sizes, ","), "--rounds", "1",
-		"--time", fmt.Sprintf("%gs", o.c.seconds), "--kinds", o.c.kinds, "--json", file,
+		"--time", fmt.Sprintf("%gs", o.c.seconds), "--kinds", o.c.kinds, "--transport", o.c.local, "--json", file,
 	}
 	if o.c.rate != "" {
 		argv = append(argv, "--rate", o.c.rate)
@@ -125,6 +125,7 @@ func (o ours) take(file string, t *table) error {
 			CPU   float64 `json:"cpu_s_per_gb"`
 			Sent  int64   `json:"sent_bytes"`
 			Link  float64 `json:"share_of_link"`
+			Over  string
 		}
 	}
 	if err := json.Unmarshal(b, &r); err != nil {
@@ -141,6 +142,11 @@ func (o ours) take(file string, t *table) error {
 		t.add(key{row.World, row.Bytes, kind}, cell{mean: row.Mean * 1e-6, cpu: row.CPU, sent: row.Sent, link: row.Link})
 	}
 	t.note("dlnode " + r.Workers[0].Program)
+	for _, row := range r.Rows {
+		if row.Kind == "train" || row.Kind == "bare" {
+			t.note(row.Kind + " over " + row.Over)
+		}
+	}
 	return nil
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dlnode/dlnode/allreduce/rpc"
 	"github.com/dlnode/dlnode/cmd/dlnode/internal/bench"
 )
 
@@ -111,7 +112,11 @@ type benchAllreduceFlags struct {
 	rounds int
 	tls    bool
 	rate   string
+	local  string
 }
+
+// transports are the values of --transport.
+var transports = map[string]rpc.Transport{"memory": rpc.SharedMemory, "unix": rpc.UnixSocket, "tcp": rpc.TCP}
 
 func (m *Main) newBenchAllreduceCommand() *cobra.Command {
 	var f benchAllreduceFlags
@@ -139,16 +144,20 @@ func (m *Main) newBenchAllreduceCommand() *cobra.Command {
 	fl.DurationVar(&f.time, "time", time.Second, "how long each kind is measured at each size; at least 5 ops are")
 	fl.IntVar(&f.rounds, "rounds", 3, "turns that this time is cut into")
 	fl.BoolVar(&f.tls, "tls", false, "encrypt train and bare, with a certificate made for it")
+	fl.StringVar(&f.local, "transport", "memory", "the `quickest` way that train and bare may take within a machine: memory, unix or tcp")
 	fl.StringVar(&f.rate, "rate", "", "`bits` per second of the links, as in 10G, to tell what share of them is used")
 	return c
 }
 
 // sweep is what the flags ask for.
 func (m *Main) sweep(f benchAllreduceFlags) (s bench.Sweep, err error) {
-	s = bench.Sweep{Worlds: f.nodes, Time: f.time, Rounds: f.rounds, TLS: f.tls, Progress: m.benchProgress}
+	local, known := transports[f.local]
+	s = bench.Sweep{Worlds: f.nodes, Time: f.time, Rounds: f.rounds, TLS: f.tls, Local: local, Progress: m.benchProgress}
 	switch {
 	case f.time <= 0 || f.time > time.Hour:
 		return s, usage("--time: %v is not allowed (want more than 0, at most 1h)", f.time)
+	case !known:
+		return s, usage("--transport: %q is not allowed (want memory, unix or tcp)", f.local)
 	case f.rounds < 1:
 		return s, usage("--rounds: %d is not allowed (want at least 1)", f.rounds)
 	}

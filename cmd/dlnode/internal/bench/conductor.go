@@ -138,7 +138,7 @@ type World struct {
 }
 
 // Open links up the first size workers.
-func (c *Conductor) Open(ctx context.Context, size int, secure, unix bool) (*World, error) {
+func (c *Conductor) Open(ctx context.Context, size int, secure, unix bool, local rpc.Transport) (*World, error) {
 	var k *keys
 	var err error
 	if secure {
@@ -150,7 +150,7 @@ func (c *Conductor) Open(ctx context.Context, size int, secure, unix bool) (*Wor
 	_, _ = rand.Read(fence) // never fails
 	ranks := make([]addresses, size)
 	err = c.all(ctx, size, func(ctx context.Context, i int) error {
-		a, err := ask[addresses](ctx, c, i, request{Open: &openRequest{World: size, Rank: i, Fence: fence, Unix: unix, TLS: k}})
+		a, err := ask[addresses](ctx, c, i, request{Open: &openRequest{World: size, Rank: i, Fence: fence, Unix: unix, TLS: k, Local: local}})
 		if err == nil {
 			ranks[i] = *a
 		}

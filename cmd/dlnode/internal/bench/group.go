@@ -73,6 +73,16 @@ func (g *group) barrier(ctx context.Context) error {
 // sent is how many bytes of payload have gone out.
 func (g *group) sent() uint64 { return g.g.Progress().BytesOut }
 
+// over is what the links to the others are.
+func (g *group) over() (all []rpc.Transport) {
+	for _, p := range g.g.Progress().Peers {
+		if p.Up {
+			all = append(all, p.Transport)
+		}
+	}
+	return all
+}
+
 // close ends the group and gives the vectors of an op in progress back.
 func (g *group) close() {
 	g.g.Close(allreduce.Orderly, "", "the measurement is over")

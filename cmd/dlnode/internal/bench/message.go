@@ -1,6 +1,10 @@
 package bench
 
-import "time"
+import (
+	"time"
+
+	"github.com/dlnode/dlnode/allreduce/rpc"
+)
 
 // request is what a conductor asks of a worker, as JSON in an envelope. Exactly one
 // field is set.
@@ -30,6 +34,8 @@ type openRequest struct {
 	Fence []byte `json:"fence"`          // of the world, drawn anew for each
 	Unix  bool   `json:"unix,omitempty"` // have a raw ring over unix sockets, too
 	TLS   *keys  `json:"tls,omitempty"`  // nil: in the clear
+
+	Local rpc.Transport `json:"local"` // the quickest that the group may take within a machine
 }
 
 // addresses is where a rank listens: the answer to an openRequest.
@@ -75,6 +81,7 @@ type measured struct {
 	CPU    time.Duration   `json:"cpu"`    // of the whole process, for all of them
 	Bytes  uint64          `json:"bytes"`  // payload that it has sent
 	Digest uint32          `json:"digest"` // of the result; 0 of what is none
+	Over   []rpc.Transport `json:"over"`   // what its links to the others are
 }
 
 // linkRequest measures the way from another worker to the one that is asked.

@@ -50,7 +50,7 @@ func openSession(w *worker, o *openRequest) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.server = rpc.Serve(rpc.ServerConfig{Listener: l, GroupWait: setupTimeout, TLS: s.tls, Log: w.cfg.Log})
+	s.server = rpc.Serve(rpc.ServerConfig{Listener: l, Local: o.Local, GroupWait: setupTimeout, TLS: s.tls, Log: w.cfg.Log})
 	for _, kind := range []Kind{TCP, Unix} {
 		if kind == Unix && !o.Unix {
 			continue
@@ -131,7 +131,7 @@ func (s *session) measure(ctx context.Context, m *measureRequest) (*measured, er
 	}
 	r.Bytes = sent() - bytes
 	if m.Kind == Train || m.Kind == Bare {
-		r.Digest = digest(s.drill.Mean())
+		r.Digest, r.Over = digest(s.drill.Mean()), s.group.over()
 	}
 	return r, nil
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/dlnode/dlnode/allreduce/rpc"
 )
 
 // Sweep says what to measure: each kind at each size in each world.
@@ -18,6 +20,7 @@ type Sweep struct {
 	Time   time.Duration // of one kind at one size, in all rounds together
 	Rounds int           // turns that each kind has
 	TLS    bool          // of the groups; raw rings are always in the clear
+	Local  rpc.Transport // the quickest that the groups may take within a machine
 	Rate   float64       // of the links, in bit/s; 0 is not known
 
 	Progress func(text string) // is told what is measured now
@@ -37,6 +40,7 @@ type Row struct {
 	World      int     `json:"world"`
 	Bytes      int64   `json:"bytes"`
 	Kind       Kind    `json:"kind"`
+	Over       string  `json:"over"` // what the links are, as rpc.Transport calls it; of several, all
 	Ops        int     `json:"ops"`
 	MeanUS     float64 `json:"mean_us"` // of rank 0's times, as those that follow
 	MedianUS   float64 `json:"median_us"`
@@ -71,7 +75,7 @@ const (
 func (c *Conductor) Run(ctx context.Context, s Sweep) (*Report, error) {
 	r := &Report{When: time.Now(), TLS: s.TLS, Rate: s.Rate, Workers: c.Workers}
 	for _, world := range s.Worlds {
-		w, err := c.Open(ctx, world, s.TLS, slices.Contains(s.Kinds, Unix))
+		w, err := c.Open(ctx, world, s.TLS, slices.Contains(s.Kinds, Unix), s.Local)
 		if err != nil {
 			return r, err
 		}
@@ -96,6 +100,7 @@ type tally struct {
 	times [][]time.Duration
 	cpu   time.Duration
 	bytes uint64
+	over  []rpc.Transport
 }
 
 // sizeOf has all kinds take turns at one size.
@@ -120,6 +125,7 @@ func (w *World) sizeOf(ctx context.Context, s *Sweep, bytes int64) ([]Row, error
 				t.times[rank] = append(t.times[rank], m.Times...)
 				t.cpu += m.CPU
 				t.bytes += m.Bytes
+				t.over = append(t.over, m.Over...)
 			}
 		}
 	}
@@ -158,7 +164,7 @@ func (w *World) row(s *Sweep, bytes int64, kind Kind, t *tally) Row {
 	ops := len(t.times[0])
 	mean := Mean(t.times[0])
 	row := Row{
-		World: w.size, Bytes: bytes, Kind: kind, Ops: ops,
+		World: w.size, Bytes: bytes, Kind: kind, Over: overCell(kind, t.over), Ops: ops,
 		MeanUS: micros(mean), MedianUS: micros(q.Median), P10US: micros(q.P10), P90US: micros(q.P90),
 		AlgBW: AlgorithmBandwidth(bytes, mean), BusBW: BusBandwidth(bytes, mean, w.size),
 		CPUPerGB:  ratio(t.cpu.Seconds(), float64(bytes)*float64(ops)/1e9),
@@ -170,11 +176,24 @@ func (w *World) row(s *Sweep, bytes int64, kind Kind, t *tally) Row {
 	return row
 }
 
+// overCell lists the transports of a kind's links.
+func overCell(kind Kind, links []rpc.Transport) string {
+	if len(links) == 0 {
+		return string(kind) // bare sockets
+	}
+	slices.Sort(links)
+	var names []string
+	for _, t := range slices.Compact(links) {
+		names = append(names, t.String())
+	}
+	return strings.Join(names, ", ")
+}
+
 func micros(d time.Duration) float64 { return float64(d) / 1e3 }
 
 // WriteTable writes a report for people.
 func (r *Report) WriteTable(out io.Writer) error {
-	head := []string{"ranks", "size", "what", "ops", "mean", "median", "p10", "p90", "algbw GB/s", "busbw GB/s", "CPU s/GB", "sent", "of TCP"}
+	head := []string{"ranks", "size", "what", "over", "ops", "mean", "median", "p10", "p90", "algbw GB/s", "busbw GB/s", "CPU s/GB", "sent", "of TCP"}
 	if r.Rate > 0 {
 		head = append(head, "of link")
 	}
@@ -182,7 +201,7 @@ func (r *Report) WriteTable(out io.Writer) error {
 	fmt.Fprintln(t, strings.Join(head, "\t")+"\t")
 	for _, row := range r.Rows {
 		cells := []string{
-			fmt.Sprint(row.World), Size(row.Bytes), string(row.Kind), fmt.Sprint(row.Ops), timeCell(row.MeanUS), timeCell(row.MedianUS), timeCell(row.P10US), timeCell(row.P90US),
+			fmt.Sprint(row.World), Size(row.Bytes), string(row.Kind), row.Over, fmt.Sprint(row.Ops), timeCell(row.MeanUS), timeCell(row.MedianUS), timeCell(row.P10US), timeCell(row.P90US),
 			fmt.Sprintf("%.3f", row.AlgBW), fmt.Sprintf("%.3f", row.BusBW), fmt.Sprintf("%.2f", row.CPUPerGB), Size(row.SentBytes), share(row.ShareOfTCP),
 		}
 		if r.Rate > 0 {
