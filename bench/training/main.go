@@ -2,6 +2,7 @@
 // turns, and prints tables in Markdown:
 //
 //	cd bench && go run ./training -python /usr/bin/python3
+//	cd bench && go run ./training -processes 2 -python /usr/bin/python3 -rows mnistcnn
 //
 // A turn is a fresh process that trains one net for some seconds: this program
 // started anew, or a Python with the script beside this file. Each tells when its
@@ -66,7 +67,7 @@ func main() {
 	var processes, batch int
 	var plain, places string
 	child := flag.String("child", "", "be a turn: its JSON")
-	flag.StringVar(&rows, "rows", "", "only rows whose `regexp` matches \"NET, batch N, T threads\"")
+	flag.StringVar(&rows, "rows", "", "only rows whose `regexp` matches \"NET, batch N, T threads\", with -processes that matches a net's name")
 	flag.StringVar(&pythons, "python", "python3", "interpreters that have torch, separated by commas")
 	flag.StringVar(&switches, "switches", strings.Join(allSwitches, ","), "settings of PyTorch to try for each row, and to keep where they are faster")
 	flag.StringVar(&threads, "threads", "1,2", "numbers of threads")

@@ -21,7 +21,9 @@ import (
 
 // Scaling: one process with one thread against several with one thread each, at the same
 // global batch: dlnode's nodes on loopback, and PyTorch's DistributedDataParallel over
-// gloo. All take turns; what is told is how much faster several are.
+// gloo, or the program with plain sums. All take turns; what is told is how much faster
+// several are and, of plain sums, by how much a step is shorter with them. Of that CPU
+// time tells the same on a machine that others use.
 
 // party is several processes that take a turn together.
 type party struct {
@@ -96,12 +98,19 @@ func (c *config) scale(processes, batch int, plain, places string) error {
 	several := func(name string) string { return fmt.Sprintf("%s %d", name, processes) }
 	head := []string{"net", "dlnode 1", several("dlnode"), "speedup"}
 	if r != nil {
-		head = append(head, r.name+" 1", several(r.name), "speedup", several("dlnode/"+r.name), "dlnode/"+r.name+" 1")
+		head = append(head, r.name+" 1", several(r.name), "speedup")
+	}
+	switch {
+	case r == nil:
+	case plain != "":
+		head = append(head, "price 1", several("price"), several("price in CPU"))
+	default:
+		head = append(head, several("dlnode/"+r.name), "dlnode/"+r.name+" 1")
 	}
 	printHead(head...)
 	for i := range nets {
 		n := &nets[i]
-		if !c.rows.MatchString(n.about) {
+		if !c.rows.MatchString(n.name + " " + n.about) {
 			continue
 		}
 		cells, err := c.scaleNet(n, where, batch, r)
@@ -122,6 +131,7 @@ func (c *config) scaleNet(n *net, where []place, batch int, r *rival) ([]string,
 		sides = append(sides, r.side)
 	}
 	rates := make([][2][]float64, len(sides)) // of each side, of one process and of several
+	cpu := make([][]float64, len(sides))      // likewise, seconds a sample, of several
 	for round := range c.rounds {
 		for i, s := range sides {
 			for k, n := range []int{1, processes} {
@@ -131,7 +141,10 @@ func (c *config) scaleNet(n *net, where []place, batch int, r *rival) ([]string,
 					return nil, err
 				}
 				rates[i][k] = append(rates[i][k], median(r.Rates))
-				progress("%s, round %d: %s, %d processes: %.4g samples/s", t.Net, round+1, s.name, n, median(r.Rates))
+				if k == 1 {
+					cpu[i] = append(cpu[i], r.Busy/mean(r.Rates))
+				}
+				progress("%s, round %d: %s, %d processes: %.4g samples/s (%.2f CPUs)", t.Net, round+1, s.name, n, median(r.Rates), r.Busy)
 			}
 		}
 	}
@@ -139,10 +152,21 @@ func (c *config) scaleNet(n *net, where []place, batch int, r *rival) ([]string,
 	for _, r := range rates {
 		cells = append(cells, samples(median(r[0])), samples(median(r[1])), quotients(r[1], r[0]))
 	}
-	if r != nil {
+	switch {
+	case r == nil:
+	case r.program != "":
+		cells = append(cells, quotients(rates[1][0], rates[0][0]), quotients(rates[1][1], rates[0][1]), quotients(cpu[0], cpu[1]))
+	default:
 		cells = append(cells, quotients(rates[0][1], rates[1][1]), quotients(rates[0][0], rates[1][0]))
 	}
 	return cells, nil
+}
+
+func mean(all []float64) (m float64) {
+	for _, x := range all {
+		m += x
+	}
+	return m / float64(len(all))
 }
 
 // quotients is a by b, turn by turn: the median, then the least and the greatest.
