@@ -120,7 +120,9 @@ func median(values []float64) float64 {
 	if len(values) == 0 {
 		return 1
 	}
-	sorted := slices.Sorted(slices.Values(values))
+	var few [paceWindow]float64 // as many as there are in a steady state, on the stack
+	sorted := append(few[:0], values...)
+	slices.Sort(sorted)
 	return sorted[(len(sorted)-1)/2]
 }
 

@@ -178,13 +178,13 @@ var mutants = []mutant{
 		`making  int
 	step    uint64`,
 	}, {
-		`	a.missing, a.due = a.missing[:0], a.due[:0]
+		`	a.missing, a.due, a.begun = a.missing[:0], a.due[:0], 0
 `,
 		`	if a.step == s.Step+1 {
 		return
 	}
 	a.step = s.Step + 1
-	a.missing, a.due = a.missing[:0], a.due[:0]
+	a.missing, a.due, a.begun = a.missing[:0], a.due[:0], 0
 `,
 	}}},
 }

@@ -47,7 +47,8 @@ type Ahead struct {
 	slots   [][]float32 // likewise
 	grads   []float32   // a copy of the gradient, for optimizers that write in it
 	missing []int       // by piece: elements of its gradient that are not final
-	due     []int       // pieces that can be made, and that nobody has begun
+	due     []int       // pieces that can be made
+	begun   int         // those of them that somebody has begun
 	making  int         // pieces in hand
 }
 
@@ -93,7 +94,7 @@ func (a *Ahead) begin(s *State, rate float64, mean []float32) {
 	}
 	a.on, a.from, a.mean = true, s, mean
 	a.update = a.task.Optimizer.Begin(rate, a.params, grads, a.slots, s.Step)
-	a.missing, a.due = a.missing[:0], a.due[:0]
+	a.missing, a.due, a.begun = a.missing[:0], a.due[:0], 0
 	for i := range a.update.Len() {
 		lo, hi := a.update.Span(i)
 		a.missing = append(a.missing, hi-lo)
@@ -154,10 +155,11 @@ func (a *Ahead) take() (i int, ok bool) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.due) == 0 {
+	if a.begun == len(a.due) {
 		return 0, false
 	}
-	i, a.due = a.due[0], a.due[1:]
+	i = a.due[a.begun]
+	a.begun++
 	a.making++
 	return i, true
 }
@@ -208,8 +210,8 @@ func (a *Ahead) rest() []int {
 			panic(fmt.Sprintf("train: an update of which piece %d lacks the gradient of %d elements", i, n))
 		}
 	}
-	rest := a.due
-	a.due = nil
+	rest := a.due[a.begun:]
+	a.begun = len(a.due)
 	return rest
 }
 
@@ -220,7 +222,7 @@ func (a *Ahead) stop() {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.on, a.due = false, a.due[:0]
+	a.on, a.begun = false, len(a.due)
 	for a.making > 0 {
 		a.quiet.Wait()
 	}

@@ -41,6 +41,9 @@ func Returns(err error, before int) bool {
 
 // compareReplicas names the ranks whose state differs from the others' (I9).
 func (t *Task) compareReplicas(a *Attempt, v *view.View, hs []header, vd *verdict) {
+	if !slices.ContainsFunc(hs, func(h header) bool { return h.Watch != hs[0].Watch || h.Audit != hs[0].Audit }) {
+		return
+	}
 	digests := make([][]byte, len(hs))
 	for i := range hs {
 		digests[i] = fmt.Appendf(nil, "%016x%016x", hs[i].Watch, hs[i].Audit)

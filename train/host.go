@@ -41,9 +41,10 @@ type Host struct {
 	stopFollow func()
 	borrowers  []*borrowing
 
-	counters Counters
-	cost     hostCost
-	exit     *Exit
+	counters  Counters
+	cost      hostCost
+	reducedAt time.Time // when the last all-reduce was, until workers compute what follows
+	exit      *Exit
 }
 
 // HostConfig says who a node is and for whom it waits.
@@ -80,7 +81,7 @@ type borrowing struct {
 
 // hostCost is time of the owning goroutine, which nobody else can use.
 type hostCost struct {
-	update time.Duration // judging and applying
+	update time.Duration // judging, applying and telling, until workers compute again
 	stall  time.Duration // copying the state for checkpoints, and for those who join
 	copies int
 }
@@ -364,6 +365,10 @@ func (h *Host) compute(e Compute) {
 	if e.Open && h.link != nil && h.linkView == e.View {
 		ready = h.link.Ready
 	}
+	if !h.reducedAt.IsZero() && e.Attempt.Kind == Update {
+		h.cost.update += h.world.Now().Sub(h.reducedAt)
+	}
+	h.reducedAt = time.Time{}
 	h.stopWork = h.world.Compute(e.Attempt, e.Range, e.Params, ready, func(c Contribution, err error) {
 		h.event(func(now time.Time) { h.node.Computed(now, e.View, c, err) })
 	})
@@ -442,8 +447,8 @@ func zonesOf(v *view.View) (zones []int) {
 
 func (h *Host) reduced(v view.Name, seq uint64, headers [][]byte, total uint64) {
 	h.event(func(now time.Time) {
+		h.reducedAt = now
 		h.node.Reduced(now, v, seq, headers, total)
-		h.cost.update += h.world.Now().Sub(now)
 	})
 }
 

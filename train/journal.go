@@ -105,14 +105,19 @@ func cutSeal(line []byte) (body []byte, sum [8]byte, ok bool) {
 }
 
 // journal appends records to a file. Events are written through at once, steps
-// when the driver says so.
+// when the driver says so: until then they wait as they are, so that no step
+// waits for their encoding.
 type journal struct {
-	mu   sync.Mutex
-	file *os.File
-	buf  *bufio.Writer
-	last seal  // of the line written last
-	err  error // the first failure; told at Close
+	mu    sync.Mutex
+	file  *os.File
+	buf   *bufio.Writer
+	steps []Record // that wait
+	last  seal     // of the line written last
+	err   error    // the first failure; told at Close
 }
+
+// mostSteps is how many may wait.
+const mostSteps = 200
 
 // openJournal goes on with the journal of a directory, or begins one. Where a
 // process before died within a line, the next one begins a line of its own.
@@ -162,6 +167,27 @@ func readTail(f *os.File) (last seal, torn bool, err error) {
 func (j *journal) write(r Record) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if r.T == "step" && len(j.steps) < mostSteps {
+		j.steps = append(j.steps, r)
+		return
+	}
+	j.encodeSteps()
+	j.encode(r)
+	if r.T != "step" {
+		j.fail(j.buf.Flush())
+	}
+}
+
+// encodeSteps encodes those that wait.
+func (j *journal) encodeSteps() {
+	for _, r := range j.steps {
+		j.encode(r)
+	}
+	clear(j.steps)
+	j.steps = j.steps[:0]
+}
+
+func (j *journal) encode(r Record) {
 	r.Number = j.last.number + 1
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -171,9 +197,6 @@ func (j *journal) write(r Record) {
 	j.last = j.last.over(b)
 	_, err = j.buf.Write(fmt.Appendf(b, sealBegin+"%x\"}\n", j.last.sum))
 	j.fail(err)
-	if r.T != "step" {
-		j.fail(j.buf.Flush())
-	}
 }
 
 func (j *journal) fail(err error) {
@@ -186,6 +209,7 @@ func (j *journal) fail(err error) {
 func (j *journal) flush() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.encodeSteps()
 	j.fail(j.buf.Flush())
 	return j.err
 }

@@ -72,7 +72,9 @@ type Status struct {
 	Rate       float64        `json:"samples_per_second"`
 	Phases     PhaseMillis    `json:"phases_ms"` // mean per step, of this process
 	Counters   Counters       `json:"counters"`
-	Events     []Event        `json:"events"` // the last ones, oldest first
+	CPUSeconds float64        `json:"cpu_seconds"` // of this process since it began; 0 where the system doesn't tell
+	Allocated  uint64         `json:"allocated"`   // objects of the heap, likewise
+	Events     []Event        `json:"events"`      // the last ones, oldest first
 	Since      time.Time      `json:"since"`
 	History    []Epoch        `json:"history"`
 	Scalars    []string       `json:"scalars"`
@@ -93,20 +95,21 @@ type MemberStatus struct {
 	Incarnation uint64  `json:"incarnation"`
 }
 
-// PhaseMillis is where a step's time goes, in milliseconds.
+// PhaseMillis is where a step's time goes, in milliseconds: Compute, Reduce and Update
+// are all of it, one after the other.
 type PhaseMillis struct {
 	Data    float64 `json:"data"`    // waiting for samples, within compute, in the mean of the threads that compute
 	Read    float64 `json:"read"`    // reading and changing samples, ahead of the threads that compute or by them, summed over all who do
 	Compute float64 `json:"compute"` // data, forward, backward, rounding
 	Round   float64 `json:"round"`   // rounding to the grids and adding, summed over workers, within compute
 	Reduce  float64 `json:"reduce"`  // the ring, and waiting for the slowest
-	Update  float64 `json:"update"`  // checking and applying
+	Update  float64 `json:"update"`  // checking, applying, and what else is done between two steps
 	Stall   float64 `json:"stall"`   // mean copy for a checkpoint; not per step
 }
 
 // Waiting is the share of a step that went by waiting for samples, from 0 to 1.
 func (p PhaseMillis) Waiting() float64 {
-	if step := p.Compute + p.Reduce; step > 0 {
+	if step := p.Compute + p.Reduce + p.Update; step > 0 {
 		return p.Data / step
 	}
 	return 0

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/hex"
 	"fmt"
+	"runtime/metrics"
 	"slices"
 	"time"
 
@@ -214,7 +215,7 @@ func (d *driver) refresh(now time.Time) {
 	st := &Status{
 		Ready: Ready{Node: d.self.ID, Incarnation: d.self.Incarnation, GRPC: d.self.Addr, Trajectory: hex.EncodeToString(d.task.Trajectory[:])},
 		Job:   d.task.Job.Name, State: d.stateWord(), Progress: d.progressNow(now), Rate: d.shown.rate,
-		Phases: d.phases(), Counters: d.host.Counters(), Events: d.shown.events[:len(d.shown.events):len(d.shown.events)],
+		Phases: d.phases(), Counters: d.host.Counters(), CPUSeconds: cpuTime().Seconds(), Allocated: allocated(), Events: d.shown.events[:len(d.shown.events):len(d.shown.events)],
 		Since: d.shown.since, History: slices.Clone(s.History), Scalars: d.task.scalars, Checkpoint: d.shown.checkpoint,
 	}
 	if d.gossip != nil {
@@ -299,6 +300,13 @@ func role(f view.Fact, coordinator view.Node, rank int) string {
 	return "worker"
 }
 
+// allocated counts the objects that this process has taken from the heap.
+func allocated() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
 // phases returns where the time goes, per step.
 func (d *driver) phases() PhaseMillis {
 	p, cost := d.host.node.Phases(), d.host.cost
@@ -308,7 +316,7 @@ func (d *driver) phases() PhaseMillis {
 	n := time.Duration(p.Steps)
 	m := PhaseMillis{
 		Data: millis(p.Input.Waited / n), Read: millis(p.Input.Read / n),
-		Round: millis(d.engine.RoundTime() / n), Compute: millis(p.Compute / n),
+		Round: millis(d.engine.RoundTime() / n), Compute: millis((p.Compute - cost.update) / n),
 		Reduce: millis(p.Reduce / n), Update: millis(cost.update / n),
 	}
 	if cost.copies > 0 {

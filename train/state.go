@@ -332,12 +332,22 @@ func (s *State) audit(each Each) uint64 {
 
 // checksum is the CRC of the CRCs of the pieces that vectors are cut into.
 func checksum(each Each, vectors [][]float32) uint32 {
-	var pieces [][]float32
+	n := 0
 	for _, v := range vectors {
-		pieces = slices.AppendSeq(pieces, slices.Chunk(v, pieceLen))
+		n += (len(v) + pieceLen - 1) / pieceLen
 	}
-	crcs := make([]uint32, len(pieces))
-	each(len(pieces), func(i int) { crcs[i] = crc32.Checksum(bytesOf(pieces[i]), castagnoli) })
+	crcs := make([]uint32, n)
+	each(n, func(i int) {
+		k := i
+		for _, v := range vectors {
+			pieces := (len(v) + pieceLen - 1) / pieceLen
+			if k < pieces {
+				crcs[i] = crc32.Checksum(bytesOf(v[k*pieceLen:min((k+1)*pieceLen, len(v))]), castagnoli)
+				return
+			}
+			k -= pieces
+		}
+	})
 	return crc32.Checksum(bytesOf(crcs), castagnoli)
 }
 

@@ -47,7 +47,7 @@ func (t *Task) header(a *Attempt, c Contribution, w witness, flags byte, nanos u
 	if a.Kind == Update || a.Kind == Evaluate {
 		h.ScalarSeen, h.Scalars = c.Scalars.Seen(), c.Scalars.Acc()
 	}
-	return h.append(nil)
+	return h.append(make([]byte, 0, t.headerLen(a.Kind)))
 }
 
 func nothingSeen(n int) []int16 {

@@ -33,8 +33,10 @@ func (m *Main) newBenchStepCommand() *cobra.Command {
 		Short: "Measure where the time of a job's steps goes, alone and with several processes",
 		Long: "step trains a job for a while, without validation and checkpoints, by one process and by\n" +
 			"several of this machine, in turns, and prints what of a step is spent computing, on the\n" +
-			"all-reduce (and waiting for the slowest) and on the update. data and round are parts of\n" +
-			"compute, summed over threads. Nothing is left of the training.",
+			"all-reduce (and waiting for the slowest) and on the update: these three are all of it. data\n" +
+			"and round are parts of compute, summed over threads; cpu is what a node's process used in\n" +
+			"a step, in all, and allocs how many objects it took from the heap. Nothing is left of the\n" +
+			"training.",
 		Args: takes("job.yaml"),
 		RunE: func(c *cobra.Command, args []string) error { return m.benchStep(c.Context(), args[0], f) },
 	}

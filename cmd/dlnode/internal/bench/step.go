@@ -31,11 +31,13 @@ type StepRow struct {
 	Steps   uint64  `json:"steps"`   // measured
 	Samples float64 `json:"samples_per_s"`
 	Step    float64 `json:"step_ms"`
-	Compute float64 `json:"compute_ms"` // with Data and Round
+	Compute float64 `json:"compute_ms"` // with Data and Round; with Reduce and Update it is all of Step
 	Data    float64 `json:"data_ms"`    // waiting for samples, summed over threads
 	Round   float64 `json:"round_ms"`   // likewise
 	Reduce  float64 `json:"reduce_ms"`  // the ring, and waiting for the slowest
-	Update  float64 `json:"update_ms"`
+	Update  float64 `json:"update_ms"`  // and what else is done between two steps
+	CPU     float64 `json:"cpu_ms"`     // of the whole process; 0 for unknown
+	Allocs  float64 `json:"allocs"`     // objects taken from the heap
 	Sent    float64 `json:"sent_bytes"` // payload that a node sends in a step
 }
 
@@ -136,6 +138,8 @@ func stepRow(cfg StepConfig, a, b *snapshot) (StepRow, error) {
 		row.Round += mean(func(p *train.PhaseMillis) float64 { return p.Round })
 		row.Reduce += mean(func(p *train.PhaseMillis) float64 { return p.Reduce })
 		row.Update += mean(func(p *train.PhaseMillis) float64 { return p.Update })
+		row.CPU += 1e3 * (is.CPUSeconds - was.CPUSeconds) / (to - from) / n
+		row.Allocs += float64(is.Allocated-was.Allocated) / (to - from) / n
 		row.Sent += float64(is.Counters.BytesOut-was.Counters.BytesOut) / (to - from) / n
 	}
 	was, is, took := a.all[0], b.all[0], b.at.Sub(a.at)
@@ -176,10 +180,10 @@ func (r *StepReport) Settle() {
 // WriteTable writes a report for people.
 func (r *StepReport) WriteTable(out io.Writer) error {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, strings.Join([]string{"nodes", "threads", "samples/s", "speedup", "step ms", "compute", "data", "round", "reduce", "update", "sent"}, "\t")+"\t")
+	fmt.Fprintln(t, strings.Join([]string{"nodes", "threads", "samples/s", "speedup", "step ms", "compute", "data", "round", "reduce", "update", "cpu", "allocs", "sent"}, "\t")+"\t")
 	for _, row := range r.Rows {
-		fmt.Fprintf(t, "%d\t%d\t%.0f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%s\t\n", row.Nodes, row.Threads, row.Samples,
-			ratio(row.Samples, r.Rows[0].Samples), row.Step, row.Compute, row.Data, row.Round, row.Reduce, row.Update, Size(int64(row.Sent)))
+		fmt.Fprintf(t, "%d\t%d\t%.0f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.0f\t%s\t\n", row.Nodes, row.Threads, row.Samples,
+			ratio(row.Samples, r.Rows[0].Samples), row.Step, row.Compute, row.Data, row.Round, row.Reduce, row.Update, row.CPU, row.Allocs, Size(int64(row.Sent)))
 	}
 	return t.Flush()
 }
