@@ -33,9 +33,10 @@ type Config struct {
 
 	// Gossip says who the node is and whom it looks for: Name, Bind, Advertise,
 	// Join, Secret, Insecure, Label and the intervals. Incarnation is drawn if 0.
-	Gossip cluster.Config
-	GRPC   string // address of the node's server; "" is the gossip host, port 0
-	Zone   string // nodes of a zone are neighbours in the ring
+	Gossip        cluster.Config
+	GRPC          string // address of the node's server; "" is the gossip host, port 0
+	AdvertiseGRPC string // host:port under which others reach it, where that is another; "" is the same
+	Zone          string // nodes of a zone are neighbours in the ring
 
 	Dir         string // run directory of this node: its journal
 	Checkpoints string // where it writes states, and looks for one to start from
@@ -167,6 +168,11 @@ func newDriver(cfg Config) (*driver, error) {
 	if n := len(cfg.Gossip.Name); n == 0 || n > 64 || strings.ContainsAny(cfg.Gossip.Name, "#/ ") {
 		return nil, &ConfigError{fmt.Errorf("node name %q: want 1 to 64 characters, without '#', '/' and spaces", cfg.Gossip.Name)}
 	}
+	if a := cfg.AdvertiseGRPC; a != "" {
+		if host, port, err := net.SplitHostPort(a); err != nil || host == "" || port == "" {
+			return nil, &ConfigError{fmt.Errorf("address of the gRPC server to tell others %q: want host:port", a)}
+		}
+	}
 	if (cfg.Task == nil) == (cfg.FromPeers == nil) {
 		return nil, &ConfigError{errors.New("want either a task or peers to make it of")}
 	}
@@ -256,6 +262,9 @@ func (d *driver) listen() error {
 
 // advertised is the address that others reach the server under.
 func (d *driver) advertised() string {
+	if d.cfg.AdvertiseGRPC != "" {
+		return d.cfg.AdvertiseGRPC
+	}
 	host, port, err := net.SplitHostPort(d.server.Addr())
 	if err != nil {
 		return d.server.Addr()

@@ -25,13 +25,13 @@ import (
 
 // runFlags are the flags of dlnode run.
 type runFlags struct {
-	name, bind, grpc, advertise, secretFile, label, zone string
-	join                                                 []string
-	insecure, events, supervised                         bool
-	dir, checkpoints, fork, logFormat, logLevel          string
-	threads, minNodes, expect                            int
-	expectFor                                            time.Duration
-	data                                                 dataFlags
+	name, bind, grpc, advertise, advertiseGRPC, secretFile, label, zone string
+	join                                                                []string
+	insecure, events, supervised                                        bool
+	dir, checkpoints, fork, logFormat, logLevel                         string
+	threads, minNodes, expect                                           int
+	expectFor                                                           time.Duration
+	data                                                                dataFlags
 }
 
 func (m *Main) newRunCommand() *cobra.Command {
@@ -52,6 +52,7 @@ func (m *Main) newRunCommand() *cobra.Command {
 	fl.StringVar(&f.bind, "bind", "127.0.0.1:0", "`host:port` of the gossip, UDP and TCP; port 0 takes a free one")
 	fl.StringVar(&f.grpc, "grpc", "", "`host:port` of the gRPC server (default the gossip's host, a free port)")
 	fl.StringVar(&f.advertise, "advertise", "", "`host` or host:port under which others reach the gossip, if not that of --bind")
+	fl.StringVar(&f.advertiseGRPC, "advertise-grpc", "", "`host:port` under which others reach the gRPC server, if not that of --grpc")
 	fl.StringSliceVar(&f.join, "join", nil, "`host:port` of nodes to find, comma-separated; a DNS name stands for all its addresses")
 	fl.StringVar(&f.secretFile, "secret-file", "", "`file` with the secret that encrypts the gossip (or DLNODE_SECRET)")
 	fl.BoolVar(&f.insecure, "insecure", false, "allow other addresses than loopback without a secret")
@@ -171,7 +172,7 @@ func (m *Main) runConfig(j *job.Job, f runFlags, log *slog.Logger) (train.Config
 		Gossip: cluster.Config{
 			Name: f.name, Bind: f.bind, Advertise: f.advertise, Secret: secret, Insecure: f.insecure, Label: f.label, Join: f.join,
 		},
-		GRPC: f.grpc, Zone: f.zone, Dir: dir, Checkpoints: checkpoints, Threads: f.threads,
+		GRPC: f.grpc, AdvertiseGRPC: f.advertiseGRPC, Zone: f.zone, Dir: dir, Checkpoints: checkpoints, Threads: f.threads,
 		MinNodes: f.minNodes, Expect: f.expect, ExpectFor: f.expectFor, Log: log,
 	}, nil
 }
