@@ -96,6 +96,20 @@ e2e: ## every end-to-end test in full, with its figures: about a quarter of an h
 sim: ## the whole cluster under seeded schedules of failures: SEEDS=2000
 	go test ./sim -count=1 -v -timeout 0 -run '^TestSeeds$$' -seeds $(SEEDS)
 
+# How many faults make chaos plays, one after EVERY in the mean. KINDS and GROUND are
+# chosen by what can be done on this machine, where they are empty.
+SEED ?= 1
+FAULTS ?= 500
+EVERY ?= 2500ms
+NODES ?= 5
+KINDS ?=
+GROUND ?=
+
+.PHONY: chaos
+chaos: build ## real processes under a script of real faults: SEED=7 FAULTS=500 EVERY=3s NODES=5 KINDS= GROUND=
+	go test ./chaos -count=1 -v -timeout 0 -run '^TestChaos$$' -program '$(CURDIR)/bin/dlnode' \
+		-seed $(SEED) -faults $(FAULTS) -every $(EVERY) -nodes $(NODES) -kinds '$(KINDS)' -ground '$(GROUND)' $(CHAOSFLAGS)
+
 .PHONY: ways
 ways: ## one state over every algorithm, transport, packing, segment and zone, 1 to 8 ranks
 	go test ./train -count=1 -v -run '^TestOneStateWhicheverWayTheSumsGo$$' -ways

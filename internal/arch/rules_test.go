@@ -27,6 +27,7 @@ var arrows = map[string]string{
 
 	// Real processes, driven and judged by e2e and chaos.
 	"internal/lives": "train",
+	"chaos":          "checkpoint internal/lives train",
 
 	// The kernels for other programs.
 	"gonumblas": "internal/kernel allreduce/packing",
@@ -85,7 +86,7 @@ var homes = map[string][]string{
 	"github.com/spf13/cobra":          {"cmd/dlnode/"},
 	"golang.org/x/term":               {"cmd/dlnode/internal/ui/", "cmd/dlnode/"},
 	"go.yaml.in/yaml/v3":              {"job/", "deploy/k8s/"},
-	"golang.org/x/sys":                {"allreduce/rpc/", "internal/kernel/", "dataset/pack/", "cmd/dlnode/"},
+	"golang.org/x/sys":                {"allreduce/rpc/", "chaos/", "internal/kernel/", "dataset/pack/", "cmd/dlnode/"},
 	"gonum.org/v1/gonum":              {"gonumblas/"},
 	"gonum.org/v1/plot":               {"cmd/dlnode/internal/chart/"},
 	"golang.org/x/image":              {"cmd/dlnode/internal/chart/"},
