@@ -18,7 +18,7 @@ import (
 //
 //	open   a process opened the journal: the first line that it writes, even where it never comes to train
 //	start  it began: Node, Incarnation, Transition (of the state it has), Text (trajectory)
-//	event  a line of the story: Kind, Generation, Step, About, Text, Millis
+//	event  a line of the story: Kind, Generation, View, Step, About, Text, Millis
 //	step   a transition was completed here: Transition, Kind, Step, Generation, World, Lo, Hi, Repeat, Nonfinite, Doubted, Samples, Millis, Waited,
 //	       Read, Watch, and of an update that was applied Gradient and Own
 //	epoch  an epoch ended, with its validation if there is one: Epoch, Step, Samples, LR, Values; and Millis, Waited, Read of
@@ -36,6 +36,7 @@ type Record struct {
 	About       string    `json:"about,omitempty"`
 	Text        string    `json:"text,omitempty"`
 	Generation  uint64    `json:"generation,omitempty"`
+	View        string    `json:"view,omitempty"` // Event.View: two halves of a cut network may have views of one generation
 	World       int       `json:"world,omitempty"`
 	Transition  uint64    `json:"transition"`
 	Step        uint64    `json:"step"`

@@ -2,6 +2,7 @@ package train
 
 import (
 	"cmp"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -228,7 +229,8 @@ type Event struct {
 	Step       uint64    `json:"step"`
 	Node       string    `json:"node,omitempty"` // whom it is about
 	Text       string    `json:"text"`
-	Millis     float64   `json:"ms,omitempty"` // how long it took
+	Millis     float64   `json:"ms,omitempty"`   // how long it took
+	View       string    `json:"view,omitempty"` // that is running: the first 8 bytes of its name, in hex; "" where none is
 }
 
 // NewNode makes a node whose state is s, which it takes over.
@@ -453,11 +455,12 @@ func (n *Node) perform(now time.Time, e view.Effect) {
 }
 
 func (n *Node) tell(now time.Time, kind, node, text string, took time.Duration) {
-	var gen uint64
+	e := Event{Time: now, Kind: kind, Step: n.state.Step, Node: node, Text: text, Millis: float64(took.Microseconds()) / 1000}
 	if n.gen != nil {
-		gen = n.gen.view.Generation
+		name := n.gen.view.Name()
+		e.Generation, e.View = n.gen.view.Generation, hex.EncodeToString(name[:8])
 	}
-	n.emit(Tell{Event{now, kind, gen, n.state.Step, node, text, float64(took.Microseconds()) / 1000}})
+	n.emit(Tell{e})
 }
 
 func (n *Node) exit(e Exit) {

@@ -57,7 +57,7 @@ func (d *driver) Record(e Event) {
 	if n := len(d.shown.events); n > maxEvents {
 		d.shown.events = d.shown.events[n-maxEvents:]
 	}
-	d.journal.write(Record{T: "event", Time: e.Time, Node: d.cfg.Gossip.Name, Kind: e.Kind, About: e.Node, Text: e.Text, Generation: e.Generation, Step: e.Step, Millis: e.Millis})
+	d.journal.write(Record{T: "event", Time: e.Time, Node: d.cfg.Gossip.Name, Kind: e.Kind, About: e.Node, Text: e.Text, Generation: e.Generation, View: e.View, Step: e.Step, Millis: e.Millis})
 }
 
 // Committed keeps an account of a transition.

@@ -110,34 +110,29 @@ func Complete(all []Life, transitions uint64) (bad []string) {
 	return bad
 }
 
-// attempt names one completed all-reduce. Two halves of a run that have not met
-// yet may walk the same steps in generations of one number: they are told apart
-// by their size, and nodes that are alone by their names.
+// attempt names one completed all-reduce: two halves of a run that have not met yet may
+// walk the same steps.
 type attempt struct {
-	transition, generation uint64
-	world                  int
-	loner                  string
-}
-
-func attemptOf(l Life, r train.Record) attempt {
-	a := attempt{r.Transition, r.Generation, r.World, ""}
-	if r.World == 1 {
-		a.loner = l.Node
-	}
-	return a
+	transition uint64
+	view       string
 }
 
 // Shares checks that the ranks of a step computed disjoint runs of microbatches,
-// and together all, where all of them lived to write it down.
+// and together all, where all of them lived to write it down. A step is of the view
+// that the life has told last.
 func Shares(all []Life, micro int) (bad []string) {
 	ranks := map[attempt][]train.Record{}
 	for _, l := range all {
-		l.Steps(func(r train.Record) {
-			if r.Kind == string(train.Update) {
-				a := attemptOf(l, r)
+		view := ""
+		for _, r := range l.Records {
+			switch {
+			case r.T == "event" && r.View != "":
+				view = r.View
+			case r.T == "step" && r.Kind == string(train.Update):
+				a := attempt{r.Transition, view}
 				ranks[a] = append(ranks[a], r)
 			}
-		})
+		}
 	}
 	whole := 0
 	for a, rs := range ranks {
@@ -149,7 +144,7 @@ func Shares(all []Life, micro int) (bad []string) {
 			computed += r.Hi - r.Lo
 		}
 		if overlap || computed > micro {
-			bad = append(bad, fmt.Sprintf("transition %d: microbatches computed twice: %d of %d", a.transition, computed, micro))
+			bad = append(bad, fmt.Sprintf("transition %d, view %s: microbatches computed twice: %d of %d", a.transition, a.view, computed, micro))
 		}
 		if len(rs) == rs[0].World && computed == micro {
 			whole++
