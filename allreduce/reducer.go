@@ -94,8 +94,8 @@ type Op struct {
 	// Finish turns the total of elements [lo, hi) into out, on the rank that owns them (in an Exchange, on
 	// every one); total and out have hi-lo elements, headers one entry per rank. It returns the sum mod 2^64
 	// of the total's integers, as they are when it turns them into out; of what are no integers, some number.
-	// It is called once per owned segment, by whom Each chooses, and must keep none of its arguments. May be
-	// nil when Vec is empty.
+	// It is called once for each element, with as many at a time as suits the caches, by whom Each chooses, and
+	// must keep none of its arguments. May be nil when Vec is empty.
 	Finish func(lo, hi int, total []float64, headers [][]byte, out []float32) (sum uint64)
 
 	// Final is told of each range [lo, hi) of Out as soon as the result is there, while others are still to
@@ -490,11 +490,69 @@ func (r *Reducer) acceptSummand(from int, f Frame, emit Emit) error {
 		return refuse(f, "it came before")
 	}
 	r.came[s.came+child] = true
+	if s.sent && s.owed == 1 && r.plan.Chunks[s.chunk].Parent < 0 && r.op.Eager && f.Encoding == Raw {
+		s.owed = 0
+		sum := r.addAndFinish(s, f)
+		r.giveBack(s)
+		r.gather(i, sum, emit)
+		return nil
+	}
 	if err := r.add(s, f, s.sent && !exchange); err != nil {
 		return err
 	}
 	r.added(i, emit)
 	return nil
+}
+
+// finishBlock is how many elements are finished at a time: what is added up and the result lie in a
+// first-level cache.
+const finishBlock = 2048
+
+// addAndFinish adds the last summand of a segment that this rank owns, and finishes it. Its total is
+// never written to memory as a whole.
+func (r *Reducer) addAndFinish(s *segment, f Frame) (sum uint64) {
+	own := r.op.Vec[s.lo:s.hi]
+	f.floats(func(at int, wire []byte) {
+		for len(wire) > 0 {
+			n := min(len(wire)/8, finishBlock)
+			if r.plan.Algorithm == Exchange { // the own one may be on its way still
+				sum += r.finishBeside(s, at, wire[:8*n])
+			} else {
+				addWire(own[at:at+n], wire[:8*n])
+				sum += r.finishPart(s, at, own[at:at+n])
+			}
+			at, wire = at+n, wire[8*n:]
+		}
+	})
+	return sum
+}
+
+// finishBeside does so with some elements, and leaves the own ones as they are.
+func (r *Reducer) finishBeside(s *segment, at int, wire []byte) uint64 {
+	n := len(wire) / 8
+	own := r.op.Vec[s.lo+at : s.lo+at+n]
+	if s.early != nil {
+		total := s.early[at : at+n]
+		addWire(total, wire)
+		addFloats(total, own)
+		return r.finishPart(s, at, total)
+	}
+	total := r.take(n)
+	setWire(total, wire)
+	addFloats(total, own)
+	sum := r.finishPart(s, at, total)
+	r.floats = append(r.floats, total)
+	return sum
+}
+
+// finishPart finishes elements of a segment from at on.
+func (r *Reducer) finishPart(s *segment, at int, total []float64) uint64 {
+	lo, hi := s.lo+at, s.lo+at+len(total)
+	headers := r.headers
+	if r.op.Eager {
+		headers = nil
+	}
+	return r.op.Finish(lo, hi, total[:len(total):len(total)], headers, r.op.Out[lo:hi:hi])
 }
 
 // add adds a summand: to the own one, or beside it.
@@ -623,16 +681,18 @@ func (r *Reducer) finishTotals(emit Emit) {
 // finishTotal finishes the i-th of the segments whose totals are here.
 func (r *Reducer) finishTotal(i int) {
 	s := &r.segments[r.totals[i]]
-	total := r.op.Vec[s.lo:s.hi:s.hi]
-	if s.early != nil { // an Exchange: the own summand may be on its way still
-		addFloats(s.early, total)
-		total = s.early
+	own := r.op.Vec[s.lo:s.hi]
+	if s.early == nil {
+		r.sums[i] = r.finishPart(s, 0, own)
+		return
 	}
-	headers := r.headers
-	if r.op.Eager {
-		headers = nil
+	// An Exchange: the own summand may be on its way still.
+	r.sums[i] = 0
+	for at := 0; at < len(own); at += finishBlock {
+		total := s.early[at:min(at+finishBlock, len(own))]
+		addFloats(total, own[at:at+len(total)])
+		r.sums[i] += r.finishPart(s, at, total)
 	}
-	r.sums[i] = r.op.Finish(s.lo, s.hi, total, headers, r.op.Out[s.lo:s.hi:s.hi])
 }
 
 // settle ends the op once nothing is missing, and forgets the caller's memory.

@@ -55,6 +55,10 @@ func addPacked(acc []float32, src []byte) error {
 
 // refuse `},
 	{"allreduce/reducer.go", "len(wire)/8", "len(wire)/4"},
+	{"allreduce/reducer.go", "len(wire) / 8", "len(wire) / 4"},
+	{"allreduce/reducer.go", "wire[:8*n]", "wire[:4*n]"},
+	{"allreduce/reducer.go", "wire[8*n:]", "wire[4*n:]"},
+	{"allreduce/reducer.go", "at int, total []float64)", "at int, total []float32)"},
 	{"allreduce/frame.go", "packing.AppendInts(", "packing.AppendFloats("},
 	{"allreduce/frame.go", "var torn [8]byte", "var torn [4]byte"},
 	{"allreduce/frame.go", "len(p) / 8\n", "len(p) / 4\n"},
