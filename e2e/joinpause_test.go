@@ -18,6 +18,7 @@ import (
 
 var (
 	joins = flag.Int("joins", 0, "how many nodes join in turn (default 1, with -full 20)")
+	units = flag.Int("units", 0, "of the model's wide layer, a thousand parameters each (default 1000, with -full 19300): a tenth of them over a tenth of the rate costs the wire the same time, and the processor a tenth")
 	rate  = flag.String("rate", "", "of each node's link, as tc says it, such as 1gbit: nodes have network namespaces of their own (needs root); default loopback")
 )
 
@@ -30,6 +31,9 @@ func TestAJoinPausesTheOthersForOneStepAtMost(t *testing.T) {
 	}
 	if *joins > 0 {
 		count = *joins
+	}
+	if *units > 0 {
+		n.units = *units
 	}
 	f := newFleet(t, n.job("joins"))
 	at := func(int) options { return options{} }

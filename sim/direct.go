@@ -30,8 +30,9 @@ type (
 	gift struct{ bytes int }
 	// loan is a piece that a donor begins to send: of its state, or of records.
 	loan struct {
-		bytes int
-		state bool
+		bytes      int
+		state      bool
+		transition uint64 // asked for
 	}
 	// reduced is what a ring says of an op's totals, on its way to the Host: as *reduced.
 	reduced struct{ total uint64 }

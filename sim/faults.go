@@ -134,7 +134,7 @@ func Everything() Faults {
 		Tail: 0.02, Drop: 0.02, HalfDone: 0.02, Duplicate: 0.05, Reset: 0.0005,
 		LateGossip: 0.1, MissedDeath: 0.1,
 		Layer: 20 * time.Millisecond, Disk: 400 * time.Millisecond, Transfer: 60 * time.Millisecond, ClockRate: 0.1,
-		Lending: train.Lending{Piece: 700},
+		Lending: train.Lending{Piece: 175},
 		First:   400 * time.Millisecond, Last: 8 * time.Second, Incidents: 5, Restart: 0.6,
 		Weights: Weights{
 			Kill: 6, PowerLoss: 3, LoseDisk: 2, KillInWrite: 4, KillSeveral: 2, KillAll: 1, Freeze: 4, Slow: 2, Leave: 3, Join: 4,
@@ -148,7 +148,7 @@ func Everything() Faults {
 func Calm() Faults {
 	return Faults{
 		MinDelay: 200 * time.Microsecond, MaxDelay: 4 * time.Millisecond, Layer: 5 * time.Millisecond,
-		Disk: 30 * time.Millisecond, Transfer: 20 * time.Millisecond, Lending: train.Lending{Piece: 700},
+		Disk: 30 * time.Millisecond, Transfer: 20 * time.Millisecond, Lending: train.Lending{Piece: 175},
 	}
 }
 

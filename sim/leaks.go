@@ -29,7 +29,7 @@ func (k *checks) leftOpen(l *life, e *train.Exit) {
 	for _, is := range []struct {
 		what string
 		open bool
-	}{{"a group", len(l.groups) > 0}, {"a computation", l.computing}, {"a copy", l.fetching}, {"a piece of a copy", l.following}, {"a save", l.saving && e.Finished}} {
+	}{{"a group", len(l.groups) > 0}, {"a computation", l.computing}, {"a copy", l.fetching}, {"a piece of a copy", l.following > 0}, {"a save", l.saving && e.Finished}} {
 		if is.open {
 			k.fail("leak", "%s ends in the middle of %s", l.name(), is.what)
 		}

@@ -50,7 +50,7 @@ type life struct {
 	read      []uint64 // ids of samples, of the computation in hand
 	computing bool
 	fetching  bool
-	following bool
+	following int // pieces that are asked for
 	saving    bool
 	owes      int // copies of its state that it was asked for and has not answered
 
@@ -376,10 +376,10 @@ func (l *life) Follow(addr string, r rpc.FollowRequest, done func(rpc.Piece, err
 	if !l.crosses(r) {
 		return func() {}
 	}
-	if l.following {
-		l.c.checks.fail("overlap", "%s asks for two pieces at a time", l.name())
+	if l.following++; l.following > mostPieces {
+		l.c.checks.fail("overlap", "%s asks for %d pieces at a time", l.name(), l.following)
 	}
-	l.following = true
+	r.Packed = l.c.chance(0.5)
 	over := false
 	var piece rpc.Piece
 	l.call("follow", addr, fetchSilence, func(to *life, answer func([]byte, error)) {
@@ -388,10 +388,10 @@ func (l *life) Follow(addr string, r rpc.FollowRequest, done func(rpc.Piece, err
 				answer(nil, err)
 				return
 			}
-			if !to.crosses(loan{len(p.Bytes), r.State}) {
+			if !to.crosses(loan{len(p.Bytes), r.State || r.Begin, r.Transition}) {
 				return
 			}
-			l.c.after(l.c.pieceTime(r.State), func() {
+			l.c.after(l.c.pieceTime(r.State || r.Begin), func() {
 				if to.alive { // else the call's connection is reset: see call
 					piece = p
 					answer(nil, nil)
@@ -400,16 +400,21 @@ func (l *life) Follow(addr string, r rpc.FollowRequest, done func(rpc.Piece, err
 		}))
 	}, func(_ []byte, err error) {
 		if !over {
-			over, l.following = true, false
+			over = true
+			l.following--
 			done(piece, err)
 		}
 	})
 	return func() {
 		if !over {
-			over, l.following = true, false
+			over = true
+			l.following--
 		}
 	}
 }
+
+// mostPieces is how many pieces a node may ask for at a time: two of each of eight.
+const mostPieces = 16
 
 // pieceTime is how long a piece of a state, or of records, is under way.
 func (c *Cluster) pieceTime(state bool) time.Duration {

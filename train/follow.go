@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dlnode/dlnode/allreduce/rpc"
@@ -13,53 +15,92 @@ import (
 )
 
 // follower is the way of a newcomer into a group that trains. It copies the state
-// of a member, and then the records of the transitions since, piece by piece, while
-// the members go on; when it has all that there is, it asks to be taken in. What
-// it lacks at the boundary, the record of a step or two, it gets while the others
-// begin the next one.
+// of a member, and then the records of the transitions since, while the members go
+// on; when it has all that there is, it asks to be taken in. What it lacks at the
+// boundary, the record of a step, it gets while the others begin the next one.
 //
-//	Fact.Following ─► state, piece by piece ─► records ─► caught up: the fact no longer says Following
-//	                        ▲                      │           │
-//	                        └── another donor ◄────┴ lapsed    └─► a view: the last records, instead of a copy
+//	Fact.Following ─► state ─► records ─► caught up: the fact no longer says Following
+//	                    ▲         │           │
+//	                    └─────────┴ failed    └─► a view: the last record, instead of a copy
 //
-// Whatever goes wrong, it begins again with another donor; after maxTries it asks
-// to be taken in as it is, and copies in the view, while all wait.
+// A state comes from one donor, a record from several at a time, piece by piece:
+// each of them gives what it has room for on its way out, beside the all-reduce.
+// They are asked for the next record before there is one, and answer when there is.
+//
+// Whatever cannot be had from anybody any more, it begins again with another donor;
+// after maxTries it asks to be taken in as it is, and copies in the view, while all
+// wait.
 type follower struct {
-	donor   view.Fact
-	request rpc.FollowRequest // what is asked for, or will be next
-	number  uint64            // of the last request: answers to others are nobody's
-	asking  bool
-	newest  uint64 // transition of the donor, as it last answered
-	told    bool   // that this node has caught up
+	donors []donor // the first one lends its state, too
+	asks   map[uint64]asking
+	newest uint64 // transition that a donor was last heard to stand at
+	told   bool   // that this node has caught up
 
-	in       intake
-	rest     []byte // bytes that have come and are not taken yet
-	ahead    []byte // those of the next piece
-	hasState bool   // the state has been copied
-	at       uint64 // transition of what is in the making
-	state    *State // in the making; nil once it is whole
-	head     *stateHead
-	record   *recordHead // in the making
-	mean     []float32   // its gradient
-	whole    bool        // what is in the making is complete
+	coming   []*coming // items in the making: the state, or records in a row
+	hasState bool      // the state has been copied
+	spare    [][]float32
 
 	begun   time.Time
 	copied  time.Time // when the state was whole; zero before
-	behind  uint64    // transitions of the donor since, then
+	behind  uint64    // transitions of the donors since, then
 	records int
 	bytes   int64
 }
 
+// donor is a member that lends.
+type donor struct {
+	view.Fact
+	first   uint64 // it has no record of a transition before
+	asks    int    // under way
+	strikes int    // in a row
+}
+
+// gone tells that a donor is asked no more.
+func (d *donor) gone() bool { return d.strikes >= maxStrikes }
+
+// asking is a request under way.
+type asking struct {
+	donor int
+	what  *coming // nil: only to be told of by, and to hear from, the donor
+	span  span    // of its elements; none for the head
+}
+
+// span is elements [lo, hi).
+type span struct{ lo, hi int }
+
+// coming is a state or a record in the making.
+type coming struct {
+	transition uint64
+	isState    bool
+	asked      bool // for the head
+	head       *itemHead
+	state      *State    // of which body is the vectors, or:
+	mean       []float32 // memory for a record's gradient
+	body       [][]float32
+	next       int    // elements before have been asked for
+	again      []span // and those in vain
+	left       int    // elements that are not here
+}
+
+func expected(transition uint64, mean []float32) *coming {
+	return &coming{transition: transition, mean: mean, body: [][]float32{mean}, left: len(mean)}
+}
+
+// empty tells that there is no gradient.
+func (c *coming) empty() { c.body, c.again, c.left = nil, nil, 0 }
+
+func (c *coming) whole() bool { return c.head != nil && c.left == 0 }
+
 type (
 	// Follow asks a donor for a piece of its state or of its records; it is answered
-	// by Followed, unless CancelFollow comes before. There is one at a time.
+	// by Followed, unless CancelFollow comes before. Several are under way at a time.
 	Follow struct {
 		Donor   view.Fact
 		Number  uint64
 		Request rpc.FollowRequest
 	}
-	// CancelFollow ends the Follow that is under way, if any.
-	CancelFollow struct{}
+	// CancelFollow ends a Follow that is under way.
+	CancelFollow struct{ Number uint64 }
 )
 
 // A newcomer begins to copy in the background maxTries times. Once it has the
@@ -71,6 +112,18 @@ const (
 	catchUpFloor   = 3 * time.Second
 	catchUpShare   = 2
 	catchUpRecords = 4
+)
+
+const (
+	// maxDonors is how many members are asked. docs/scaling.md has why.
+	maxDonors = 8
+	// asksPerDonor is how many pieces each is asked for at a time: one is under way
+	// while the other is asked for.
+	asksPerDonor = 2
+	// maxComing is how many records are in the making: one, and the one after it.
+	maxComing = 2
+	// maxStrikes is how often in a row a donor may fail.
+	maxStrikes = 3
 )
 
 // wantsToFollow tells that this node is outside and nobody is to wait for it.
@@ -88,8 +141,8 @@ func (n *Node) mayMove() bool {
 }
 
 // Pursue does the next thing that can be done for coming in, and reports whether
-// there may be more. What it asks of the donor is under way while it is called again:
-// a piece comes while the one before is used.
+// there may be more. What it asks of donors is under way while it is called again:
+// pieces come while those before are used.
 func (n *Node) Pursue(now time.Time) (more bool) {
 	if n.follower == nil && n.wantsToFollow() {
 		n.follow(now)
@@ -98,18 +151,15 @@ func (n *Node) Pursue(now time.Time) (more bool) {
 	switch {
 	case f == nil || n.over:
 		return false
-	case f.lags(now):
+	case f.lags(now, n.state.Transition):
 		n.stopFollowing(now, "the members are faster than their records come here")
-	case !f.asking && f.ahead == nil:
-		f.ask(n)
-	case f.whole && !n.mayMove():
-		return false
-	case f.whole || len(f.rest) > 0:
-		if err := n.take(now); err != nil {
+	case n.ask():
+	case f.forsaken():
+		n.unfollow(now, errors.New("nobody lends any more what is lacking here"))
+	case len(f.coming) > 0 && f.coming[0].whole() && n.mayMove():
+		if err := n.moveOn(now); err != nil {
 			n.unfollow(now, err)
 		}
-	case f.ahead != nil:
-		f.rest, f.ahead = f.ahead, nil
 	default:
 		return n.caughtUp(now)
 	}
@@ -117,125 +167,301 @@ func (n *Node) Pursue(now time.Time) (more bool) {
 	return true
 }
 
-// take uses what has come, up to the end of an item, or goes where that leads.
-func (n *Node) take(now time.Time) (err error) {
-	f := n.follower
-	if f.whole {
-		return n.moveOn(now)
+// follow begins with a member of the newest view: with another one each time.
+func (n *Node) follow(now time.Time) {
+	facts := n.lenders()
+	if len(facts) == 0 {
+		return
 	}
-	f.rest, f.whole, err = f.in.take(f.rest, func(head []byte) ([][]float32, error) { return n.opens(f, head) })
-	return err
+	first := facts[(n.views.Self().Incarnation+uint64(n.tries))%uint64(len(facts))]
+	n.follower = &follower{donors: []donor{{Fact: first}}, asks: map[uint64]asking{}, begun: now, coming: []*coming{{isState: true, left: 1}}}
+	n.enlist()
 }
 
-// follow begins with the next of the members of the newest view.
-func (n *Node) follow(now time.Time) {
-	var donors []view.Fact
+// lenders lists the members of the newest view.
+func (n *Node) lenders() (facts []view.Fact) {
 	for _, p := range n.views.Peers() {
 		if p.Trajectory != n.task.Trajectory || p.Entry == 0 || p.Leaving || p.Finished {
 			continue
 		}
-		if len(donors) > 0 && p.Generation != donors[0].Generation {
-			if p.Generation < donors[0].Generation {
+		if len(facts) > 0 && p.Generation != facts[0].Generation {
+			if p.Generation < facts[0].Generation {
 				continue
 			}
-			donors = donors[:0]
+			facts = facts[:0]
 		}
-		donors = append(donors, p)
+		facts = append(facts, p)
 	}
-	if len(donors) == 0 {
-		return
-	}
-	self := n.views.Self()
-	n.follower = &follower{
-		donor: donors[(self.Incarnation+uint64(n.tries))%uint64(len(donors))], begun: now, number: n.asked,
-		request: rpc.FollowRequest{Trajectory: n.task.Trajectory, From: self.String(), Begin: true, State: true},
+	return facts
+}
+
+// enlist asks more members, as gossip tells of them.
+func (n *Node) enlist() {
+	f := n.follower
+	for _, p := range n.lenders() {
+		known := func(d donor) bool { return d.Node() == p.Node() }
+		if len(f.donors) < maxDonors && !slices.ContainsFunc(f.donors, known) {
+			f.donors = append(f.donors, donor{Fact: p})
+		}
 	}
 }
 
 // lags tells that it is no use to wait until this node has caught up.
-func (f *follower) lags(now time.Time) bool {
+func (f *follower) lags(now time.Time, at uint64) bool {
 	if f.told || f.copied.IsZero() || now.Sub(f.copied) < catchUpFloor {
 		return false
 	}
 	return now.Sub(f.copied) > catchUpFloor+catchUpShare*f.copied.Sub(f.begun) ||
-		f.records >= catchUpRecords && f.newest >= f.at+f.behind
+		f.records >= catchUpRecords && f.newest >= at+f.behind
 }
 
-func (f *follower) ask(n *Node) {
-	n.asked++
-	f.asking, f.number = true, n.asked
-	n.emit(Follow{f.donor, f.number, f.request})
+// --- asking ---
+
+// ask asks the donors for as much as they may be asked for at a time, in turns. It
+// reports whether there was something to ask.
+func (n *Node) ask() (asked bool) {
+	f := n.follower
+	for range asksPerDonor {
+		for i := range f.donors {
+			if d := &f.donors[i]; d.gone() || d.asks >= asksPerDonor {
+				continue
+			}
+			if a, ok := n.want(i); ok {
+				n.send(a)
+				asked = true
+			}
+		}
+	}
+	return asked
 }
+
+// want returns what a donor is to be asked for next.
+func (n *Node) want(i int) (asking, bool) {
+	f := n.follower
+	d := &f.donors[i]
+	for k := 0; ; k++ {
+		if k == len(f.coming) && !n.expectMore() {
+			break
+		}
+		if c := f.coming[k]; c.isState && i > 0 || !c.isState && c.transition < d.first {
+			continue
+		} else if s, ok := c.take(n.lending.Piece); ok {
+			return asking{i, c, s}, true
+		}
+	}
+	// Who is asked for nothing yet is to keep records already.
+	return asking{donor: i}, d.asks == 0 && n.gen == nil
+}
+
+// expectMore has the next record in the making, if there is one to expect.
+func (n *Node) expectMore() bool {
+	f, next := n.follower, n.state.Transition
+	if k := len(f.coming); k > 0 {
+		next = f.coming[k-1].transition + 1
+	}
+	if !f.hasState || len(f.coming) >= maxComing || n.gen != nil && next >= n.gen.start.Transition {
+		return false
+	}
+	var mean []float32
+	if k := len(f.spare); k > 0 {
+		mean, f.spare = f.spare[k-1], f.spare[:k-1]
+	} else {
+		mean = pages.Float32s(len(n.state.params))
+	}
+	f.coming = append(f.coming, expected(next, mean))
+	return true
+}
+
+// take returns what to ask for next of an item: its head, then elements of one vector.
+func (c *coming) take(most int) (s span, ok bool) {
+	if !c.asked {
+		c.asked = true
+		return s, true
+	}
+	if k := len(c.again); k > 0 {
+		s, c.again = c.again[k-1], c.again[:k-1]
+		return s, true
+	}
+	end := 0
+	for _, v := range c.body {
+		if end += len(v); c.next < end {
+			s = span{c.next, min(c.next+most, end)}
+			c.next = s.hi
+			return s, true
+		}
+	}
+	return s, false
+}
+
+// back takes back what was asked for in vain.
+func (c *coming) back(s span) {
+	switch {
+	case c == nil:
+	case s == span{}:
+		c.asked = false
+	default:
+		c.again = append(c.again, s)
+	}
+}
+
+func (n *Node) send(a asking) {
+	f := n.follower
+	r := rpc.FollowRequest{
+		Trajectory: n.task.Trajectory, From: n.views.Self().String(), At: n.state.Transition,
+		Transition: ^uint64(0), Lo: uint64(a.span.lo), Hi: uint64(a.span.hi),
+	}
+	if c := a.what; c != nil {
+		r.Transition, r.State = c.transition, c.isState
+		if r.Begin = c.isState && a.span == (span{}); r.State {
+			r.At = c.transition
+		}
+	}
+	n.asked++
+	f.asks[n.asked] = a
+	f.donors[a.donor].asks++
+	n.emit(Follow{f.donors[a.donor].Fact, n.asked, r})
+}
+
+// forsaken tells that nobody is left who could give what is needed next.
+func (f *follower) forsaken() bool {
+	if len(f.coming) == 0 {
+		return !slices.ContainsFunc(f.donors, func(d donor) bool { return !d.gone() })
+	}
+	c := f.coming[0]
+	for i := range f.donors {
+		if d := &f.donors[i]; !d.gone() && (i == 0 || !c.isState) && (c.isState || d.first <= c.transition) {
+			return false
+		}
+	}
+	return !c.whole()
+}
+
+// --- taking ---
 
 // Followed takes the piece that a Follow was answered with, or why there is none.
-// An empty one says that the donor had nothing new for a while.
+// An empty one says that the donor had nothing new for a while, or has it no more.
 func (n *Node) Followed(now time.Time, number uint64, p rpc.Piece, err error) {
 	f := n.follower
-	if f == nil || f.number != number || !f.asking || n.over {
+	if f == nil || n.over {
 		return
 	}
-	f.asking = false
-	if err == nil && len(p.Bytes) == 0 && n.gen != nil {
-		err = errors.New("it has not what the view starts from")
+	a, ok := f.asks[number]
+	if !ok {
+		return
 	}
-	switch {
-	case err != nil:
-		n.unfollow(now, err)
-	case len(p.Bytes) == 0: // it takes the donor long to have something
-		f.newest = p.Newest
-	case f.request.Begin && p.Transition <= n.state.Transition: // they may have to copy from this node
-		n.stopFollowing(now, "")
-	default:
-		if f.request.Begin {
-			f.at = p.Transition
-		}
-		f.request.Begin, f.request.State, f.request.Transition, f.request.Offset = false, p.Next.State, p.Next.Transition, p.Next.Offset
-		f.newest, f.ahead = p.Newest, p.Bytes
+	delete(f.asks, number)
+	d := &f.donors[a.donor]
+	d.asks--
+	if err == nil {
+		f.newest, d.first = max(f.newest, p.Newest), max(d.first, p.First)
 		f.bytes += int64(len(p.Bytes))
+		err = n.use(now, a, p)
 	}
-	n.drain(now)
+	if n.follower != f {
+		return
+	}
+	if err == nil {
+		d.strikes = 0
+		return
+	}
+	a.what.back(a.span)
+	if d.strikes++; d.gone() {
+		n.tell(now, "copy", d.ID, fmt.Sprintf("%s is not copied from any more: %v", d.ID, err), 0)
+		n.dismiss(a.donor)
+	}
 }
 
-// opens reads the head of an item and says where its vectors go.
-func (n *Node) opens(f *follower, head []byte) ([][]float32, error) {
+// dismiss asks a donor no more, and others for what it was asked for.
+func (n *Node) dismiss(donor int) {
+	f := n.follower
+	f.donors[donor].strikes = maxStrikes
+	n.drop(func(a asking) bool { return a.donor == donor })
+}
+
+// drop takes back requests.
+func (n *Node) drop(these func(a asking) bool) {
+	f := n.follower
+	for _, number := range slices.Sorted(maps.Keys(f.asks)) {
+		if a := f.asks[number]; these(a) {
+			delete(f.asks, number)
+			f.donors[a.donor].asks--
+			a.what.back(a.span)
+			n.emit(CancelFollow{number})
+		}
+	}
+}
+
+// use takes a piece. An error says that it is to be had from somebody else.
+func (n *Node) use(now time.Time, a asking, p rpc.Piece) error {
+	c := a.what
+	switch {
+	case c == nil || !slices.Contains(n.follower.coming, c):
+		return nil
+	case len(p.Bytes) == 0 && p.Elements == 0 && a.span != (span{}) && !c.isState && p.Newest > c.transition && p.First <= c.transition:
+		c.empty()
+		return nil
+	case len(p.Bytes) == 0 && n.gen != nil:
+		return errors.New("it has not what the view starts from")
+	case len(p.Bytes) == 0:
+		c.back(a.span)
+		return nil
+	case a.span == span{}:
+		return n.open(now, c, p)
+	}
+	v, ok := window(c.body, uint64(a.span.lo), uint64(a.span.hi))
+	if !ok { // it has become known meanwhile that there are none
+		return nil
+	}
+	if err := readElements(v, p.Bytes, p.Packed); err != nil {
+		return err
+	}
+	c.left -= len(v)
+	return nil
+}
+
+// open reads the head of an item, and makes room for the vectors of a state.
+func (n *Node) open(now time.Time, c *coming, p rpc.Piece) error {
 	var h itemHead
-	if err := json.Unmarshal(head, &h); err != nil {
-		return nil, fmt.Errorf("the head of an item: %w", err)
+	if err := json.Unmarshal(p.Bytes, &h); err != nil {
+		return fmt.Errorf("the head of an item: %w", err)
 	}
 	switch {
-	case !f.hasState && h.State != nil:
-		if h.State.Meta.Transition != f.at {
-			return nil, fmt.Errorf("a state of transition %d, want %d", h.State.Meta.Transition, f.at)
+	case c.isState && h.State != nil && h.State.Meta.Transition == p.Transition:
+		if p.Transition <= n.state.Transition { // they may have to copy from this node
+			n.stopFollowing(now, "")
+			return nil
 		}
-		f.head, f.state = h.State, n.task.openState(h.State)
-		return f.state.vectors(), nil
-	case f.hasState && h.Record != nil && (h.Record.Elements == 0 || h.Record.Elements == len(n.state.params)):
-		f.record = h.Record
-		if f.mean == nil {
-			f.mean = pages.Float32s(len(n.state.params))
-		}
-		return [][]float32{f.mean[:h.Record.Elements]}, nil
+		c.transition, c.state = p.Transition, n.task.openState(h.State)
+		c.body = c.state.vectors()
+		c.left = elements(c.body)
+	case !c.isState && h.Record != nil && h.Record.Attempt.Transition == c.transition && h.Record.Elements == 0:
+		c.empty()
+	case !c.isState && h.Record != nil && h.Record.Attempt.Transition == c.transition && h.Record.Elements == elements(c.body):
+	default:
+		return errors.New("an item that was not asked for")
 	}
-	return nil, errors.New("an item that was not asked for, or of another model")
+	c.head = &h
+	return nil
 }
 
 // moveOn takes the state that has been copied, or goes over the transition of the
 // record that has come.
 func (n *Node) moveOn(now time.Time) error {
 	f := n.follower
-	if !f.hasState && f.state.Next == Done || f.hasState && f.record.Attempt.Kind == Finish {
+	c := f.coming[0]
+	if c.isState && c.state.Next == Done || !c.isState && c.head.Record.Attempt.Kind == Finish {
 		n.stopFollowing(now, "the run comes to its end")
 		return nil
 	}
-	if !f.hasState {
-		if err := f.head.check(n.task, f.state, n.each); err != nil {
+	if c.isState {
+		if err := c.head.State.check(n.task, c.state, n.each); err != nil {
 			return err
 		}
-		n.state, n.wantSave, n.agreed = f.state, "", nobodyAgrees
-		f.copied, f.behind = now, f.newest-min(f.newest, n.state.Transition)
-		n.tell(now, "copied", f.donor.ID, fmt.Sprintf("copied the state of step %d from %s in the background (%d bytes)", n.state.Step, f.donor.ID, f.bytes), now.Sub(f.begun))
+		n.state, n.wantSave, n.agreed = c.state, "", nobodyAgrees
+		f.hasState, f.copied, f.behind = true, now, f.newest-min(f.newest, n.state.Transition)
+		n.tell(now, "copied", f.donors[0].ID, fmt.Sprintf("copied the state of step %d from %s in the background (%d bytes)", n.state.Step, f.donors[0].ID, f.bytes), now.Sub(f.begun))
 	} else {
-		err := n.task.replay(n.state, f.record, f.mean, n.each)
+		err := n.task.replay(n.state, c.head.Record, c.mean, n.each)
 		if errors.Is(err, errOdd) {
 			n.exit(Exit{Err: n.ownFault(fmt.Sprintf("%s %v: its memory is at fault", n.views.Self().ID, err))})
 			return nil
@@ -244,11 +470,11 @@ func (n *Node) moveOn(now time.Time) error {
 			return err
 		}
 		f.records++
+		f.spare = append(f.spare, c.mean)
 	}
-	n.blob, f.head, f.state, f.record, f.whole = nil, nil, nil, nil, false
-	f.in.reset()
-	f.hasState, f.at = true, n.state.Transition
-	if g := n.gen; g != nil {
+	n.blob = nil
+	f.coming = slices.Delete(f.coming, 0, 1)
+	if n.gen != nil {
 		n.arrive(now)
 		return nil
 	}
@@ -256,30 +482,48 @@ func (n *Node) moveOn(now time.Time) error {
 	return nil
 }
 
-// caughtUp asks to be taken in, once, when all that the donor had is here.
+// caughtUp asks to be taken in, once, when all that the donors had is here.
 func (n *Node) caughtUp(now time.Time) bool {
 	f := n.follower
 	if f.told || !f.hasState || n.gen != nil || n.state.Transition < f.newest {
 		return false
 	}
 	f.told, n.tries = true, 0
-	n.tell(now, "caught up", f.donor.ID, fmt.Sprintf("caught up with %s at step %d: %d records", f.donor.ID, n.state.Step, f.records), now.Sub(f.begun))
+	n.tell(now, "caught up", f.donors[0].ID, fmt.Sprintf("caught up with %s at step %d: %d records", f.names(), n.state.Step, f.records), now.Sub(f.begun))
 	n.views.Caught(now)
 	n.drain(now)
 	return true
 }
 
-// catchUp goes to the transition that the view starts from by records, if the
-// donor is one that stands there. It reports whether it can.
+// names lists those who lend.
+func (f *follower) names() string {
+	var names []string
+	for _, d := range f.donors {
+		if !d.gone() {
+			names = append(names, d.ID)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// catchUp goes to the transition that the view starts from by records, if there is
+// a donor that stands there. It reports whether it can.
 func (n *Node) catchUp() bool {
 	f, g := n.follower, n.gen
 	if f == nil || !f.hasState || n.state.Transition > g.start.Transition {
 		return false
 	}
-	isDonor := func(d int) bool { return g.view.Members[d].Node() == f.donor.Node() }
-	if !slices.ContainsFunc(g.start.Donors, isDonor) {
+	for i := range f.donors {
+		if rank := g.view.Rank(f.donors[i].Node()); !slices.Contains(g.start.Donors, rank) {
+			n.dismiss(i)
+		}
+	}
+	if f.names() == "" {
 		return false
 	}
+	beyond := func(c *coming) bool { return c == nil || c.transition >= g.start.Transition }
+	n.drop(func(a asking) bool { return beyond(a.what) })
+	f.coming = slices.DeleteFunc(f.coming, beyond)
 	g.catching = true
 	return true
 }
@@ -290,11 +534,10 @@ func (n *Node) arrive(now time.Time) {
 	if n.state.Transition < g.start.Transition {
 		return
 	}
-	f := n.follower
 	g.catching = false
 	n.letGo()
 	if n.mark() != g.start.Digest {
-		n.tell(now, "copy", f.donor.ID, "the records do not lead to the state that the view starts from", 0)
+		n.tell(now, "copy", "", "the records do not lead to the state that the view starts from", 0)
 		n.fetch()
 		return
 	}
@@ -303,9 +546,8 @@ func (n *Node) arrive(now time.Time) {
 
 // unfollow ends this try.
 func (n *Node) unfollow(now time.Time, err error) {
-	f := n.follower
 	n.letGo()
-	n.tell(now, "copy", f.donor.ID, fmt.Sprintf("copying from %s in the background failed: %v", f.donor.ID, err), 0)
+	n.tell(now, "copy", "", fmt.Sprintf("copying in the background failed: %v", err), 0)
 	n.tries++
 	switch g := n.gen; {
 	case g != nil && g.catching:
@@ -327,11 +569,9 @@ func (n *Node) stopFollowing(now time.Time, why string) {
 
 // letGo forgets the follower.
 func (n *Node) letGo() {
-	if f := n.follower; f != nil {
+	if n.follower != nil {
+		n.drop(func(asking) bool { return true })
 		n.follower = nil
-		if f.asking {
-			n.emit(CancelFollow{})
-		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -38,7 +39,7 @@ type Host struct {
 	stopFetch func()
 	waiting   []*copier
 
-	stopFollow func()
+	stopFollow map[uint64]func() // by number
 	borrowers  []*borrowing
 
 	counters  Counters
@@ -113,7 +114,8 @@ func NewHost(cfg HostConfig, s *State, w World) *Host {
 	h := &Host{
 		task: cfg.Task, self: cfg.Self.Node(), world: w,
 		node:     NewNode(cfg.Task, s, vc, policy, w.Now()),
-		stopWork: func() {}, stopFetch: func() {}, stopFollow: func() {}, // a node may hurry what was never begun
+		stopWork: func() {}, stopFetch: func() {}, // a node may hurry what was never begun
+		stopFollow: map[uint64]func(){},
 	}
 	if cfg.Each != nil {
 		h.node.Share(cfg.Each)
@@ -261,7 +263,7 @@ func (h *Host) do(e Effect) {
 	case Follow:
 		h.follow(e)
 	case CancelFollow:
-		h.stopFollow()
+		h.unfollow(e.Number)
 	case Save:
 		h.save(e)
 	case Committed:
@@ -286,7 +288,9 @@ func (h *Host) leave(e Exit) {
 		b.reply(rpc.Piece{}, errGone)
 	}
 	h.borrowers = nil
-	h.stopFollow()
+	for _, number := range slices.Sorted(maps.Keys(h.stopFollow)) {
+		h.unfollow(number)
+	}
 }
 
 func (h *Host) send(e view.Send) {
@@ -382,9 +386,17 @@ func (h *Host) fetch(e Fetch) {
 }
 
 func (h *Host) follow(e Follow) {
-	h.stopFollow = h.world.Follow(e.Donor.Addr, e.Request, func(p rpc.Piece, err error) {
+	h.stopFollow[e.Number] = h.world.Follow(e.Donor.Addr, e.Request, func(p rpc.Piece, err error) {
+		delete(h.stopFollow, e.Number)
 		h.event(func(now time.Time) { h.node.Followed(now, e.Number, p, err) })
 	})
+}
+
+func (h *Host) unfollow(number uint64) {
+	if stop := h.stopFollow[number]; stop != nil {
+		stop()
+		delete(h.stopFollow, number)
+	}
 }
 
 func (h *Host) save(e Save) {
@@ -552,6 +564,9 @@ func (h *Host) Borrow(r rpc.FollowRequest, reply func(rpc.Piece, error)) {
 func (h *Host) lend(b *borrowing) {
 	now := h.world.Now()
 	p, err := h.node.Borrow(now, b.FollowRequest)
+	if p.Packed {
+		p.Took = h.world.Now().Sub(now)
+	}
 	switch {
 	case !errors.Is(err, errNotYet):
 		b.reply(p, err)

@@ -14,7 +14,9 @@ import (
 // lender is what a member keeps for nodes that want to join while it trains: a
 // copy of its state, and the records of the transitions since. Those who borrow
 // ask for piece after piece, each as fast as it likes; the lender waits for none of
-// them. What it keeps is bounded, and is let go when nobody asks for it.
+// them. What it keeps is bounded, and is let go when nobody asks for it. A newcomer
+// asks one member for the state and several for each record, so all of these keep
+// records, and one of them a state.
 //
 // Only a state is lent that all members have compared, as only such a one is
 // written: a newcomer that has a bit of its own could outlive those who would have
@@ -52,7 +54,7 @@ type borrower struct {
 // Lending bounds what a node keeps for those who join, and the pieces they get.
 type Lending struct {
 	Records int // bytes of records kept at a time; 0 is three times the state, at least 64 MiB
-	Piece   int // bytes handed out at a time; 0 is 32 MiB: between two of them a link is idle
+	Piece   int // elements asked for and handed out at a time; 0 is 256 Ki, less than a millisecond's work
 }
 
 // forgetAfter is how long a node that copies may be silent.
@@ -65,15 +67,11 @@ var (
 )
 
 func (l *Lending) withDefaults(s *State) {
-	size := 0
-	for _, v := range s.vectors() {
-		size += 4 * len(v)
-	}
 	if l.Records == 0 {
-		l.Records = max(64<<20, 3*size)
+		l.Records = max(64<<20, 3*4*elements(s.vectors()))
 	}
 	if l.Piece == 0 {
-		l.Piece = 32 << 20
+		l.Piece = 256 << 10
 	}
 }
 
@@ -83,8 +81,8 @@ func (n *Node) Lend(l Lending) {
 	n.lending = l
 }
 
-// Borrow hands out the next piece to a node that copies, with the transition that
-// it begins in before it, and the newest one here.
+// Borrow hands out a piece to a node that copies, with the newest transition here.
+// An empty one says that it is not kept any more: the piece tells which records are.
 func (n *Node) Borrow(now time.Time, r rpc.FollowRequest) (rpc.Piece, error) {
 	p := rpc.Piece{Newest: n.state.Transition, Transition: r.Transition}
 	switch {
@@ -94,8 +92,8 @@ func (n *Node) Borrow(now time.Time, r rpc.FollowRequest) (rpc.Piece, error) {
 		return p, errGone
 	case n.views.Fact().Entry == 0:
 		return p, errors.New("it trains with nobody yet")
-	case n.lender == nil && !r.Begin:
-		return p, errLapsed
+	case r.Hi-r.Lo > uint64(n.lending.Piece):
+		return p, fmt.Errorf("a piece of %d elements is asked for, and at most %d are lent", r.Hi-r.Lo, n.lending.Piece)
 	case n.lender == nil:
 		n.lender = &lender{limit: n.lending.Records, first: n.state.Transition, asked: map[string]borrower{}}
 	}
@@ -109,22 +107,50 @@ func (n *Node) Borrow(now time.Time, r rpc.FollowRequest) (rpc.Piece, error) {
 			l.asked[r.From] = borrower{at: n.state.Transition, state: true, since: now}
 			return p, errNotYet
 		}
-		p.Transition = l.at
+		r.At, r.State, p.Transition = l.at, true, l.at
 	}
-	l.asked[r.From] = borrower{at: p.Transition, state: r.State, since: now}
+	l.asked[r.From] = borrower{at: r.At, state: r.State, since: now}
 	l.trim()
-	var err error
-	p.Bytes, p.Next, err = l.read(make([]byte, 0, l.room(n.lending.Piece)), rpc.Place{State: r.State, Transition: p.Transition, Offset: r.Offset})
-	return p, err
+	p.First = l.first
+	it, err := l.find(r.State, p.Transition)
+	if it == nil {
+		return p, err
+	}
+	return p, it.read(&p, r)
 }
 
-// room is how much is worth having for a piece.
-func (l *lender) room(most int) int {
-	n := l.bytes
-	if l.state != nil {
-		n += l.state.bytes()
+// find returns what is asked for: an error if it is still to come, or a state that
+// is gone; nothing if it is a record that is.
+func (l *lender) find(state bool, transition uint64) (*item, error) {
+	switch {
+	case state && (l.state == nil || l.at != transition):
+		return nil, errLapsed
+	case state:
+		return l.state, nil
+	case transition < l.first:
+		return nil, nil
+	case transition-l.first >= uint64(len(l.records)):
+		return nil, errNotYet
 	}
-	return min(most, n)
+	return l.records[transition-l.first].item, nil
+}
+
+// read puts what is asked for into a piece.
+func (it *item) read(p *rpc.Piece, r rpc.FollowRequest) error {
+	p.Elements = uint64(elements(it.body))
+	if r.Lo == r.Hi {
+		p.Bytes = it.head
+		return nil
+	}
+	if p.Elements == 0 {
+		return nil
+	}
+	v, ok := window(it.body, r.Lo, r.Hi)
+	if !ok {
+		return fmt.Errorf("elements [%d, %d) are asked for, which do not lie in one vector", r.Lo, r.Hi)
+	}
+	p.Bytes, p.Packed = appendElements(nil, v, r.Packed)
+	return nil
 }
 
 // offers tells that there is a state to begin with, and not too much behind it.
@@ -155,34 +181,6 @@ func (n *Node) draft() {
 		}
 		n.aroundCopy(func() { l.draft.copyFrom(n.state, n.each) })
 	}
-}
-
-// read appends bytes from a place on: of the state, or of a record, and of what
-// follows, as far as there is room in b. It returns the place behind them.
-func (l *lender) read(b []byte, at rpc.Place) ([]byte, rpc.Place, error) {
-	if at.State {
-		if l.state == nil || l.at != at.Transition {
-			return nil, at, errLapsed
-		}
-		var whole bool
-		if b, at.Offset, whole = l.state.part(b, at.Offset); !whole {
-			return b, at, nil
-		}
-		at = rpc.Place{Transition: at.Transition}
-	}
-	if at.Transition < l.first {
-		return nil, at, errLapsed
-	}
-	for i := at.Transition - l.first; i < uint64(len(l.records)) && len(b) < cap(b); i++ {
-		var whole bool
-		if b, at.Offset, whole = l.records[i].part(b, at.Offset); whole {
-			at = rpc.Place{Transition: at.Transition + 1}
-		}
-	}
-	if len(b) == 0 {
-		return nil, at, errNotYet
-	}
-	return b, at, nil
 }
 
 // keep takes the record of a transition that is about to be committed.

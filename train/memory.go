@@ -12,8 +12,8 @@ package train
 //	Mean    4·P         the mean gradient, which comes while workers still compute
 //	Worker  4·P         a gradient, the microbatch on its way through the layers, and the next one's samples
 //
-// While a node joins, the member that it copies from keeps another Copy, and records
-// of up to three times the State, at least 64 MiB.
+// While a node joins, the member that it copies the state from keeps another Copy, and
+// it and up to seven others keep records of up to three times the State, at least 64 MiB.
 //
 // A link to a process of the same machine has a MiB of shared memory for each direction, which the system counts
 // to whoever has taken it.

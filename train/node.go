@@ -282,13 +282,21 @@ func (n *Node) Digest() [32]byte { return n.task.digest(n.state) }
 // --- events of the cluster ---
 
 // Up takes gossip's word that a node lives or has news.
-func (n *Node) Up(now time.Time, f view.Fact) { n.views.Up(now, f); n.drain(now) }
+func (n *Node) Up(now time.Time, f view.Fact) {
+	n.views.Up(now, f)
+	if n.follower != nil && n.gen == nil {
+		n.enlist()
+	}
+	n.drain(now)
+}
 
 // Down takes gossip's word that a node left or seems dead.
-func (n *Node) Down(now time.Time, f view.Fact, left bool) {
-	n.views.Down(now, f, left)
-	if n.follower != nil && n.follower.asking && n.follower.donor.Node() == f.Node() {
-		n.unfollow(now, errors.New("gossip takes it for gone")) // its silence need not be waited out
+func (n *Node) Down(now time.Time, gone view.Fact, left bool) {
+	n.views.Down(now, gone, left)
+	if f := n.follower; f != nil { // its silence need not be waited out
+		if i := slices.IndexFunc(f.donors, func(d donor) bool { return d.Node() == gone.Node() }); i >= 0 {
+			n.dismiss(i)
+		}
 	}
 	n.drain(now)
 }

@@ -1,13 +1,13 @@
 package train
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"slices"
 
+	"github.com/dlnode/dlnode/allreduce/packing"
 	"github.com/dlnode/dlnode/cluster/view"
 	"github.com/dlnode/dlnode/internal/pages"
 )
@@ -21,11 +21,10 @@ import (
 // whoever has S(t) and the record of t goes on to S(t+1) by the very code that the
 // members use, computes nothing and is waited for by nobody.
 //
-// Both are items: a head in JSON, and vectors behind it.
-//
-//	length of the head, 4 bytes LE │ head │ vectors, float32 LE
+// Both are items: a head in JSON, and vectors. Every member that keeps one has it
+// bit for bit, so its pieces may come from any of them, in any order.
 type item struct {
-	head []byte // its length before it
+	head []byte
 	body [][]float32
 }
 
@@ -51,45 +50,56 @@ type recordHead struct {
 	Sum      uint32   // its checksum
 }
 
-// maxHead bounds the head of an item that somebody else has made: a thousand ranks
-// have headers of some kilobytes, a history of a thousand epochs has less.
-const maxHead = 1 << 26
-
 func newItem(h itemHead, body [][]float32) *item {
 	b, err := json.Marshal(h)
 	if err != nil {
 		panic(fmt.Sprintf("train: what is lent cannot be encoded: %v", err))
 	}
-	return &item{append(binary.LittleEndian.AppendUint32(nil, uint32(len(b))), b...), body}
+	return &item{b, body}
 }
 
-func (it *item) bytes() int {
-	n := len(it.head)
-	for _, v := range it.body {
-		n += 4 * len(v)
+func (it *item) bytes() int { return len(it.head) + 4*elements(it.body) }
+
+// elements is how many all vectors have.
+func elements(body [][]float32) (n int) {
+	for _, v := range body {
+		n += len(v)
 	}
 	return n
 }
 
-// part appends bytes of the item from an offset on, as many as dst has room for. It
-// returns the offset behind them, and whether that is the end.
-func (it *item) part(dst []byte, offset uint64) (b []byte, end uint64, whole bool) {
-	skip, begun := offset, len(dst)
-	take := func(b []byte) {
-		if skip >= uint64(len(b)) {
-			skip -= uint64(len(b))
-			return
+// window is elements [lo, hi) of vectors that follow one another, if they lie in one.
+func window(body [][]float32, lo, hi uint64) ([]float32, bool) {
+	for _, v := range body {
+		n := uint64(len(v))
+		if lo < n {
+			return v[lo:min(hi, n)], lo < hi && hi <= n
 		}
-		b = b[skip:]
-		skip = 0
-		dst = append(dst, b[:min(len(b), cap(dst)-len(dst))]...)
+		lo, hi = lo-n, hi-min(n, hi)
 	}
-	take(it.head)
-	for _, v := range it.body {
-		take(bytesOf(v))
+	return nil, false
+}
+
+// appendElements appends v as bytes, packed if that is wanted and makes them fewer.
+func appendElements(b []byte, v []float32, pack bool) (all []byte, packed bool) {
+	if pack {
+		if all = packing.AppendFloats(slices.Grow(b, packing.MaxFloats(len(v))+64), v); len(all) < len(b)+4*len(v) {
+			return all, true
+		}
 	}
-	end = offset + uint64(len(dst)-begun)
-	return dst, end, end >= uint64(it.bytes())
+	return append(b, bytesOf(v)...), false
+}
+
+// readElements sets v to what appendElements has made of its like.
+func readElements(v []float32, b []byte, packed bool) error {
+	if packed {
+		return packing.DecodeFloats(v, b)
+	}
+	if len(b) != 4*len(v) {
+		return fmt.Errorf("%d elements in %d bytes", len(v), len(b))
+	}
+	copy(bytesOf(v), b)
+	return nil
 }
 
 // vectors lists all vectors of a state, in the order of an item.
@@ -100,55 +110,6 @@ func (s *State) vectors() [][]float32 {
 	}
 	return all
 }
-
-// intake puts an item together as its bytes come.
-type intake struct {
-	prefix []byte // length and head, as far as they are here
-	body   [][]float32
-	got    int // bytes of the vector in hand, body[0]
-	opened bool
-}
-
-// take uses bytes up to the end of the item and returns the others. open is given
-// the head and says where the vectors go.
-func (in *intake) take(b []byte, open func(head []byte) ([][]float32, error)) (rest []byte, whole bool, err error) {
-	for !in.opened {
-		want := 4
-		if len(in.prefix) >= 4 {
-			n := binary.LittleEndian.Uint32(in.prefix)
-			if n > maxHead {
-				return nil, false, fmt.Errorf("a head of %d bytes, at most %d are allowed", n, maxHead)
-			}
-			want += int(n)
-		}
-		n := min(want-len(in.prefix), len(b))
-		in.prefix, b = append(in.prefix, b[:n]...), b[n:]
-		switch {
-		case len(in.prefix) < want:
-			return nil, false, nil
-		case want > 4:
-			if in.body, err = open(in.prefix[4:]); err != nil {
-				return nil, false, err
-			}
-			in.opened = true
-		case binary.LittleEndian.Uint32(in.prefix) == 0:
-			return nil, false, errors.New("an item without a head")
-		}
-	}
-	for len(in.body) > 0 {
-		dst := bytesOf(in.body[0])
-		n := copy(dst[in.got:], b)
-		in.got, b = in.got+n, b[n:]
-		if in.got < len(dst) {
-			return nil, false, nil
-		}
-		in.body, in.got = in.body[1:], 0
-	}
-	return b, true, nil
-}
-
-// reset makes ready for the next item.
-func (in *intake) reset() { *in = intake{prefix: in.prefix[:0]} }
 
 // openState makes the state that a head announces, but for its vectors.
 func (t *Task) openState(h *stateHead) *State {

@@ -3,6 +3,7 @@ package train
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,69 +12,86 @@ import (
 
 // reading takes what a member lends, without a node around it.
 type reading struct {
-	t       *testing.T
-	task    *Task
-	request rpc.FollowRequest
-	in      intake
-	rest    []byte
-	state   *State
-	record  *recordHead
-	mean    []float32
+	t      *testing.T
+	task   *Task
+	piece  int // elements
+	packed bool
+	at     uint64 // transition of the next record
+	state  *State
+	record *recordHead
+	mean   []float32
 }
 
-func newReading(t *testing.T, task *Task) *reading {
-	return &reading{
-		t: t, task: task, mean: make([]float32, task.Model.NumParams()),
-		request: rpc.FollowRequest{Trajectory: task.Trajectory, From: "a reader", Begin: true, State: true},
-	}
+func newReading(t *testing.T, task *Task, piece int, packed bool) *reading {
+	return &reading{t: t, task: task, piece: piece, packed: packed, mean: make([]float32, task.Model.NumParams())}
+}
+
+func (r *reading) ask(n *Node, q rpc.FollowRequest) (rpc.Piece, error) {
+	q.Trajectory, q.From, q.Packed = r.task.Trajectory, "a reader", r.packed
+	return n.Borrow(time.Now(), q)
 }
 
 // more reads until there is nothing, and calls whole for each item.
 func (r *reading) more(n *Node, whole func()) error {
-	for {
-		p, err := n.Borrow(time.Now(), r.request)
+	if r.state == nil {
+		p, err := r.ask(n, rpc.FollowRequest{Begin: true})
 		if err != nil {
 			return err
 		}
-		r.request.Begin = false
-		r.request.State, r.request.Transition, r.request.Offset = p.Next.State, p.Next.Transition, p.Next.Offset
-		for r.rest = p.Bytes; len(r.rest) > 0; {
-			var done bool
-			if r.rest, done, err = r.in.take(r.rest, r.open); err != nil {
-				r.t.Fatal(err)
-			}
-			if done {
-				whole()
-				r.in.reset()
-				r.record = nil
-			}
+		r.state = r.task.openState(r.head(p).State)
+		r.at = p.Transition
+		r.vectors(n, rpc.FollowRequest{At: r.at, State: true, Transition: r.at}, r.state.vectors())
+		whole()
+	}
+	for {
+		p, err := r.ask(n, rpc.FollowRequest{At: r.at, Transition: r.at})
+		if err != nil {
+			return err
+		}
+		r.record = r.head(p).Record
+		r.vectors(n, rpc.FollowRequest{At: r.at, Transition: r.at}, [][]float32{r.mean[:r.record.Elements]})
+		r.at++
+		whole()
+	}
+}
+
+func (r *reading) head(p rpc.Piece) (h itemHead) {
+	if err := json.Unmarshal(p.Bytes, &h); err != nil {
+		r.t.Fatal(err)
+	}
+	return h
+}
+
+// vectors gets all elements, the last ones first.
+func (r *reading) vectors(n *Node, q rpc.FollowRequest, body [][]float32) {
+	c := coming{asked: true, body: body}
+	var spans []span
+	for s, ok := c.take(r.piece); ok; s, ok = c.take(r.piece) {
+		spans = append(spans, s)
+	}
+	for _, s := range slices.Backward(spans) {
+		q.Lo, q.Hi = uint64(s.lo), uint64(s.hi)
+		p, err := r.ask(n, q)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		v, _ := window(body, q.Lo, q.Hi)
+		if err := readElements(v, p.Bytes, p.Packed); err != nil {
+			r.t.Fatal(err)
 		}
 	}
 }
 
-func (r *reading) open(head []byte) ([][]float32, error) {
-	var h itemHead
-	if err := json.Unmarshal(head, &h); err != nil {
-		return nil, err
-	}
-	if h.State != nil {
-		r.state = r.task.openState(h.State)
-		return r.state.vectors(), nil
-	}
-	r.record = h.Record
-	return [][]float32{r.mean[:h.Record.Elements]}, nil
-}
-
 // TestRecordsLeadToTheSameStates has a reader follow a node from an early state to
-// the final one, over every kind of transition, in pieces that end anywhere.
+// the final one, over every kind of transition, in pieces of any size, packed or not.
 func TestRecordsLeadToTheSameStates(t *testing.T) {
 	t.Parallel()
-	for _, piece := range []int{1, 333, 5000} {
+	for i, piece := range []int{1, 333, 5000} {
 		task := simTask(t)
 		f := newFitter(t.Context(), task, 1, nil)
 		defer f.pool.close()
 		f.node.Lend(Lending{Piece: piece})
-		r := newReading(t, task)
+		r := newReading(t, task, piece, i%2 == 1)
 		is := map[uint64][32]byte{}
 		kinds := map[Kind]int{}
 		for f.exit == nil {
@@ -117,7 +135,7 @@ func TestARecordThatDoesNotFitMovesNothing(t *testing.T) {
 	task := simTask(t)
 	f := newFitter(t.Context(), task, 1, nil)
 	defer f.pool.close()
-	r := newReading(t, task)
+	r := newReading(t, task, 1000, false)
 	type kept struct {
 		head *recordHead
 		mean []float32
@@ -186,20 +204,32 @@ func TestALenderKeepsWithinItsBounds(t *testing.T) {
 		}
 	}
 	turns(2)
-	begin := rpc.FollowRequest{Trajectory: task.Trajectory, From: "slow", Begin: true, State: true}
+	begin := rpc.FollowRequest{Trajectory: task.Trajectory, From: "slow", Begin: true}
 	now := time.Now()
 	if p, err := f.node.Borrow(now, begin); !errors.Is(err, errNotYet) {
 		t.Fatalf("%d bytes of a state that nobody has compared are lent: %v", len(p.Bytes), err)
 	}
 	turns(2)
 	p, err := f.node.Borrow(now, begin)
-	if err != nil || p.Transition != 3 || len(p.Bytes) != 1000 {
+	if err != nil || p.Transition != 3 || len(p.Bytes) == 0 {
 		t.Fatalf("%d bytes of transition %d: %v", len(p.Bytes), p.Transition, err)
 	}
 	turns(2)
-	next := rpc.FollowRequest{Trajectory: task.Trajectory, From: "slow", State: true, Transition: 3, Offset: 1000}
-	if _, err := f.node.Borrow(now, next); err != nil {
-		t.Error(err)
+	next := rpc.FollowRequest{Trajectory: task.Trajectory, From: "slow", At: 3, State: true, Transition: 3, Lo: 0, Hi: 10}
+	if p, err := f.node.Borrow(now, next); err != nil || len(p.Bytes) != 40 {
+		t.Errorf("%d bytes of ten elements: %v", len(p.Bytes), err)
+	}
+	for what, hi := range map[string]uint64{"more than a piece": 1001, "elements of two vectors": uint64(len(f.node.state.params)) + 1} {
+		bad := next
+		if bad.Hi = hi; hi > 1000 {
+			bad.Lo = max(hi, 1000) - 1000
+		}
+		if what == "more than a piece" {
+			bad.Lo = 0
+		}
+		if _, err := f.node.Borrow(now, bad); err == nil {
+			t.Errorf("%s are lent", what)
+		}
 	}
 	turns(10)
 	if len(f.node.lender.records) < 2 {

@@ -92,6 +92,7 @@ type pooled struct {
 	retired bool
 	proven  bool // a call has come to an answer on it
 	used    time.Time
+	thrift  thrift
 }
 
 // unusedLinks is how long a connection that nobody uses is kept, since nodes come and go on ephemeral
@@ -199,14 +200,14 @@ func (c *Client) bulk(ctx context.Context, op, addr string, open func(context.Co
 	if p == nil {
 		return nil, &Error{Op: op, Addr: addr, Kind: Canceled, Message: "the client is closed"}
 	}
-	blob, err := c.fetch(ctx, p.link, op, addr, open)
+	blob, err := c.fetch(ctx, p.link, op, addr, open, func() {})
 	c.release(key, p, err)
 	return blob, err
 }
 
 // fetch copies a blob over a connection, as long as chunks keep coming and it doesn't take longer than a
-// blob of its size may.
-func (c *Client) fetch(ctx context.Context, l *link, op, addr string, open func(context.Context, nodepb.NodeClient) (grpc.ClientStream, error)) ([]byte, error) {
+// blob of its size may; came is called for each chunk.
+func (c *Client) fetch(ctx context.Context, l *link, op, addr string, open func(context.Context, nodepb.NodeClient) (grpc.ClientStream, error), came func()) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	giveUp := func(after time.Duration, why string) *time.Timer {
@@ -226,6 +227,7 @@ func (c *Client) fetch(ctx context.Context, l *link, op, addr string, open func(
 		}
 		silence.Reset(c.cfg.ChunkTimeout)
 		c.received.Add(uint64(chunk))
+		came()
 	})
 	if whole != nil {
 		whole.Stop()

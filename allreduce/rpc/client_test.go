@@ -333,30 +333,56 @@ func selfSigned(t *testing.T) *tls.Config {
 	}
 }
 
-func TestFollowBringsPiecesAndWhereTheyLie(t *testing.T) {
-	want := FollowRequest{Trajectory: [32]byte{1, 31: 2}, From: "node-5#6", Begin: true, State: true, Transition: 7, Offset: 1 << 40}
+func TestFollowBringsPieces(t *testing.T) {
+	want := FollowRequest{Trajectory: [32]byte{1, 31: 2}, From: "node-5#6", At: 1 << 50, Begin: true, State: true, Transition: 7, Lo: 1 << 40, Hi: 1<<40 + 9}
 	s := serve(t, listen(t), Handlers{Follow: func(_ context.Context, r FollowRequest) (Piece, error) {
+		r.Packed = false
 		switch {
-		case r.Offset == 0:
+		case r.Lo == r.Hi:
 			return Piece{Newest: 9, Transition: r.Transition}, nil
 		case r != want:
 			return Piece{}, errors.New("something was lost")
 		}
-		return Piece{Newest: 1 << 60, Transition: 3, Next: Place{true, 4, 1 << 50}, Bytes: bytes.Repeat([]byte{5}, 2*blobChunk+1)}, nil
+		return Piece{Newest: 1 << 60, First: 1 << 55, Transition: 3, Elements: 1 << 50, Packed: true, Took: time.Second, Bytes: bytes.Repeat([]byte{5}, 2*blobChunk+1)}, nil
 	}})
 	c := newClient(t, ClientConfig{})
 	p, err := c.Follow(t.Context(), s.Addr(), want)
-	if err != nil || p.Newest != 1<<60 || p.Transition != 3 || p.Next != (Place{true, 4, 1 << 50}) || len(p.Bytes) != 2*blobChunk+1 || bytes.ContainsFunc(p.Bytes, func(r rune) bool { return r != 5 }) {
-		t.Errorf("transition %d of %d, %d bytes: %v", p.Transition, p.Newest, len(p.Bytes), err)
+	same := p.Newest == 1<<60 && p.First == 1<<55 && p.Transition == 3 && p.Elements == 1<<50 && p.Packed && p.Took == time.Second
+	if err != nil || !same || len(p.Bytes) != 2*blobChunk+1 || bytes.ContainsFunc(p.Bytes, func(r rune) bool { return r != 5 }) {
+		t.Errorf("%d bytes, %+v: %v", len(p.Bytes), p, err)
 	}
 	if p, err := c.Follow(t.Context(), s.Addr(), FollowRequest{Transition: 4}); err != nil || p.Newest != 9 || p.Transition != 4 || len(p.Bytes) > 0 {
 		t.Errorf("nothing new: transition %d of %d, %d bytes: %v", p.Transition, p.Newest, len(p.Bytes), err)
 	}
-	if _, err := c.Follow(t.Context(), s.Addr(), FollowRequest{Offset: 1}); KindOf(err) != Rejected || !strings.Contains(err.Error(), "something was lost") {
+	if _, err := c.Follow(t.Context(), s.Addr(), FollowRequest{Hi: 1}); KindOf(err) != Rejected || !strings.Contains(err.Error(), "something was lost") {
 		t.Errorf("a refusal: %v", err)
 	}
 	mute := serve(t, listen(t), Handlers{})
 	if _, err := c.Follow(t.Context(), mute.Addr(), want); KindOf(err) != Rejected {
 		t.Errorf("nobody lends here: %v", err)
+	}
+}
+
+// TestPiecesComePackedWhereThatPays: over a slow link, and never within one machine.
+func TestPiecesComePackedWhereThatPays(t *testing.T) {
+	piece := Piece{Packed: true, Took: time.Millisecond, Bytes: make([]byte, 600<<10)}
+	packs := func(took time.Duration, local bool) (n int) {
+		var w thrift
+		for range 2*sampled - 1 {
+			if w.packs(local) {
+				n++
+			}
+			w.carried(piece, 1<<20, took)
+		}
+		return n
+	}
+	if n := packs(100*time.Millisecond, false); n != 2*sampled-1 {
+		t.Errorf("over a slow link %d of %d pieces come packed", n, 2*sampled-1)
+	}
+	if n := packs(100*time.Microsecond, false); n != 2 {
+		t.Errorf("over a fast link %d of %d pieces come packed, want one in %d to see what it is worth", n, 2*sampled-1, sampled)
+	}
+	if n := packs(100*time.Millisecond, true); n != 0 {
+		t.Errorf("within a machine %d pieces come packed", n)
 	}
 }

@@ -104,6 +104,13 @@ func (l *link) close() {
 	l.cc.Close()
 }
 
+// staysHere tells whether the last connection does not leave this machine.
+func (l *link) staysHere() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conn != nil && l.conn.RemoteAddr().Network() == "unix"
+}
+
 // dialErr returns why the last attempt to connect failed, nil if it did not, net.ErrClosed after close.
 func (l *link) dialErr() error {
 	l.mu.Lock()

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -12,40 +14,38 @@ import (
 )
 
 // FollowRequest names a piece of what a member lends to a node that copies while
-// the others train: of a state, and of the records of the transitions since.
+// the others train: of a state, or of the record of a transition since.
 type FollowRequest struct {
 	Trajectory [32]byte
 	From       string // who asks
-	Begin      bool   // with a state, and the answer says of which transition
-	State      bool   // the piece begins in the state, else in the record of the transition
+	At         uint64 // it needs nothing of transitions before this one
+	Begin      bool   // the head of a state, and the answer says of which transition
+	State      bool   // the piece is of the state at the transition, else of the transition's record
 	Transition uint64
-	Offset     uint64 // in bytes
+	Lo, Hi     uint64 // elements [Lo, Hi) of its vectors, one after the other; none for the head
+	Packed     bool   // elements are wanted packed, as in package packing; set by Client.Follow
 }
 
 // Piece answers a FollowRequest.
 type Piece struct {
-	Newest     uint64 // transition of the donor's state
-	Transition uint64 // the request's, or that of the state with which the copy begins
-	Next       Place  // where the next piece begins
-	Bytes      []byte // none where nothing new has come for a while
-}
-
-// Place is where a piece begins, as in a FollowRequest.
-type Place struct {
-	State      bool
-	Transition uint64
-	Offset     uint64
+	Newest     uint64        // transition of the donor's state
+	First      uint64        // the oldest transition that the donor has a record of
+	Transition uint64        // the request's, or that of the state with which the copy begins
+	Elements   uint64        // of all vectors of the item; 0 for a transition without a gradient
+	Packed     bool          // what Bytes are, if they are elements; float32 LE if not
+	Took       time.Duration // to pack them
+	Bytes      []byte        // none where the donor does not have it, or not yet
 }
 
 // pieceHead is how many bytes go before those of a piece: five numbers, LE.
 const pieceHead = 5 * 8
 
 func (p Piece) head() (b []byte) {
-	state := uint64(0)
-	if p.Next.State {
-		state = 1
+	took := uint64(p.Took) << 1
+	if p.Packed {
+		took |= 1
 	}
-	for _, v := range [...]uint64{p.Newest, p.Transition, state, p.Next.Transition, p.Next.Offset} {
+	for _, v := range [...]uint64{p.Newest, p.First, p.Transition, p.Elements, took} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	return b
@@ -56,30 +56,76 @@ func parsePiece(b []byte) Piece {
 	for i := range v {
 		v[i] = binary.LittleEndian.Uint64(b[8*i:])
 	}
-	return Piece{v[0], v[1], Place{v[2] != 0, v[3], v[4]}, b[pieceHead:]}
+	return Piece{v[0], v[1], v[2], v[3], v[4]&1 != 0, time.Duration(v[4] >> 1), b[pieceHead:]}
 }
 
-// Follow gets a piece from the node at addr. The caller verifies it.
+// Follow gets a piece from the node at addr. The caller verifies it. Whether it
+// comes packed is decided here, from what the link has carried lately.
 func (c *Client) Follow(ctx context.Context, addr string, r FollowRequest) (Piece, error) {
-	request := &nodepb.FollowRequest{
-		Trajectory: r.Trajectory[:], From: r.From, Begin: r.Begin, State: r.State, Transition: r.Transition, Offset: r.Offset,
+	key := linkKey{addr, true}
+	p := c.acquire(key)
+	if p == nil {
+		return Piece{}, &Error{Op: "follow", Addr: addr, Kind: Canceled, Message: "the client is closed"}
 	}
-	blob, err := c.bulk(ctx, "follow", addr, func(ctx context.Context, n nodepb.NodeClient) (grpc.ClientStream, error) {
+	r.Packed = p.thrift.packs(p.staysHere())
+	request := &nodepb.FollowRequest{
+		Trajectory: r.Trajectory[:], From: r.From, At: r.At, Begin: r.Begin, State: r.State,
+		Transition: r.Transition, Lo: r.Lo, Hi: r.Hi, Packed: r.Packed,
+	}
+	var first time.Time // when its first bytes were here
+	blob, err := c.fetch(ctx, p.link, "follow", addr, func(ctx context.Context, n nodepb.NodeClient) (grpc.ClientStream, error) {
 		return n.Follow(ctx, request)
+	}, func() {
+		if first.IsZero() {
+			first = time.Now()
+		}
 	})
+	if err == nil && len(blob) < pieceHead {
+		err = &Error{Op: "follow", Addr: addr, Kind: Rejected, Message: fmt.Sprintf("a piece of %d bytes has no head of %d", len(blob), pieceHead)}
+	}
+	c.release(key, p, err)
 	if err != nil {
 		return Piece{}, err
 	}
-	if len(blob) < pieceHead {
-		return Piece{}, &Error{Op: "follow", Addr: addr, Kind: Rejected, Message: fmt.Sprintf("a piece of %d bytes has no head of %d", len(blob), pieceHead)}
+	piece := parsePiece(blob)
+	if r.Hi > r.Lo && len(piece.Bytes) > 0 {
+		p.thrift.carried(piece, 4*(r.Hi-r.Lo), time.Since(first))
 	}
-	return parsePiece(blob), nil
+	return piece, nil
+}
+
+// thrift knows what packing is worth on a connection over which pieces come.
+type thrift struct {
+	mu     sync.Mutex
+	packer packer
+	link   float64 // bytes a second, lately; 0 for unknown
+}
+
+// packs decides whether the next piece is to come packed.
+func (t *thrift) packs(local bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.packer.frames++
+	return !local && t.packer.pays(t.link)
+}
+
+// carried takes the time that a piece of so many bytes, before packing, was on the wire.
+func (t *thrift) carried(p Piece, raw uint64, took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lately(&t.link, float64(len(p.Bytes))/max(took.Seconds(), 1e-9))
+	if p.Packed {
+		t.packer.learn(float64(raw), float64(len(p.Bytes)), p.Took)
+	}
 }
 
 // Follow answers with a piece.
 func (s *service) Follow(m *nodepb.FollowRequest, stream grpc.ServerStreamingServer[nodepb.Raw]) error {
-	r := FollowRequest{From: m.GetFrom(), Begin: m.GetBegin(), State: m.GetState(), Transition: m.GetTransition(), Offset: m.GetOffset()}
-	if len(m.GetTrajectory()) != len(r.Trajectory) {
+	r := FollowRequest{
+		From: m.GetFrom(), At: m.GetAt(), Begin: m.GetBegin(), State: m.GetState(),
+		Transition: m.GetTransition(), Lo: m.GetLo(), Hi: m.GetHi(), Packed: m.GetPacked(),
+	}
+	if len(m.GetTrajectory()) != len(r.Trajectory) || r.Hi < r.Lo {
 		return s.refuseStream(stream, errors.New("malformed request"))
 	}
 	copy(r.Trajectory[:], m.GetTrajectory())

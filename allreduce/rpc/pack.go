@@ -38,11 +38,31 @@ func (g *Group) packs(p *peer) bool {
 		return g.cfg.Packing == PackAlways
 	case beta == 0 || p.local:
 		return false
-	case g.packer.ratio == 0 || g.packer.frames%sampled == 0:
+	}
+	return g.packer.pays(float64(1<<20) / beta.Seconds())
+}
+
+// pays tells whether what comes next should be packed for a link that carries so many bytes a second: also
+// where it is not known, or has not been tried for long.
+func (p *packer) pays(link float64) bool {
+	if p.ratio == 0 || p.frames%sampled == 0 {
 		return true
 	}
-	link := float64(1<<20) / beta.Seconds()
-	return packing.Pays(packing.Speeds{Link: link, Pack: g.packer.speed, Unpack: g.packer.speed}, g.packer.ratio)
+	return packing.Pays(packing.Speeds{Link: link, Pack: p.speed, Unpack: p.speed}, p.ratio)
+}
+
+// learn takes what packing of so many bytes came to.
+func (p *packer) learn(raw, packed float64, took time.Duration) {
+	lately(&p.ratio, packed/raw)
+	lately(&p.speed, raw/max(took.Seconds(), 1e-9))
+}
+
+// lately keeps the mean of the last few values.
+func lately(mean *float64, x float64) {
+	if *mean == 0 {
+		*mean = x
+	}
+	*mean += (x - *mean) / 8
 }
 
 // pack packs a frame.
@@ -54,14 +74,6 @@ func (g *Group) pack(f allreduce.Frame) (allreduce.Frame, mem.Buffer) {
 		panic("rpc: " + err.Error())
 	}
 	*buf = packed.Payload
-	raw, took := float64(len(f.Payload)), time.Since(begun).Seconds()
-	lately := func(mean *float64, x float64) {
-		if *mean == 0 {
-			*mean = x
-		}
-		*mean += (x - *mean) / 8
-	}
-	lately(&g.packer.ratio, float64(len(packed.Payload))/raw)
-	lately(&g.packer.speed, raw/max(took, 1e-9))
+	g.packer.learn(float64(len(f.Payload)), float64(len(packed.Payload)), time.Since(begun))
 	return packed, mem.NewBuffer(buf, bulkPool)
 }

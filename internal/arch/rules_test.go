@@ -57,7 +57,7 @@ var arrows = map[string]string{
 	"job": "nn optim dataset dataset/augment",
 
 	// The loop knows the pillars; the command knows the loop; nobody knows the command.
-	"train": leaves + " allreduce allreduce/exact allreduce/rpc checkpoint cluster cluster/view dataset dataset/augment job nn optim shard",
+	"train": leaves + " allreduce allreduce/exact allreduce/packing allreduce/rpc checkpoint cluster cluster/view dataset dataset/augment job nn optim shard",
 	"cmd/dlnode": "internal/kernel allreduce/rpc checkpoint cluster dataset dataset/augment examples job train" +
 		" cmd/dlnode/internal/bench cmd/dlnode/internal/chart cmd/dlnode/internal/fleet cmd/dlnode/internal/runlog cmd/dlnode/internal/supervise cmd/dlnode/internal/ui",
 	"cmd/dlnode/internal/bench":     "allreduce allreduce/rpc cmd/dlnode/internal/fleet cmd/dlnode/internal/supervise train",
