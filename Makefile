@@ -97,18 +97,20 @@ sim: ## the whole cluster under seeded schedules of failures: SEEDS=2000
 	go test ./sim -count=1 -v -timeout 0 -run '^TestSeeds$$' -seeds $(SEEDS)
 
 # How many faults make chaos plays, one after EVERY in the mean. KINDS and GROUND are
-# chosen by what can be done on this machine, where they are empty.
+# chosen by what can be done on this machine, where they are empty, and EPOCHS by what
+# nodes do at first, where it is 0.
 SEED ?= 1
 FAULTS ?= 500
 EVERY ?= 2500ms
 NODES ?= 5
+EPOCHS ?= 0
 KINDS ?=
 GROUND ?=
 
 .PHONY: chaos
 chaos: build ## real processes under a script of real faults: SEED=7 FAULTS=500 EVERY=3s NODES=5 KINDS= GROUND=
 	go test ./chaos -count=1 -v -timeout 0 -run '^TestChaos$$' -program '$(CURDIR)/bin/dlnode' \
-		-seed $(SEED) -faults $(FAULTS) -every $(EVERY) -nodes $(NODES) -kinds '$(KINDS)' -ground '$(GROUND)' $(CHAOSFLAGS)
+		-seed $(SEED) -faults $(FAULTS) -every $(EVERY) -nodes $(NODES) -epochs $(EPOCHS) -kinds '$(KINDS)' -ground '$(GROUND)' $(CHAOSFLAGS)
 
 .PHONY: ways
 ways: ## one state over every algorithm, transport, packing, segment and zone, 1 to 8 ranks

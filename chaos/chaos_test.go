@@ -24,6 +24,7 @@ var (
 	nodes   = flag.Int("nodes", 5, "that take part, at least 3")
 	only    = flag.String("kinds", "", "of faults, comma-separated; all that can be played")
 	where   = flag.String("ground", "", "netns or loopback; the first of them that can be made")
+	epochs  = flag.Int("epochs", 0, "of the job; 0 for as many as outlive the script, by what nodes do at first")
 	program = flag.String("program", "../bin/dlnode", "that is run")
 	dir     = flag.String("dir", "", "where the run is written; of temporary directories one, which is kept if anything is wrong")
 )
@@ -74,6 +75,7 @@ func config(t *testing.T) Config {
 			cfg.Job, cfg.Env = MNIST(), []string{"DLNODE_DATA=" + data}
 		}
 	}
+	cfg.Job.Epochs = *epochs
 	began := time.Now()
 	cfg.Log = func(format string, args ...any) {
 		fmt.Printf("%7.1f  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))

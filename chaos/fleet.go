@@ -3,8 +3,10 @@
 package chaos
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/dlnode/dlnode/internal/lives"
+	"github.com/dlnode/dlnode/train"
 )
 
 // fleet is the nodes of a run. It belongs to the goroutine that plays the script, whose
@@ -167,10 +170,11 @@ func (f *fleet) end() error {
 
 // Held is what a process holds.
 type Held struct {
-	Node    string `json:"node"`
-	RSS     int64  `json:"rss_bytes"`
-	Files   int    `json:"files"`
-	Threads int    `json:"threads"`
+	Node       string `json:"node"`
+	RSS        int64  `json:"rss_bytes"`
+	Files      int    `json:"files"`
+	Threads    int    `json:"threads"`
+	Goroutines int    `json:"goroutines"`
 }
 
 // held looks at what the nodes' processes hold.
@@ -184,7 +188,22 @@ func (f *fleet) held() (all []Held, err error) {
 			return nil, fmt.Errorf("%s: %w", n.id, err)
 		}
 		h.Node = n.id
+		if h.Goroutines, err = f.goroutines(n); err != nil {
+			return nil, fmt.Errorf("%s: %w", n.id, err)
+		}
 		all = append(all, h)
 	}
 	return all, nil
+}
+
+// goroutines asks a node how many it has.
+func (f *fleet) goroutines(n *node) (int, error) {
+	argv := append(f.ground.through(n.i), f.cfg.Program, "status", "--json", "--addr", n.now.Told().Ready.GRPC)
+	out, err := exec.Command(argv[0], argv[1:]...).Output()
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
+	}
+	var s train.Status
+	err = json.Unmarshal(out, &s)
+	return s.Goroutines, err
 }

@@ -24,6 +24,11 @@ type ground interface {
 	close() error
 }
 
+// linkRate is what a node's link carries each way where nothing is wrong, in Mbit/s: a step
+// is then mostly a matter of the network, and the CPUs of the machine that all nodes share
+// have time left. So what a fault costs is not the time of that machine.
+const linkRate = 200
+
 // nowhere is the ground of a node that is alone.
 type nowhere struct{}
 

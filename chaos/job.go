@@ -20,8 +20,8 @@ func Synthetic() Job {
 }
 
 const (
-	globalBatch = 768
-	microbatch  = 64
+	globalBatch = 384
+	microbatch  = 32
 )
 
 // Micro is the number of microbatches of a full step.

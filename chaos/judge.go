@@ -43,6 +43,7 @@ func (p *play) judge() error {
 	}
 	track := trackOf(all)
 	r.Usual = usualStep(track)
+	dateDeaths(r.Played, track)
 	r.Costs = costs(r.Played, track)
 	r.Joins = joins(r.Played, track, r.Usual)
 	return nil

@@ -41,6 +41,7 @@ func newLoopback(nodes int, seed uint64) (*loopback, error) {
 			return nil, errors.Join(err, l.close())
 		}
 		l.proxies = append(l.proxies, p)
+		l.w.limit(i, linkRate)
 	}
 	return l, nil
 }
@@ -98,7 +99,7 @@ func (l *loopback) strike(f Fault, victim int) (heal func() error, err error) {
 		return func() error { lift(); return nil }, nil
 	case Bandwidth:
 		l.w.limit(victim, f.Amount)
-		return func() error { l.w.limit(victim, 0); return nil }, nil
+		return func() error { l.w.limit(victim, linkRate); return nil }, nil
 	}
 	panic(fmt.Sprintf("chaos: %s is no fault of a network", f.Kind))
 }

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dlnode/dlnode/internal/lives"
@@ -14,6 +15,7 @@ type Played struct {
 	WasCoordinator bool      `json:"was_coordinator"`
 	Start          time.Time `json:"start"`
 	End            time.Time `json:"end"`                // healed, or started again; zero if the run ended before
+	Noticed        time.Time `json:"noticed,omitzero"`   // of those that a process dies of: when whoever plays saw that
 	Survived       bool      `json:"survived,omitempty"` // OutOfMem: the kernel did not kill the process in time
 }
 
@@ -27,7 +29,9 @@ type Cost struct {
 	Known time.Duration `json:"known_ns"`     // until the first of them knew that the view was over
 	Next  time.Duration `json:"next_step_ns"` // until the first of them completed a step in another view
 	Gap   time.Duration `json:"gap_ns"`       // the longest time in which none of them completed a step, until it was got over
-	Alone bool          `json:"alone"`        // no other fault was about
+	Alone bool          `json:"alone"`        // when it began all nodes were in one view, and no other fault was on until it was got over
+	Whole bool          `json:"whole"`        // all were in one view again before anything else happened
+	Back  time.Duration `json:"back_ns"`      // if so: after the fault's end
 }
 
 // moment is a word of a node's journal that tells of its views.
@@ -35,7 +39,9 @@ type moment struct {
 	at         time.Time
 	known      time.Time // of an opening: since when the node knew that the view before was over
 	opening    string    // kind of the event with which the view began; "" where a step was completed
+	about      []string  // of an opening: whom it tells of
 	generation uint64
+	view       string
 }
 
 // openings are the events with which a view begins.
@@ -49,10 +55,10 @@ func trackOf(all []lives.Life) map[string][]moment {
 	track := map[string][]moment{}
 	for _, l := range all {
 		for _, r := range l.Records {
-			m := moment{at: r.Time, known: r.Time.Add(-time.Duration(r.Millis * float64(time.Millisecond))), generation: r.Generation}
+			m := moment{at: r.Time, known: r.Time.Add(-time.Duration(r.Millis * float64(time.Millisecond))), generation: r.Generation, view: r.View}
 			switch {
 			case r.T == "event" && slices.Contains(openings, r.Kind):
-				m.opening = r.Kind
+				m.opening, m.about = r.Kind, namesIn(r.About)
 			case r.T != "step":
 				continue
 			}
@@ -65,48 +71,129 @@ func trackOf(all []lives.Life) map[string][]moment {
 	return track
 }
 
+// namesIn reads whom an event is about: "node-1 (coordinator), node-2", "the ring".
+func namesIn(about string) (names []string) {
+	for part := range strings.SplitSeq(about, ", ") {
+		name, _, _ := strings.Cut(part, " ")
+		names = append(names, name)
+	}
+	return names
+}
+
 // costs tells what each fault cost.
 func costs(played []*Played, track map[string][]moment) (all []Cost) {
+	whole := wholeTimes(track)
 	for _, x := range played {
+		interferes := func(from, to time.Time) bool {
+			return slices.ContainsFunc(played, func(y *Played) bool { return y != x && y.on(from, to) })
+		}
 		for _, left := range leftBehind(x, track) {
 			c := costOf(x, left)
-			c.Alone = !slices.ContainsFunc(played, func(y *Played) bool { return y != x && y.about(x.Start, x.Start.Add(max(c.Known, c.Next, c.Gap))) })
+			c.Alone = whole.at(x.Start) && !interferes(x.Start, x.Start.Add(max(c.Known, c.Next, c.Gap)))
+			if back, ok := whole.after(x.End); ok && !x.End.IsZero() && !interferes(x.Start, back) {
+				c.Whole, c.Back = true, max(0, back.Sub(x.End))
+			}
 			all = append(all, c)
 		}
 	}
 	return all
 }
 
+// wholes are the times in which all nodes were in one view, as far as they knew.
+type wholes []struct{ from, to time.Time }
+
+func wholeTimes(track map[string][]moment) (all wholes) {
+	type turn struct {
+		moment
+		node string
+	}
+	var turns []turn
+	for node, ms := range track {
+		for _, m := range ms {
+			if m.opening != "" {
+				turns = append(turns, turn{m, node})
+			}
+		}
+	}
+	slices.SortStableFunc(turns, func(a, b turn) int { return a.at.Compare(b.at) })
+	in := map[string]string{} // node to view
+	for _, t := range turns {
+		if n := len(all); n > 0 && all[n-1].to.IsZero() {
+			all[n-1].to = t.at
+		}
+		in[t.node] = t.view
+		same := len(in) == len(track)
+		for _, view := range in {
+			same = same && view == t.view
+		}
+		if same {
+			all = append(all, struct{ from, to time.Time }{from: t.at})
+		}
+	}
+	return all
+}
+
+func (w wholes) at(t time.Time) bool {
+	for _, x := range w {
+		if !x.from.After(t) && (x.to.IsZero() || x.to.After(t)) {
+			return true
+		}
+	}
+	return false
+}
+
+// after returns when all were in one view first, from a time on.
+func (w wholes) after(t time.Time) (at time.Time, ok bool) {
+	for _, x := range w {
+		if x.to.IsZero() || x.to.After(t) {
+			return x.from, true
+		}
+	}
+	return at, false
+}
+
 // leftBehind returns the tracks of those who lose the victims; and of a cut in two those
 // of the victims as well, who lose the others.
-func leftBehind(x *Played, track map[string][]moment) [][][]moment {
-	var others, victims [][]moment
+func leftBehind(x *Played, track map[string][]moment) []left {
+	var others, victims left
 	for node, ms := range track {
 		if slices.Contains(x.Victims, node) {
-			victims = append(victims, ms)
+			victims.tracks = append(victims.tracks, ms)
+			others.lose = append(others.lose, node)
 		} else {
-			others = append(others, ms)
+			others.tracks = append(others.tracks, ms)
+			victims.lose = append(victims.lose, node)
 		}
 	}
 	if x.Kind == Partition {
-		return [][][]moment{others, victims}
+		return []left{others, victims}
 	}
-	return [][][]moment{others}
+	return []left{others}
 }
 
-// settling is how long a fault is about after it was healed: nodes come back.
-const settling = time.Second
+// left are the tracks of some nodes, and whom they lose.
+type left struct {
+	tracks [][]moment
+	lose   []string
+}
 
-// about tells whether a fault, or its end, falls into a time.
-func (x *Played) about(from, to time.Time) bool {
-	return x.Start.Before(to) && (x.End.IsZero() || x.End.Add(settling).After(from))
+// tells whether an opening is about one that they lose, or does not say whom it is about.
+func (l left) tells(m moment) bool {
+	return slices.ContainsFunc(m.about, func(name string) bool {
+		return name == "" || name == "the" || slices.Contains(l.lose, name)
+	})
+}
+
+// on tells whether a fault lasts at some moment of a time.
+func (x *Played) on(from, to time.Time) bool {
+	return x.Start.Before(to) && (x.End.IsZero() || x.End.After(from))
 }
 
 // hindsight is how long after its end a fault may still be the cause of a loss: somebody may
 // have been waiting for the answer to a ping.
 const hindsight = 2 * time.Second
 
-func costOf(x *Played, left [][]moment) Cost {
+func costOf(x *Played, l left) Cost {
 	c := Cost{Fault: x.N, Kind: x.Kind, Role: "worker"}
 	if x.WasCoordinator {
 		c.Role = "coordinator"
@@ -115,8 +202,8 @@ func costOf(x *Played, left [][]moment) Cost {
 	if x.End.IsZero() {
 		until = x.Start.Add(time.Minute)
 	}
-	for _, ms := range left {
-		known, next, ok := overcame(ms, x.Start, until)
+	for _, ms := range l.tracks {
+		known, next, ok := overcame(ms, l, x.Start, until)
 		if !ok {
 			continue
 		}
@@ -129,20 +216,20 @@ func costOf(x *Played, left [][]moment) Cost {
 		c.Lost = true
 	}
 	end := x.Start.Add(max(c.Next, x.End.Sub(x.Start)))
-	c.Gap = longestGap(left, x.Start, end)
+	c.Gap = longestGap(l.tracks, x.Start, end)
 	return c
 }
 
 // overcame finds in a node's track the first view that it lost somebody for after a
 // moment, and its next step.
-func overcame(ms []moment, start, until time.Time) (known, next time.Duration, ok bool) {
+func overcame(ms []moment, l left, start, until time.Time) (known, next time.Duration, ok bool) {
 	i, _ := slices.BinarySearchFunc(ms, start, func(m moment, t time.Time) int { return m.at.Compare(t) })
 	lost := -1
 	for ; i < len(ms); i++ {
 		switch m := ms[i]; {
 		case lost < 0 && m.known.After(until):
 			return 0, 0, false
-		case lost < 0 && slices.Contains(losses, m.opening) && m.known.After(start):
+		case lost < 0 && slices.Contains(losses, m.opening) && m.known.After(start) && l.tells(m):
 			lost = i
 		case lost >= 0 && m.opening == "" && m.generation >= ms[lost].generation:
 			return ms[lost].known.Sub(start), m.at.Sub(start), true
@@ -153,9 +240,9 @@ func overcame(ms []moment, start, until time.Time) (known, next time.Duration, o
 
 // longestGap is the longest time without a step of any of some nodes that begins before
 // end and ends after start, as far as it comes after start.
-func longestGap(left [][]moment, start, end time.Time) (longest time.Duration) {
+func longestGap(tracks [][]moment, start, end time.Time) (longest time.Duration) {
 	var steps []time.Time
-	for _, ms := range left {
+	for _, ms := range tracks {
 		i, _ := slices.BinarySearchFunc(ms, start, func(m moment, t time.Time) int { return m.at.Compare(t) })
 		for ; i < len(ms); i++ {
 			if ms[i].opening == "" {
@@ -207,9 +294,7 @@ func joins(played []*Played, track map[string][]moment, usual time.Duration) (al
 			}
 			next := ms[i+k].at
 			j := Join{At: m.at, Pause: max(0, next.Sub(last)-usual)}
-			j.Alone = !slices.ContainsFunc(played, func(x *Played) bool {
-				return x.Start.Before(next) && (x.End.IsZero() || x.End.After(last))
-			})
+			j.Alone = !slices.ContainsFunc(played, func(x *Played) bool { return x.on(last, next) })
 			key := view{m.generation, m.at.Unix() / 10}
 			if at, ok := seen[key]; ok {
 				all[at].Pause = min(all[at].Pause, j.Pause) // who was away itself took longer
@@ -234,6 +319,22 @@ func usualStep(track map[string][]moment) time.Duration {
 		}
 	}
 	return lives.Quantile(gaps, 0.5)
+}
+
+// dateDeaths sets when processes died that the kernel killed for want of memory: at their
+// journals' last word, as nobody else was there. A node writes its steps through every
+// 50 ms, so this is early by so much at most, and what it cost is not told too small.
+func dateDeaths(played []*Played, track map[string][]moment) {
+	for _, x := range played {
+		if x.Kind != OutOfMem || x.Survived {
+			continue
+		}
+		ms := track[x.Victims[0]]
+		i, _ := slices.BinarySearchFunc(ms, x.Noticed, func(m moment, t time.Time) int { return m.at.Compare(t) })
+		if i > 0 && ms[i-1].at.After(x.Start) {
+			x.Start = ms[i-1].at
+		}
+	}
 }
 
 // checked is what the journals of a run must show, whatever was done to it.

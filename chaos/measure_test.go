@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -32,7 +33,7 @@ func stepping(generation uint64, from, to int) (all []train.Record) {
 }
 
 func opening(kind string, generation uint64, ms, after int) []train.Record {
-	return []train.Record{{T: "event", Kind: kind, Time: at(ms), Generation: generation, Millis: float64(after)}}
+	return []train.Record{{T: "event", Kind: kind, Time: at(ms), Generation: generation, View: fmt.Sprint(generation), Millis: float64(after)}}
 }
 
 // node-3 is killed at 1000 ms. The others know after 30 and 50 ms, go on after 80 and
@@ -50,7 +51,7 @@ func TestWhatAKillCosts(t *testing.T) {
 	track := trackOf(killed())
 	x := &Played{Fault: Fault{N: 1, Kind: Kill}, Victims: []string{"node-3"}, Start: at(1000), End: at(1500)}
 	got := costs([]*Played{x}, track)
-	want := Cost{Fault: 1, Kind: Kill, Role: "worker", Lost: true, Known: 30 * time.Millisecond, Next: 80 * time.Millisecond, Gap: 80 * time.Millisecond, Alone: true}
+	want := Cost{Fault: 1, Kind: Kill, Role: "worker", Lost: true, Known: 30 * time.Millisecond, Next: 80 * time.Millisecond, Gap: 80 * time.Millisecond, Alone: true, Whole: true, Back: 510 * time.Millisecond}
 	if len(got) != 1 || got[0] != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
@@ -71,7 +72,7 @@ func TestAFaultThatNobodyLosesAnybodyForCostsAGap(t *testing.T) {
 	}
 	x := &Played{Fault: Fault{N: 4, Kind: Pause}, Victims: []string{"node-2"}, Start: at(995), End: at(1390)}
 	got := costs([]*Played{x}, trackOf(all))
-	want := Cost{Fault: 4, Kind: Pause, Role: "worker", Gap: 400 * time.Millisecond, Alone: true}
+	want := Cost{Fault: 4, Kind: Pause, Role: "worker", Gap: 400 * time.Millisecond, Alone: true, Whole: true}
 	if len(got) != 1 || got[0] != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
@@ -96,14 +97,50 @@ func TestFaultsThatMeetAreNotAlone(t *testing.T) {
 		start, end int
 		alone      bool
 	}{
-		{100, 300, false}, // is still settling
+		{100, 300, true}, // it was over when the kill came
 		{1050, 1060, false},
-		{1100, 1200, true}, // it was over by then
+		{1100, 1200, true}, // the kill was got over by then
 	} {
 		y := &Played{Fault: Fault{N: 2, Kind: Starve}, Victims: []string{"node-2"}, Start: at(other.start), End: at(other.end)}
 		if got := costs([]*Played{kill, y}, track)[0].Alone; got != other.alone {
 			t.Errorf("a fault from %d to %d ms: the kill at 1000 is alone: %v", other.start, other.end, got)
 		}
+	}
+}
+
+// While a node is out of the view that the others are in, a fault is one of several.
+func TestAFaultOfADividedClusterIsNotAlone(t *testing.T) {
+	for when, alone := range map[int]bool{500: true, 1500: false, 2500: true} {
+		x := &Played{Fault: Fault{N: 1, Kind: Pause}, Victims: []string{"node-2"}, Start: at(when), End: at(when + 10)}
+		if got := costs([]*Played{x}, trackOf(killed()))[0].Alone; got != alone {
+			t.Errorf("a pause at %d ms is alone: %v", when, got)
+		}
+	}
+}
+
+// Another's loss at the same time is not taken for the victim's.
+func TestALossIsOfTheVictim(t *testing.T) {
+	all := killed()
+	for i := range all[:2] {
+		for k := range all[i].Records {
+			if all[i].Records[k].Kind == "lost" {
+				all[i].Records[k].About = "node-3 (coordinator), node-1"
+			}
+		}
+	}
+	for victim, lost := range map[string]bool{"node-3": true, "node-1": true, "node-2": false} {
+		x := &Played{Fault: Fault{N: 1, Kind: Freeze}, Victims: []string{victim}, Start: at(1000), End: at(1500)}
+		if got := costs([]*Played{x}, trackOf(all))[0].Lost; got != lost {
+			t.Errorf("%s is lost: %v", victim, got)
+		}
+	}
+}
+
+func TestADeathForWantOfMemoryIsDatedByTheLastWord(t *testing.T) {
+	x := &Played{Fault: Fault{Kind: OutOfMem}, Victims: []string{"node-3"}, Start: at(700), Noticed: at(1015), End: at(1500)}
+	dateDeaths([]*Played{x}, trackOf(killed()))
+	if !x.Start.Equal(at(990)) {
+		t.Errorf("dated %v after the beginning, want 990 ms", x.Start.Sub(begin))
 	}
 }
 
@@ -119,7 +156,7 @@ func TestAReportTellsItsTable(t *testing.T) {
 	}
 	fields := strings.Join(strings.Fields(out.String()), " ")
 	for _, want := range []string{
-		"kill, worker 1 1 30 30 30 80 80 80 80 80 80", "kill to the next step, p50 80 ms, 500 ms wanted, n = 1: met",
+		"kill, worker 1 1 30 30 30 80 80 80 80 80 80 510 510 510", "kill to the next step, p50 80 ms, 500 ms wanted, n = 1: met",
 		"freeze to the next step, p99 0 ms, 5000 ms wanted, n = 0: not measured", "p50 40 ms, p99 40 ms, most 40 ms (n = 1)", "abc node-1 equal",
 	} {
 		if !strings.Contains(fields, want) {
@@ -134,8 +171,8 @@ func TestAReportTellsItsTable(t *testing.T) {
 }
 
 func TestWhatGrowsIsTold(t *testing.T) {
-	before := []Held{{RSS: 100 << 20, Files: 20, Threads: 10}}
-	for _, after := range []Held{{RSS: 190 << 20, Files: 20, Threads: 10}, {RSS: 100 << 20, Files: 40, Threads: 10}, {RSS: 100 << 20, Files: 20, Threads: 30}} {
+	before := []Held{{RSS: 100 << 20, Files: 20, Threads: 10, Goroutines: 100}}
+	for _, after := range []Held{{RSS: 190 << 20, Files: 20}, {RSS: 100 << 20, Files: 40}, {Threads: 30}, {Goroutines: 200}} {
 		if bad := grown(before, []Held{before[0], after}); len(bad) != 1 {
 			t.Errorf("%+v after %+v: %v", after, before, bad)
 		}

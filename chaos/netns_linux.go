@@ -77,10 +77,11 @@ func newNetns(nodes int, seed uint64) (*netns, error) {
 		}
 		n.tun[i] = s
 	}
-	if err := n.limit(0, 100); err != nil {
-		n.made = append(n.made, kindError{Bandwidth, err})
-	} else if err := n.unlimit(0); err != nil {
-		return nil, errors.Join(err, n.close())
+	for i := range nodes {
+		if err := n.limit(i, linkRate); err != nil {
+			n.made = append(n.made, kindError{Bandwidth, err})
+			break
+		}
 	}
 	return n, nil
 }
@@ -148,7 +149,7 @@ func (n *netns) strike(f Fault, victim int) (heal func() error, err error) {
 	case Partition, OneWay:
 		return n.cuts.strike(ways(f, victim, n.nodes), n.cut, n.open)
 	case Bandwidth:
-		return func() error { return n.unlimit(victim) }, n.limit(victim, f.Amount)
+		return func() error { return n.limit(victim, linkRate) }, n.limit(victim, f.Amount)
 	case Delay, Loss:
 		return n.shape(victim, f)
 	}
@@ -192,18 +193,10 @@ func (n *netns) routes(ws []way, line func(way) string) error {
 	return nil
 }
 
+// limit has a link carry so much each way.
 func (n *netns) limit(i int, mbit float64) error {
 	for _, at := range n.ends(i) {
 		if err := command("tc", "-n", at[0], "qdisc", "replace", "dev", at[1], "root", "tbf", "rate", fmt.Sprintf("%.1fmbit", mbit), "burst", "64kb", "latency", "100ms"); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (n *netns) unlimit(i int) error {
-	for _, at := range n.ends(i) {
-		if err := command("tc", "-n", at[0], "qdisc", "del", "dev", at[1], "root"); err != nil {
 			return err
 		}
 	}

@@ -152,16 +152,19 @@ func (r *Report) writeTable(w io.Writer, title string, in func(Cost) bool) {
 	slices.SortFunc(names, func(a, b string) int { return cmp.Or(order(a)-order(b), -strings.Compare(a, b)) })
 	fmt.Fprintf(w, "\n%s; milliseconds\n", title)
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "FAULT\tN\tLOST\tKNOWN p50\tp99\tMOST\tNEXT STEP p50\tp99\tMOST\tNO STEP FOR p50\tp99\tMOST\t")
+	fmt.Fprintln(t, "FAULT\tN\tLOST\tKNOWN p50\tp99\tMOST\tNEXT STEP p50\tp99\tMOST\tNO STEP FOR p50\tp99\tMOST\tBACK p50\tp99\tMOST\t")
 	for _, name := range names {
-		var known, next, gap []time.Duration
+		var known, next, gap, back []time.Duration
 		for _, c := range rows[name] {
 			gap = append(gap, c.Gap)
 			if c.Lost {
 				known, next = append(known, c.Known), append(next, c.Next)
 			}
+			if c.Whole {
+				back = append(back, c.Back)
+			}
 		}
-		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\t%s\t\n", name, len(rows[name]), len(known), cells(known), cells(next), cells(gap))
+		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\t%s\t%s\t\n", name, len(rows[name]), len(known), cells(known), cells(next), cells(gap), cells(back))
 	}
 	t.Flush() // to w, whose error the last write of a report returns
 }
@@ -183,21 +186,22 @@ func (r *Report) writeHeld(w io.Writer) {
 			continue
 		}
 		m := most(h.held)
-		fmt.Fprintf(w, "a process held at most %.0f MB, %d files, %d threads %s\n", float64(m.RSS)/1e6, m.Files, m.Threads, h.when)
+		fmt.Fprintf(w, "a process held at most %.0f MB, %d files, %d threads, %d goroutines %s\n", float64(m.RSS)/1e6, m.Files, m.Threads, m.Goroutines, h.when)
 	}
 }
 
 // most is the most of each that any of some processes holds.
 func most(all []Held) (m Held) {
 	for _, h := range all {
-		m.RSS, m.Files, m.Threads = max(m.RSS, h.RSS), max(m.Files, h.Files), max(m.Threads, h.Threads)
+		m.RSS, m.Files = max(m.RSS, h.RSS), max(m.Files, h.Files)
+		m.Threads, m.Goroutines = max(m.Threads, h.Threads), max(m.Goroutines, h.Goroutines)
 	}
 	return m
 }
 
 // grown says what a node holds at the end that it did not at the start, beyond what a
-// process of a few minutes' work may: memory half as much again, and some files and
-// threads.
+// process of a few minutes' work may: memory and goroutines half as much again, and some
+// files and threads.
 func grown(before, after []Held) (bad []string) {
 	if len(before) == 0 || len(after) == 0 {
 		return nil
@@ -208,6 +212,9 @@ func grown(before, after []Held) (bad []string) {
 	}
 	if a.Files > b.Files+8 {
 		bad = append(bad, fmt.Sprintf("a node holds %d files at the end, %d at the start", a.Files, b.Files))
+	}
+	if a.Goroutines > b.Goroutines+b.Goroutines/2 {
+		bad = append(bad, fmt.Sprintf("a node has %d goroutines at the end, %d at the start", a.Goroutines, b.Goroutines))
 	}
 	if a.Threads > b.Threads+8 {
 		bad = append(bad, fmt.Sprintf("a node has %d threads at the end, %d at the start", a.Threads, b.Threads))

@@ -124,8 +124,11 @@ func (cfg Config) fleet(name string, g ground, l *limits, nodes int) (*fleet, er
 	return newFleet(cfg, dir, job, g, l, nodes), nil
 }
 
-// measureJob chooses the number of epochs by what the nodes do in some seconds: with a
-// little more than they would do while the script is played if nothing went wrong.
+// spare is how many times longer the job is than what the nodes would do while the script
+// is played if nothing went wrong: the machine may get faster.
+const spare = 1.1
+
+// measureJob chooses the number of epochs by what the nodes do in some seconds.
 func (cfg *Config) measureJob(ctx context.Context, g ground) error {
 	const lasts = 4 * time.Second
 	trial := *cfg
@@ -145,7 +148,7 @@ func (cfg *Config) measureJob(ctx context.Context, g ground) error {
 		return err
 	}
 	script := cfg.Every * time.Duration(cfg.Faults)
-	cfg.Job.Epochs = 2 + int(rate*script.Seconds()/float64(cfg.Job.Steps()))
+	cfg.Job.Epochs = 2 + int(spare*rate*script.Seconds()/float64(cfg.Job.Steps()))
 	cfg.Log("%.0f steps a second where nothing fails; so the job has %d epochs of %d steps", rate, cfg.Job.Epochs, cfg.Job.Steps())
 	return nil
 }
@@ -220,7 +223,7 @@ func (p *play) run(script Script) error {
 	}
 	p.report.Took = time.Since(began)
 	if p.over {
-		p.trouble("the job ended before the script did: %d of %d faults were played", len(p.report.Played), len(script))
+		p.trouble("the job ended before the script did: %d of %d faults were played; more EPOCHS are needed than %d", len(p.report.Played), len(script), p.cfg.Job.Epochs)
 		p.todo = nil
 		return p.finish()
 	}
@@ -441,9 +444,7 @@ func (p *play) ended(gone *lives.Process) error {
 	x := n.doom
 	switch result := gone.Told().Result; {
 	case x != nil && gone.Signaled():
-		if x.Kind == OutOfMem {
-			x.Start = time.Now() // when that came to pass
-		}
+		x.Noticed = time.Now()
 		again = x.Lasts
 	case gone.Err() == nil && result != nil && result.Finished:
 		p.over = true

@@ -79,6 +79,7 @@ type Status struct {
 	History    []Epoch        `json:"history"`
 	Scalars    []string       `json:"scalars"`
 	Checkpoint string         `json:"checkpoint,omitempty"` // the newest this node wrote
+	Goroutines int            `json:"goroutines"`           // of the process: more and more would be a leak
 }
 
 // MemberStatus is one row of the table of members.

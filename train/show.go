@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/hex"
 	"fmt"
+	"runtime"
 	"runtime/metrics"
 	"slices"
 	"time"
@@ -217,6 +218,7 @@ func (d *driver) refresh(now time.Time) {
 		Job:   d.task.Job.Name, State: d.stateWord(), Progress: d.progressNow(now), Rate: d.shown.rate,
 		Phases: d.phases(), Counters: d.host.Counters(), CPUSeconds: cpuTime().Seconds(), Allocated: allocated(), Events: d.shown.events[:len(d.shown.events):len(d.shown.events)],
 		Since: d.shown.since, History: slices.Clone(s.History), Scalars: d.task.scalars, Checkpoint: d.shown.checkpoint,
+		Goroutines: runtime.NumGoroutine(),
 	}
 	if d.gossip != nil {
 		st.Ready = *d.ready()
