@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -379,6 +380,7 @@ func (e *Engine) add(block int, g []float32) {
 	}
 	if b := &e.buckets[block/e.bucketLen()]; b.open.Add(-1) == 0 {
 		e.ready(b.lo, b.hi)
+		runtime.Gosched() // to whoever sends it, while it lies in the cache: else that might wait for the end of the microbatch
 	}
 }
 

@@ -130,6 +130,7 @@ func (w *watch) done(steps uint64) error {
 		w.begin(steps, now)
 		w.first = moment{now, cpuTime()}
 		return w.profile()
+	case w.turn.Rank > 0: // rank 0 measures, and needs the others until it has
 	case steps > warmUp && now.After(w.until):
 		w.report.Rates = append(w.report.Rates, float64((steps-w.step)*uint64(w.turn.Batch))/now.Sub(w.begun).Seconds())
 		if len(w.report.Rates) == w.turn.Windows {

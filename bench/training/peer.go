@@ -77,7 +77,11 @@ func (s *side) command(t *turn) (*exec.Cmd, error) {
 		}
 		argv := append(slices.Clone(s.prefix), program, "-child", string(arg))
 		cmd := exec.Command(argv[0], argv[1:]...)
-		cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(t.Threads))
+		procs := t.Threads
+		if len(s.prefix) > 0 && !t.alone() {
+			procs++ // as dlnode run has it on a machine of its own: links are heard while all threads compute
+		}
+		cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(procs))
 		return cmd, nil
 	}
 	argv := append(slices.Clone(s.prefix), s.python, "-W", "ignore", "-c", script, string(arg))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -94,6 +96,7 @@ func (m *Main) run(ctx context.Context, path string, f runFlags) error {
 	if err := m.runTask(ctx, j, f, &cfg); err != nil {
 		return err
 	}
+	defer m.hearLinks(&cfg)()
 	out := m.lineWriter(f)
 	cfg.Line = func(l train.Line) {
 		if l.Ready != nil {
@@ -113,6 +116,21 @@ func (m *Main) run(ctx context.Context, path string, f runFlags) error {
 	}
 	log.Info(result.Reason, "step", result.Step, "model_sha256", result.ModelSHA256, "waited_for_data", percent(result.Phases.Waiting()))
 	return nil
+}
+
+// hearLinks has the scheduler listen to links while all threads compute: it looks at
+// them when it has nothing to run, or every 10 ms, and a microbatch runs for longer than that. With one
+// processor more than threads, what comes is read in microseconds, and the system shares the CPUs out. Who has
+// set GOMAXPROCS has chosen otherwise: processes of one launch do, whose links are memory and whose
+// steps are short. The function that is returned puts things back.
+func (m *Main) hearLinks(cfg *train.Config) (restore func()) {
+	was := runtime.GOMAXPROCS(0)
+	cfg.Threads = cmp.Or(cfg.Threads, was)
+	if m.getenv("GOMAXPROCS") != "" || cfg.Threads < was {
+		return func() {}
+	}
+	runtime.GOMAXPROCS(cfg.Threads + 1)
+	return func() { runtime.GOMAXPROCS(was) }
 }
 
 // tellKernels says at the start what will do the computing; aloud if it is slow.
