@@ -198,7 +198,7 @@ func (f *fleet) held() (all []Held, err error) {
 
 // goroutines asks a node how many it has.
 func (f *fleet) goroutines(n *node) (int, error) {
-	argv := append(f.ground.through(n.i), f.cfg.Program, "status", "--json", "--addr", n.now.Told().Ready.GRPC)
+	argv := append(f.ground.through(n.i), f.cfg.Program, "status", "--json", "--addr", f.ground.server(n.i))
 	out, err := exec.Command(argv[0], argv[1:]...).Output()
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", strings.Join(argv, " "), err)

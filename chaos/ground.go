@@ -12,10 +12,11 @@ type ground interface {
 	name() string
 	kinds() []Kind // that strike knows
 	// through is a command to run node i's program by, flags what the program is told
-	// of its addresses, and gossip where others find it.
+	// of its addresses, gossip where others find it, and server where it itself serves gRPC.
 	through(i int) []string
 	flags(i int) []string
 	gossip(i int) string
+	server(i int) string
 	// started is told that node i has another process.
 	started(i, pid int)
 	// strike lets a fault of its kinds befall a node, until heal is called.
@@ -37,6 +38,7 @@ func (nowhere) kinds() []Kind                           { return nil }
 func (nowhere) through(int) []string                    { return nil }
 func (nowhere) flags(int) []string                      { return nil }
 func (nowhere) gossip(int) string                       { return "" }
+func (nowhere) server(int) string                       { return "" }
 func (nowhere) started(int, int)                        {}
 func (nowhere) strike(Fault, int) (func() error, error) { panic("chaos: nowhere is nothing to strike") }
 func (nowhere) close() error                            { return nil }

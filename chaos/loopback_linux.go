@@ -74,6 +74,8 @@ func (l *loopback) flags(i int) []string {
 
 func (l *loopback) gossip(i int) string { return l.proxies[i].gossip.Addr().String() }
 
+func (l *loopback) server(i int) string { return l.grpcs[i] }
+
 func (l *loopback) started(i, pid int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -88,7 +88,7 @@ func costs(played []*Played, track map[string][]moment) (all []Cost) {
 			return slices.ContainsFunc(played, func(y *Played) bool { return y != x && y.on(from, to) })
 		}
 		for _, left := range leftBehind(x, track) {
-			c := costOf(x, left)
+			c := costOf(x, left, whenBlamed(x, played))
 			c.Alone = whole.at(x.Start) && !interferes(x.Start, x.Start.Add(max(c.Known, c.Next, c.Gap)))
 			if back, ok := whole.after(x.End); ok && !x.End.IsZero() && !interferes(x.Start, back) {
 				c.Whole, c.Back = true, max(0, back.Sub(x.End))
@@ -193,14 +193,26 @@ func (x *Played) on(from, to time.Time) bool {
 // have been waiting for the answer to a ping.
 const hindsight = 2 * time.Second
 
-func costOf(x *Played, l left) Cost {
-	c := Cost{Fault: x.N, Kind: x.Kind, Role: "worker"}
-	if x.WasCoordinator {
-		c.Role = "coordinator"
-	}
+// whenBlamed is until when a loss is taken for a fault's doing: not any more once another
+// befalls the same node.
+func whenBlamed(x *Played, played []*Played) time.Time {
 	until := x.End.Add(hindsight)
 	if x.End.IsZero() {
 		until = x.Start.Add(time.Minute)
+	}
+	for _, y := range played {
+		same := slices.ContainsFunc(y.Victims, func(node string) bool { return slices.Contains(x.Victims, node) })
+		if same && y.Start.After(x.Start) && y.Start.Before(until) {
+			until = y.Start
+		}
+	}
+	return until
+}
+
+func costOf(x *Played, l left, until time.Time) Cost {
+	c := Cost{Fault: x.N, Kind: x.Kind, Role: "worker"}
+	if x.WasCoordinator {
+		c.Role = "coordinator"
 	}
 	for _, ms := range l.tracks {
 		known, next, ok := overcame(ms, l, x.Start, until)
@@ -229,10 +241,14 @@ func overcame(ms []moment, l left, start, until time.Time) (known, next time.Dur
 		switch m := ms[i]; {
 		case lost < 0 && m.known.After(until):
 			return 0, 0, false
-		case lost < 0 && slices.Contains(losses, m.opening) && m.known.After(start) && l.tells(m):
+		case lost < 0 && slices.Contains(losses, m.opening) && l.tells(m):
 			lost = i
 		case lost >= 0 && m.opening == "" && m.generation >= ms[lost].generation:
-			return ms[lost].known.Sub(start), m.at.Sub(start), true
+			known := ms[lost].known
+			if !known.After(start) { // the view before was over already, for another reason
+				known = ms[lost].at
+			}
+			return known.Sub(start), m.at.Sub(start), true
 		}
 	}
 	return 0, 0, false

@@ -135,10 +135,12 @@ func (n *netns) lacks(k Kind) error {
 func (n *netns) through(i int) []string { return []string{"ip", "netns", "exec", n.ns(i)} }
 
 func (n *netns) flags(i int) []string {
-	return []string{"--bind", n.gossip(i), "--grpc", nodeIP(i) + ":" + strconv.Itoa(grpcPort), "--insecure"}
+	return []string{"--bind", n.gossip(i), "--grpc", n.server(i), "--insecure"}
 }
 
 func (n *netns) gossip(i int) string { return nodeIP(i) + ":" + strconv.Itoa(gossipPort) }
+
+func (n *netns) server(i int) string { return nodeIP(i) + ":" + strconv.Itoa(grpcPort) }
 
 func (n *netns) started(int, int) {}
 

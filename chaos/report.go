@@ -199,15 +199,18 @@ func most(all []Held) (m Held) {
 	return m
 }
 
+// lent bounds what a member keeps in memory for those who join, in bytes.
+const lent = 64 << 20
+
 // grown says what a node holds at the end that it did not at the start, beyond what a
-// process of a few minutes' work may: memory and goroutines half as much again, and some
-// files and threads.
+// process of a few minutes' work may: half as much memory and goroutines again, what
+// joiners may have lent, and some files and threads.
 func grown(before, after []Held) (bad []string) {
 	if len(before) == 0 || len(after) == 0 {
 		return nil
 	}
 	b, a := most(before), most(after)
-	if a.RSS > b.RSS+b.RSS/2+32<<20 {
+	if a.RSS > b.RSS+b.RSS/2+lent {
 		bad = append(bad, fmt.Sprintf("a node holds %.0f MB at the end, %.0f MB at the start", float64(a.RSS)/1e6, float64(b.RSS)/1e6))
 	}
 	if a.Files > b.Files+8 {

@@ -139,7 +139,7 @@ func (s Script) String() string {
 }
 
 // overlapping is the share of faults that begin while the one before lasts.
-const overlapping = 0.3
+const overlapping = 0.2
 
 // Draw makes the script of some options.
 func Draw(o Options) Script {
