@@ -12,9 +12,8 @@ import (
 )
 
 // Nodes of one machine reach one another by unix sockets, which cost a third less than TCP does, and by memory
-// that both have mapped; see memory.go. A node that
-// listens on a TCP port listens on a socket of that name too, and whoever is about to call an address that
-// is this machine's tries the socket of that name first.
+// that both have mapped; see memory.go. A node that listens on a TCP port listens on a socket of that name too, and
+// whoever is about to call an address that is this machine's tries the socket of that name first.
 //
 // The sockets are abstract: they have no file, go with their process, and belong to a network namespace
 // as ports do. So a name can't be left over, and means the same process as the port does, also where
