@@ -96,7 +96,7 @@ func (k *checks) look(l *life) {
 	if t == l.last {
 		return
 	}
-	if t < l.last {
+	if t < l.last && !k.flipped.recalled() {
 		k.fail("regress", "%s goes back from transition %d to %d", l.name(), l.last, t)
 	}
 	l.last = t
@@ -136,6 +136,7 @@ func (k *checks) opened(l *life, g *group) {
 		k.fail("members", "%s trains with %d nodes, min_nodes is %d", l.name(), v.World(), k.c.opt.MinNodes)
 	}
 	l.gen, l.view = v.Generation, name
+	l.clean, l.blamed = k.flipped.recalled(), false
 	if !slices.ContainsFunc(v.Members, func(w view.Member) bool { return w.ID == l.id && w.Incarnation == l.inc }) {
 		k.fail("members", "%s opens a group of %s, in which it is not", l.name(), viewText(v))
 	}
@@ -192,13 +193,17 @@ func (k *checks) copies(l, donor *life) {
 	if k.c.flipDonor {
 		k.c.flipIn(donor)
 	}
-	if l.parted && donor.parted && l.partedFrom == donor.partedFrom {
+	if l.parted && donor.parted && l.partedFrom == donor.partedFrom && !k.flipped.recalled() { // the writer may have had the memory of what one goes back to
 		k.fail("copy", "%s copies from %s, though both parted in order from one group", l.name(), donor.name())
 	}
 }
 
 func (k *checks) told(l *life, e train.Event) {
 	l.expelled = l.expelled || e.Kind == "expelled"
+	l.blamed = l.blamed || e.Kind == "fault"
+	if e.Kind == "recall" && k.flipped != nil {
+		k.flipped.cured = true
+	}
 	if e.Kind == "copy" && strings.Contains(e.Text, "is not the state") && k.flipped == nil {
 		k.fail("copy", "%s: %s", l.name(), e.Text)
 	}
@@ -216,6 +221,9 @@ func (k *checks) saved(l *life, s *checkpoint.Snapshot, r checkpoint.Result) {
 	default:
 		d.durable = max(d.durable, s.Transition)
 		k.compare(l, s.Transition, r.Saved.Digest, "has written")
+		if k.flipped != nil {
+			k.flipped.onDisk(k, l)
+		}
 	}
 }
 
@@ -240,7 +248,7 @@ func (k *checks) exited(l *life, e *train.Exit) {
 	case e.Err != nil:
 	case strings.HasPrefix(e.Reason, "the run is finished") && l.gen > 0 && !l.expelled:
 		k.fail("left-out", "%s has trained up to transition %d and goes without the final state: %s", l.name(), s.Transition, e.Reason)
-	case l.leaving && e.Reason == "left" && s.Transition > 0 && l.parted && l.disk.durable < s.Transition:
+	case l.leaving && e.Reason == "left" && s.Transition > 0 && l.parted && !l.blamed && l.disk.durable < s.Transition:
 		k.fail("durable", "%s left at transition %d; %d is the last that it wrote", l.name(), s.Transition, l.disk.durable)
 	}
 }

@@ -167,7 +167,7 @@ func Draw(seed uint64, loads []*Load) Options {
 	}
 	switch newRand(seed, 0x1e4d).IntN(10) {
 	case 0, 1, 2:
-		f.Lending.Records = 5000 // two or three: some are let go before everybody has them
+		f.Lending.Records = 6500 // two or three: some are let go before everybody has them
 	case 3:
 		f.CopyInView = true
 	}

@@ -220,7 +220,7 @@ func TestAFlippedBitExpelsTheNodeAndNobodyElse(t *testing.T) {
 func flipAndTell(t *testing.T, nodes int, what string, change func(*train.State)) {
 	s := newStage(t, long(t), nodes, 77)
 	odd := s.of("node-2")
-	s.await("a moment between two computations", time.Minute, func() bool { return stateOf(odd).Transition >= 20 && !odd.computing })
+	s.await("a moment between two computations", time.Minute, func() bool { return stateOf(odd).Transition == 22 && !odd.computing })
 	s.checks.flipped = &flip{who: odd, what: what}
 	change(stateOf(odd))
 	s.awaitEnd(time.Minute)

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,18 +11,44 @@ import (
 	"github.com/dlnode/dlnode/train"
 )
 
-// flip is one bit that flips in the memory of a node: the only fault that may end
-// the life of a node, or, where nobody can know who is right, the run.
+// flip is one bit that flips in the memory of a node, or in the gradients that it
+// computes: the only fault that may end the life of a node, or, where nobody can know
+// who is right, the run.
 type flip struct {
 	who       *life
 	what      string
 	at        uint64 // transition of its state
 	undecided bool   // somebody has said that nobody can know
+
+	gradient bool // its gradients are wrong from then on
+	once     bool // one is, of which it tells the digest
+	spent    bool // that one has been
+	cured    bool // somebody has gone back to a state before
 }
 
 // covers tells that a life may have another state than others because of the flip:
-// only the one whose memory it is.
-func (f *flip) covers(l *life) bool { return f != nil && l == f.who }
+// the one whose memory it is. A wrong gradient is in the states of all, until they
+// have gone back.
+func (f *flip) covers(l *life) bool {
+	if f == nil || !f.gradient {
+		return f != nil && l == f.who
+	}
+	return !l.clean
+}
+
+// recalled tells that lives may go back.
+func (f *flip) recalled() bool { return f != nil && f.cured }
+
+// spoilGradient flips the bit of a gradient that a life computes. The last of its
+// elements to be rounded are the first ones.
+func (l *life) spoilGradient(a *train.Attempt, microbatch, lo int, grads []float32) {
+	f := l.c.checks.flipped
+	if f == nil || !f.gradient || f.who != l || lo != 0 || l.last < f.at || f.once && (f.spent || !slices.Contains(a.Probes, microbatch)) {
+		return
+	}
+	f.spent = true
+	grads[0] = math.Float32frombits(math.Float32bits(grads[0]) ^ 1<<21)
+}
 
 // returns has a node start anew whose life was expelled, as its process does.
 func (c *Cluster) returns(l *life) {
@@ -39,25 +66,36 @@ func (c *Cluster) returns(l *life) {
 
 // flipState flips a bit of a node's state.
 func (c *Cluster) flipState(l *life) {
-	c.flipAt(l, c.rnd.IntN(len(l.host.Node().State().Slots())+2))
+	c.flipAt(l, c.rnd.IntN(len(l.host.Node().State().Slots())+5))
 }
 
-// flipAt flips a bit of a kind of place: parameters, one of the slots, exponents.
+// flipAt flips a bit of a kind of place: parameters, one of the slots, exponents, sums
+// of metrics, gradients, one gradient.
 func (c *Cluster) flipAt(l *life, i int) {
 	s := l.host.Node().State()
 	vectors := append([][]float32{s.Params()}, s.Slots()...)
-	c.checks.flipped = &flip{who: l, at: s.Transition}
-	if i == len(vectors) {
+	f := &flip{who: l, at: s.Transition}
+	switch i - len(vectors) {
+	case 0:
 		k := c.rnd.IntN(len(s.GradExps))
 		s.GradExps[k] ^= 1 << c.rnd.IntN(5)
-		c.checks.flipped.what = fmt.Sprintf("exponent %d", k)
-	} else {
+		f.what = fmt.Sprintf("exponent %d", k)
+	case 1:
+		k := c.rnd.IntN(len(s.Running))
+		s.Running[k] = train.Number(math.Float64frombits(math.Float64bits(float64(s.Running[k])) ^ 1<<c.rnd.IntN(62)))
+		f.what = fmt.Sprintf("sum %d", k)
+	case 2:
+		f.what, f.gradient = "gradients", true
+	case 3:
+		f.what, f.gradient, f.once = "a gradient", true, true
+	default:
 		v := vectors[i]
 		k := c.rnd.IntN(len(v))
 		v[k] = math.Float32frombits(math.Float32bits(v[k]) ^ 1<<c.rnd.IntN(31))
-		c.checks.flipped.what = fmt.Sprintf("vector %d, element %d", i, k)
+		f.what = fmt.Sprintf("vector %d, element %d", i, k)
 	}
-	l.logf("a bit flips in its memory: %s", c.checks.flipped.what)
+	c.checks.flipped = f
+	l.logf("a bit flips in its memory: %s", f.what)
 }
 
 // explains accepts the error that names the node, if it is its own, or that says why
@@ -68,7 +106,7 @@ func (f *flip) explains(l *life, err error) bool {
 		f.undecided = true
 		return true
 	}
-	return l == f.who && (strings.Contains(text, "the state of "+f.who.id+" differs from") || strings.Contains(text, f.who.id+" has another state than the members")) ||
+	return l == f.who && (f.gradient && strings.Contains(text, "is expelled: "+f.who.id+" compute") || strings.Contains(text, "the state of "+f.who.id+" differs from") || strings.Contains(text, f.who.id+" has another state than the members")) ||
 		f.what == "sums" && strings.Contains(text, "the ranks' sums and the ring's total differ")
 }
 

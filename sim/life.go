@@ -49,6 +49,8 @@ type life struct {
 	engine    *train.Engine
 	read      []uint64 // ids of samples, of the computation in hand
 	computing bool
+	blamed    bool // its last group ended for somebody's fault: then nobody has probed the last gradients
+	clean     bool // it has come to a view since a wrong gradient was proved
 	fetching  bool
 	following int // pieces that are asked for
 	saving    bool
@@ -93,6 +95,7 @@ func (c *Cluster) boot(id string, expect int) *life {
 	l.clock = c.newClock()
 	l.task = c.load.taskOf(l)
 	l.engine = train.NewEngine(l.task, 1)
+	l.engine.Spoil(l.spoilGradient)
 	c.lives = append(c.lives, l)
 	state := l.mount()
 	if state == nil {
@@ -477,7 +480,7 @@ func (l *life) Compute(a *train.Attempt, r shard.Range, params []float32, ready 
 		}
 		l.read = l.read[:0]
 		c, err := l.engine.Compute(context.Background(), a, r, params, ready)
-		l.c.checks.computed(l, a, l.read)
+		l.c.checks.computed(l, a, l.read[:min(int(c.Count), len(l.read))]) // what is probed comes after
 		done(c, err)
 	}
 	l.soon(l.computeTime(r), func() { finish(false) })

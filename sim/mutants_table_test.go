@@ -109,8 +109,8 @@ var mutants = []mutant{
 		``,
 	}}},
 	{"snapshot-not-copied", outsider, "train/node.go", []edit{{
-		`return n.task.snapshot(n.spare)`,
-		`return n.task.snapshot(n.state)`,
+		`n.task.snapshot(n.spare)`,
+		`n.task.snapshot(n.state)`,
 	}}},
 	{"final-save-skipped", outsider, "train/node.go", []edit{{
 		`(final || n.policy.Writes(n.gen.rank) && !n.writing) {`,

@@ -13,8 +13,8 @@ import (
 // --- 13. a bit that flips in memory ---
 
 // kindsOfVectors is how many kinds of places flipAt knows: parameters, the two
-// slots of Adam, exponents.
-const kindsOfVectors = 4
+// slots of Adam, exponents, sums, gradients, one gradient.
+const kindsOfVectors = 7
 
 // A flip is found within as many transitions as the state has watched blocks, and
 // two more until all have stopped.

@@ -122,9 +122,9 @@ type driver struct {
 	cancel context.CancelFunc
 	calls  sync.WaitGroup
 
-	returns int      // lives of the node that were expelled before
-	hit     bool     // the bit of cfg.Flip has flipped
-	others  []string // where the others' gossip was when the life ended
+	returns int         // lives of the node that were expelled before
+	hit     atomic.Bool // the bit of cfg.Flip has flipped
+	others  []string    // where the others' gossip was when the life ended
 
 	group    *rpc.Group              // the running one, nil if none
 	saveDone func(checkpoint.Result) // of the snapshot that the writer has
@@ -215,6 +215,9 @@ func (d *driver) open(s *State) error {
 	}
 	d.engine = NewEngine(d.task, d.cfg.Threads)
 	d.engine.Clock(func() time.Duration { return time.Since(d.shown.since) })
+	if f := d.cfg.Flip; f.in(d.returns) && f.ofGradients() {
+		d.engine.Spoil(f.spoil(&d.hit))
+	}
 	d.pool = newPool(d.engine)
 	ahead := NewAhead(d.task)
 	d.pool.lookAhead(ahead)

@@ -24,6 +24,9 @@ type Attempt struct {
 	Scalar     []int16 // one for each scalar
 	Rotation   int     // of the assignment: a non-finite result is computed elsewhere before it is believed
 	Doubts     int     // how many of the repeats are for sums that changed on their way
+
+	Dispute *Dispute `json:",omitempty"` // two ranks have computed one gradient differently; nil if not
+	Probes  []int    `json:"-"`          // the microbatches of which this rank tells a digest, in its range or not
 }
 
 // Microbatches returns how many there are in the attempt, over all ranks.
@@ -47,6 +50,9 @@ type Contribution struct {
 	Mean    []float32 // memory for the mean gradient, as long as Grad's vector
 	Threads int       // microbatches that the rank computes at the same time
 	Input   Input     // what it took to have the samples; for display
+
+	Probes  []uint64      // digests, as Attempt.Probes
+	Probing time.Duration // spent for them alone
 }
 
 // Input is the time that samples took.
@@ -73,6 +79,9 @@ type Engine struct {
 	ready   func(lo, hi int) // is told of buckets that are complete; nil if nobody wants to know
 	waited  time.Duration    // as DataTime was at the last Begin
 	read    time.Duration    // as readTime was at the last Collect
+	probes  []uint64         // digests, as Attempt.Probes
+	probing atomic.Int64     // time spent for them alone, since Begin
+	spoil   Spoiler          // for tests; nil for none
 }
 
 // bucket is some neighbouring blocks, which are given to the all-reduce together.
@@ -107,10 +116,10 @@ func NewEngine(t *Task, n int) *Engine {
 	return e
 }
 
-func (e *Engine) bucketLen() int { return bucketLen(e.grad.Blocks()) }
-
-// bucketLen is how many of so many blocks a bucket has; the last one may have fewer.
-func bucketLen(blocks int) int { return max(bucketBlocks, (blocks+mostBuckets-1)/mostBuckets) }
+// bucketLen is how many blocks a bucket has; the last one may have fewer.
+func (e *Engine) bucketLen() int {
+	return max(bucketBlocks, (e.grad.Blocks()+mostBuckets-1)/mostBuckets)
+}
 
 // Sums is the memory that attempts are summed in, for an all-reduce that begins
 // while an attempt is computed.
@@ -209,6 +218,8 @@ func (e *Engine) Begin(a *Attempt, microbatches int, ready func(lo, hi int)) {
 		w.begin(a)
 	}
 	e.waited = e.DataTime()
+	e.probes = make([]uint64, len(a.Probes))
+	e.probing.Store(0)
 }
 
 // Collect merges what the workers have. The result is valid until Begin.
@@ -218,7 +229,7 @@ func (e *Engine) Collect(a *Attempt) Contribution {
 	if mean == nil {
 		mean = first.grads
 	}
-	c := Contribution{Count: first.count, IDSum: first.idSum, Grad: e.grad, Scalars: first.scalars(a), Mean: mean, Threads: len(e.workers), Input: e.input()}
+	c := Contribution{Count: first.count, IDSum: first.idSum, Grad: e.grad, Scalars: first.scalars(a), Mean: mean, Threads: len(e.workers), Input: e.input(), Probes: e.probes, Probing: time.Duration(e.probing.Load())}
 	for _, w := range e.workers[1:] {
 		if w.count == 0 {
 			continue
@@ -239,24 +250,30 @@ func (e *Engine) Compute(ctx context.Context, a *Attempt, r shard.Range, params 
 			return Contribution{}, err
 		}
 	}
+	for _, mb := range a.besides(r) {
+		if err := e.workers[0].Probe(ctx, a, mb, params); err != nil {
+			return Contribution{}, err
+		}
+	}
 	return e.Collect(a), nil
 }
 
 // Worker computes one microbatch at a time.
 type Worker struct {
-	task   *Task
-	engine *Engine
-	index  int // of this worker
-	ws     *nn.Workspace
-	hand   *samples // the microbatch in hand
-	reader *reader  // of the next one; nil if nobody reads ahead
-	grads  []float32
-	added  int // blocks from here on are in the engine's sum
-	train  *exact.Scalars
-	eval   *exact.Scalars
-	count  uint64
-	idSum  uint64
-	ctx    context.Context // of the microbatch in hand, asked between layers
+	task    *Task
+	engine  *Engine
+	index   int // of this worker
+	ws      *nn.Workspace
+	hand    *samples // the microbatch in hand
+	reader  *reader  // of the next one; nil if nobody reads ahead
+	grads   []float32
+	added   int // blocks from here on are in the engine's sum
+	train   *exact.Scalars
+	eval    *exact.Scalars
+	count   uint64
+	idSum   uint64
+	ctx     context.Context // of the microbatch in hand, asked between layers
+	attempt *Attempt        // that it is of
 
 	ready     func(lo, hi int) // round, as backward calls it
 	now       func() time.Duration
@@ -274,7 +291,10 @@ func newWorker(e *Engine, index int) *Worker {
 		eval:  t.newScalars(Evaluate, max(1, t.EvalPlan.N)),
 	}
 	w.ws.Cancelled = func() bool { return w.ctx.Err() != nil }
-	w.ready = func(lo, _ int) { w.timed(&w.roundTime, func() { w.round(lo) }) }
+	w.ready = func(lo, hi int) {
+		w.spoil(lo, hi)
+		w.timed(&w.roundTime, func() { w.round(lo) })
+	}
 	return w
 }
 
@@ -327,6 +347,7 @@ func (w *Worker) take(at place) (err error) {
 
 // compute adds the microbatch in hand to the sums.
 func (w *Worker) compute(a *Attempt, params []float32) error {
+	w.attempt = a
 	w.count += uint64(w.hand.batch.N)
 	w.idSum += w.hand.idSum
 	train := a.Kind == Update
@@ -339,6 +360,7 @@ func (w *Worker) compute(a *Attempt, params []float32) error {
 		return context.Cause(w.ctx)
 	}
 	w.sum(a)
+	w.witness(a)
 	w.done.Add(1)
 	return nil
 }

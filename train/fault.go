@@ -81,6 +81,7 @@ func (g *generation) accuses(vd *verdict) bool {
 // without them. The farewell sees to it that all of them hear of it.
 func (n *Node) accuse(now time.Time, vd *verdict) {
 	g := n.gen
+	g.recall = g.recall || vd.recall
 	for _, f := range vd.faults {
 		if !g.atFault(f.rank) {
 			g.faults = append(g.faults, f)
@@ -98,6 +99,9 @@ func (n *Node) expel(now time.Time, g *generation) (self bool) {
 			n.exit(Exit{Err: &ExpelledError{Node: n.views.Self().ID, Evidence: f.evidence}})
 			return true
 		}
+	}
+	if g.recall {
+		n.recall(now, g)
 	}
 	for _, f := range g.faults {
 		who := g.view.Members[f.rank].Node()

@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +74,7 @@ func TestANodeInWhoseStateABitFlipsIsNamedReturnsAndFinishes(t *testing.T) {
 	_, fast := longTask(t)
 	want := fitted(t, fast)
 	for i, what := range flipPlaces {
+		evidence := map[bool]string{false: "the state of %s differs from that of 2 others", true: "%s compute"}[strings.HasPrefix(what, "gradient")]
 		odd := []string{"a", "c"}[i%2] // the one whom all look for, or another
 		t.Run(what+" of "+odd, func(t *testing.T) {
 			t.Parallel()
@@ -82,7 +84,7 @@ func TestANodeInWhoseStateABitFlipsIsNamedReturnsAndFinishes(t *testing.T) {
 					t.Errorf("%s: finished %v, state %s, error %v; want state %s", name, o.Finished, o.StateSHA256, o.err, want)
 				}
 			}
-			for _, words := range []string{"the state of " + odd + " differs from that of 2 others", odd + " expelled at step 2", "it starts anew, for the 1. of 3 times", odd + " joined at step"} {
+			for _, words := range []string{fmt.Sprintf(evidence, odd), odd + " expelled at step", "it starts anew, for the 1. of 3 times", odd + " joined at step"} {
 				if !f.heard(words) {
 					t.Errorf("nobody says %q in:\n%s", words, strings.Join(f.said, "\n"))
 				}

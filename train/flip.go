@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 )
 
 // Flip is a bit that flips on purpose, so that tests of real processes see what
@@ -17,7 +18,7 @@ type Flip struct {
 }
 
 // flipPlaces is where a bit can flip.
-var flipPlaces = []string{"parameter", "slot", "exponent", "metric"}
+var flipPlaces = []string{"parameter", "slot", "exponent", "metric", "gradient", "gradients"}
 
 // ParseFlip reads "slot@20", or "slot@20x4" for four lives.
 func ParseFlip(text string) (*Flip, error) {
@@ -37,6 +38,8 @@ func ParseFlip(text string) (*Flip, error) {
 // in tells that the bit flips in a node's life, of which there were so many before.
 func (f *Flip) in(returns int) bool { return f != nil && returns < max(1, f.Lives) }
 
+func (f *Flip) ofGradients() bool { return strings.HasPrefix(f.What, "gradient") }
+
 // state flips the bit in a state.
 func (f *Flip) state(s *State) {
 	switch f.What {
@@ -48,6 +51,17 @@ func (f *Flip) state(s *State) {
 		s.GradExps[len(s.GradExps)-1] ^= 1 << 3
 	case "metric":
 		s.Running[0] = Number(math.Float64frombits(math.Float64bits(float64(s.Running[0])) ^ 1<<40))
+	}
+}
+
+// spoil flips the bit in gradients: in one of which the node tells a digest, or in all
+// from that step on.
+func (f *Flip) spoil(hit *atomic.Bool) Spoiler {
+	return func(a *Attempt, microbatch, lo int, grads []float32) {
+		if lo > 0 || a.Step < f.Step || f.What == "gradient" && (!slices.Contains(a.Probes, microbatch) || hit.Swap(true)) {
+			return
+		}
+		flipBit(grads, 0)
 	}
 }
 

@@ -457,7 +457,7 @@ func (n *Node) moveOn(now time.Time) error {
 		if err := c.head.State.check(n.task, c.state, n.each); err != nil {
 			return err
 		}
-		n.state, n.wantSave, n.agreed = c.state, "", nobodyAgrees
+		n.adopt(c.state)
 		f.hasState, f.copied, f.behind = true, now, f.newest-min(f.newest, n.state.Transition)
 		n.tell(now, "copied", f.donors[0].ID, fmt.Sprintf("copied the state of step %d from %s in the background (%d bytes)", n.state.Step, f.donors[0].ID, f.bytes), now.Sub(f.begun))
 	} else {

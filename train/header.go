@@ -17,11 +17,14 @@ type header struct {
 	Flags      byte
 	Count      uint64 // samples that went into the rank's sums, as loaded
 	IDSum      uint64
-	Watch      uint64 // what State.watch says of the state before the transition
-	Audit      uint64 // what State.audit says of it; 0 where nobody asked for it
-	Nanos      uint64 // time that the rank computed
-	Threads    uint64 // on which it did
-	Sum        uint64 // of the integers that the rank gives to the ring, mod 2^64, as they were computed
+	Watch      uint64    // what State.watch says of the state before the transition
+	Audit      uint64    // what State.audit says of it; 0 where nobody asked for it
+	Nanos      uint64    // time that the rank computed
+	Threads    uint64    // on which it did
+	Sum        uint64    // of the integers that the rank gives to the ring, mod 2^64, as they were computed
+	Audits     uint64    // nanoseconds that the rank's last audit took
+	ProbeAt    [2]uint64 // microbatches of which it tells a digest, counted from 1; 0 is none
+	Probe      [2]uint64 // and the digests
 	GradSeen   []int16
 	ScalarSeen []int16   // of each column
 	Scalars    []float64 // exact sums of all columns
@@ -37,7 +40,7 @@ var kindCodes = map[Kind]byte{Update: 1, Evaluate: 2, Restore: 3, Finish: 4, Far
 
 func (h *header) append(b []byte) []byte {
 	b = append(b, h.Kind, h.Repeat, h.Flags)
-	for _, v := range [...]uint64{h.Transition, h.Count, h.IDSum, h.Watch, h.Audit, h.Nanos, h.Threads, h.Sum} {
+	for _, v := range [...]uint64{h.Transition, h.Count, h.IDSum, h.Watch, h.Audit, h.Nanos, h.Threads, h.Sum, h.Audits, h.ProbeAt[0], h.ProbeAt[1], h.Probe[0], h.Probe[1]} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	b = appendExps(appendExps(b, h.GradSeen), h.ScalarSeen)
@@ -54,7 +57,7 @@ func appendExps(b []byte, exps []int16) []byte {
 	return b
 }
 
-const headerFixed = 3 + 8*8
+const headerFixed = 3 + 13*8
 
 // headerLen returns how long the header of an attempt of a kind is.
 func (t *Task) headerLen(k Kind) int {
@@ -77,7 +80,7 @@ func (h *header) parse(b []byte, tensors, columns, sums int) error {
 	}
 	h.Kind, h.Repeat, h.Flags = b[0], b[1], b[2]
 	b = b[3:]
-	for _, v := range [...]*uint64{&h.Transition, &h.Count, &h.IDSum, &h.Watch, &h.Audit, &h.Nanos, &h.Threads, &h.Sum} {
+	for _, v := range [...]*uint64{&h.Transition, &h.Count, &h.IDSum, &h.Watch, &h.Audit, &h.Nanos, &h.Threads, &h.Sum, &h.Audits, &h.ProbeAt[0], &h.ProbeAt[1], &h.Probe[0], &h.Probe[1]} {
 		*v, b = binary.LittleEndian.Uint64(b), b[8:]
 	}
 	h.GradSeen, b = parseExps(h.GradSeen[:0], b, tensors)
@@ -104,3 +107,13 @@ func headerWatch(b []byte) uint64 { return binary.LittleEndian.Uint64(b[3+3*8:])
 
 // headerSum reads just the sum of a rank's integers; likewise.
 func headerSum(b []byte) uint64 { return binary.LittleEndian.Uint64(b[3+7*8:]) }
+
+// claims lists what a rank tells of gradients.
+func (h *header) claims(rank int) (all []claim) {
+	for i, at := range h.ProbeAt {
+		if at > 0 {
+			all = append(all, claim{rank, int(min(at, math.MaxInt32)) - 1, h.Probe[i]})
+		}
+	}
+	return all
+}

@@ -279,7 +279,7 @@ func TestNobodyHoldsMoreOfOthersThanTheTaskHas(t *testing.T) {
 			a.Grad = make([]int16, len(s.task.windows))
 			c.Grad.Reset(a.Grad)
 		}
-		n := len(s.task.header(a, c, witness{}, 0, 0))
+		n := len(s.task.header(a, c, witness{}, 0, 0, 0))
 		if n != s.task.headerLen(k) {
 			t.Errorf("the header of an attempt at %v has %d bytes, %d were told", k, n, s.task.headerLen(k))
 		}

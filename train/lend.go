@@ -160,7 +160,7 @@ func (l *lender) offers() bool { return l.state != nil && l.bytes <= l.limit/2 }
 func (n *Node) tryLend() {
 	n.draft()
 	l := n.lender
-	if l == nil || !l.wanted || n.agreed != n.state.Transition || n.agreedOn == (witness{}) {
+	if l == nil || !l.wanted || n.sound != n.state.Transition || n.agreedOn == (witness{}) {
 		return
 	}
 	s := l.draft

@@ -43,15 +43,23 @@ type Node struct {
 	told witness // what the last header said of the state
 
 	agreed   uint64  // the transition at which the replicas were last found wholly equal
+	sound    uint64  // likewise, and their gradients right: see probe.go
 	agreedOn witness // and what all of them said of it
 
 	ahead *Ahead // makes updates while their gradients are still on the way; nil if nobody does
 
+	soundStep  uint64        // the step of the last audit, or since when this node trains
+	auditTook  time.Duration // the last one, on the slowest rank
+	auditSpent time.Duration // this node's part of it, so far
+	clock      func(f func()) time.Duration
+
 	each       Each // shares out work on vectors
 	aroundCopy func(copy func())
 
-	spare    *State // memory of the snapshot on its way to disk
-	writing  bool   // spare is with the writer
+	spare    *State // the last sound state; also on its way to disk
+	kept     uint64 // transition of it; see keep
+	keptOn   witness
+	writing  bool   // the writer reads spare
 	wantSave string // why a snapshot is to be written as soon as that is possible
 	unsaved  error  // why the last state of all is not on disk
 	blob     []byte // the state at blobAt, encoded for those who copy it
@@ -91,6 +99,10 @@ type generation struct {
 	farewell  bool    // the last all-reduce is under way
 	fatal     error   // why the run ends with it; all ranks judge alike, but not at once
 	faults    []fault // likewise: who is expelled when it has ended
+	recall    bool    // and all go back to a sound state
+	probes    bool    // ranks tell of gradients in the attempt in hand
+	probed    bool    // gradients were found right, with all that the state then had
+	probedAt  uint64  // which is that of so many steps
 	cause     view.Cause
 	leaving   []view.Node
 	ended     time.Time // when it was known that it ends
@@ -237,7 +249,8 @@ type Event struct {
 func NewNode(t *Task, s *State, cfg view.Config, policy checkpoint.Policy, now time.Time) *Node {
 	n := &Node{
 		task: t, policy: policy, state: s, spare: t.blank(),
-		each: inTurn, aroundCopy: func(copy func()) { copy() },
+		agreed: nobodyAgrees, sound: nobodyAgrees, kept: nobodyAgrees, soundStep: s.Step,
+		each: inTurn, aroundCopy: func(copy func()) { copy() }, clock: func(f func()) time.Duration { f(); return 0 },
 		views: view.New(cfg, s.Transition, s.mark(s.witness(inTurn)), now),
 	}
 	n.lending.withDefaults(s)
@@ -622,8 +635,7 @@ func (n *Node) Fetched(now time.Time, v view.Name, blob []byte, err error) {
 	}
 	s, err := n.accept(blob, err)
 	if err == nil {
-		n.state, n.wantSave = s, ""
-		n.agreed = nobodyAgrees
+		n.adopt(s)
 		if s.Next == Done { // others have made the last transition; this node's disk lacks it all the same
 			n.wantSave = n.policy.Due(checkpoint.Moment{Step: s.Step, Finished: true})
 		}
@@ -678,13 +690,20 @@ func (n *Node) begin(now time.Time, a *Attempt) {
 	n.ahead.stop()
 	g.attempt, g.begun, g.computed, g.input = a, now, now, Input{}
 	g.farewell = a.Kind == Farewell
+	a.Probes = nil
+	if g.probes = g.probing(a); g.probes {
+		a.Probes = g.draw(n.task, a)
+	}
 	micro := n.task.microbatches(a)
-	if g.ranges = nil; micro == 0 {
+	if g.ranges = nil; micro == 0 && len(a.Probes) == 0 {
 		n.reduce(now, Contribution{}, 0)
 		return
 	}
-	g.ranges = g.deal(micro, a.Rotation)
-	r := g.ranges[g.rank]
+	var r shard.Range
+	if micro > 0 {
+		g.ranges = g.deal(micro, a.Rotation)
+		r = g.ranges[g.rank]
+	}
 	if a.Kind == Update && n.sums.Grad != nil && g.view.World() > 1 && r.Len() > 0 {
 		n.startReduce(nil, n.sums)
 	}
@@ -734,14 +753,15 @@ func (n *Node) reduce(now time.Time, c Contribution, took time.Duration) {
 	if n.leaving {
 		flags |= flagLeave
 	}
-	if n.saveAhead() {
+	if n.saveAhead() || n.auditDue() {
 		flags |= flagAudit
 	}
 	n.told = witness{watch: n.state.watch(n.each)}
 	if g.audits() {
-		n.told = n.state.witness(n.each)
+		n.spend(func() { n.told.audit = n.state.audit(n.each) })
 	}
-	head := n.task.header(g.attempt, c, n.told, flags, uint64(took))
+	n.auditSpent += c.Probing
+	head := n.task.header(g.attempt, c, n.told, flags, uint64(took), uint64(n.auditSpent))
 	n.mean = c.Mean
 	if g.started {
 		g.started = false
@@ -777,6 +797,9 @@ func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte,
 	}
 	vd := n.task.judge(g.attempt, g.view, g.ranges, headers, total)
 	n.learnPace(now, vd)
+	if vd.probed && vd.again == nil {
+		g.probed, g.probedAt = true, g.attempt.Step
+	}
 	switch {
 	case vd.torn != nil:
 		n.closeGroup(now, view.Cause{By: n.views.Self(), Reason: vd.torn.Error()})
@@ -823,6 +846,7 @@ func (n *Node) again(now time.Time, vd *verdict) {
 
 func (n *Node) commit(now time.Time, vd *verdict, headers [][]byte, total uint64) {
 	a, s := n.gen.attempt, n.state
+	n.audited(vd)
 	n.agree()
 	n.gen.audit = vd.audit
 	n.gen.moved = true
@@ -944,7 +968,10 @@ func (n *Node) GroupDown(now time.Time, v view.Name, c view.Cause) {
 	}
 	if orderly := c == (view.Cause{}); orderly && g.farewell {
 		g.closing, g.cause = true, c // whatever this node has feared meanwhile
-		n.agree()                    // the neighbour has compared all headers, ours among them
+		if g.probes {
+			g.probed, g.probedAt = true, g.attempt.Step
+		}
+		n.agree() // the neighbour has compared all headers, ours among them
 	} else if !g.closing {
 		g.closing, g.cause = true, c
 		if orderly {
@@ -1018,33 +1045,49 @@ const nobodyAgrees = ^uint64(0)
 // here, if they showed all of it. Only such a state is written: what a flipped
 // bit has made of it in this node's memory must not outlive the run.
 func (n *Node) agree() {
-	if g := n.gen; g.audits() && !g.atFault(g.rank) {
-		n.agreed, n.agreedOn = n.state.Transition, n.told
+	g := n.gen
+	if !g.audits() || g.atFault(g.rank) || g.recall {
+		return
+	}
+	n.agreed, n.agreedOn = n.state.Transition, n.told
+	if g.sound(n.state) {
+		n.sound, n.soundStep = n.state.Transition, n.state.Step
+		n.keep()
 		n.trySave()
 		n.tryLend()
 	}
 }
 
 func (n *Node) trySave() {
-	if n.wantSave == "" || n.writing || n.agreed != n.state.Transition {
+	if n.wantSave == "" || n.writing || n.sound != n.state.Transition {
 		return
 	}
-	snap, why := n.snapshot(), n.wantSave
-	n.wantSave = ""
-	if n.agreedOn != n.spare.witness(n.each) {
-		n.exit(Exit{Err: n.ownFault(fmt.Sprintf("the state of %s differs from what it was a moment ago, at transition %d: its memory is at fault", n.views.Self().ID, n.state.Transition))})
+	if n.keep(); n.over {
 		return
 	}
-	n.writing = true
-	n.emit(Save{why, snap})
+	why := n.wantSave
+	n.wantSave, n.writing = "", true
+	n.emit(Save{why, n.task.snapshot(n.spare)})
 }
 
-// snapshot copies the state for the writer, which owns the copy until Saved. It
+// keep copies the sound state that stands here, for the writer, and to go back to.
+// While the writer still reads an older one, that is all there is to go back to. It
 // is all that training waits for when a checkpoint is due. The copy is made here
 // and now: a moment later the state has moved on.
-func (n *Node) snapshot() *checkpoint.Snapshot {
-	n.aroundCopy(func() { n.spare.copyFrom(n.state, n.each) })
-	return n.task.snapshot(n.spare)
+func (n *Node) keep() {
+	if n.writing || n.kept == n.state.Transition {
+		return
+	}
+	same := false
+	n.spend(func() {
+		n.aroundCopy(func() { n.spare.copyFrom(n.state, n.each) })
+		same = n.agreedOn == n.spare.witness(n.each)
+	})
+	n.kept, n.keptOn = n.state.Transition, n.agreedOn
+	if !same {
+		n.kept = nobodyAgrees
+		n.exit(Exit{Err: n.ownFault(fmt.Sprintf("the state of %s differs from what it was a moment ago, at transition %d: its memory is at fault", n.views.Self().ID, n.state.Transition))})
+	}
 }
 
 // Share has each share out what the node does with whole vectors, between events
@@ -1072,7 +1115,7 @@ func (n *Node) part(e Exit) {
 	if n.leaving && n.state.Transition > 0 && n.state.Next != Done {
 		n.wantSave = n.policy.Due(checkpoint.Moment{Step: n.state.Step, Stopping: true})
 	}
-	if n.agreed != n.state.Transition {
+	if n.sound != n.state.Transition {
 		n.wantSave = "" // nobody has compared it since; an older one is on disk, or with others
 	}
 	n.parting = &e

@@ -34,6 +34,8 @@ type batchJob struct {
 	params  []float32
 	lo, hi  int64
 	next    atomic.Int64 // microbatch that nobody has in view
+	besides []int        // microbatches that are computed for their digests alone
+	probed  atomic.Int32 // how many of them somebody has begun
 	left    atomic.Int32 // workers at it
 	mu      sync.Mutex
 	err     error
@@ -114,7 +116,8 @@ func (p *pool) wait(ctx context.Context, a *Attempt, r shard.Range, params []flo
 func (p *pool) begin(ctx context.Context, a *Attempt, r shard.Range, params []float32, ready func(lo, hi int), done func(Contribution, error)) (j *batchJob, workers int) {
 	p.engine.Begin(a, r.Len(), ready)
 	j = &batchJob{ctx: ctx, attempt: a, params: params, lo: int64(r.Lo), hi: int64(r.Hi), done: done}
-	workers = max(1, min(len(p.errand), r.Len()))
+	j.besides = a.besides(r)
+	workers = max(1, min(len(p.errand), r.Len()+len(j.besides)))
 	for i := range p.view {
 		p.view[i].Store(none)
 		if first := j.lo + int64(i); i < workers && first < j.hi {
@@ -139,6 +142,11 @@ func (p *pool) work(i int, w *Worker, j *batchJob) {
 		if err != nil {
 			j.fail(err)
 			break
+		}
+	}
+	for i := int(j.probed.Add(1)) - 1; i < len(j.besides) && !j.broken.Load(); i = int(j.probed.Add(1)) - 1 {
+		if err := w.Probe(j.ctx, j.attempt, j.besides[i], j.params); err != nil {
+			j.fail(err)
 		}
 	}
 	if j.left.Add(-1) > 0 {

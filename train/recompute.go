@@ -123,7 +123,7 @@ func (r *Recomputer) try(ctx context.Context, a *Attempt) error {
 		}
 	}
 	r.seq++
-	head := r.task.header(a, c, witness{watch: r.state.watch(r.pool.each)}, 0, 0)
+	head := r.task.header(a, c, witness{watch: r.state.watch(r.pool.each)}, 0, 0, 0)
 	op := allreduce.Op{Seq: r.seq, Header: head, Each: r.pool.each}
 	if a.Kind == Update {
 		r.task.reduce(&op, a, Sums{c.Grad, r.mean}, r.task.Plan.Count(a.Step))

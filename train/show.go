@@ -81,8 +81,7 @@ func (d *driver) Committed(c Committed) {
 		r.Loss = &loss
 	}
 	d.journal.write(r)
-	if f := d.cfg.Flip; !d.hit && f.in(d.returns) && c.Kind == Update && c.Step >= f.Step {
-		d.hit = true
+	if f := d.cfg.Flip; f.in(d.returns) && !f.ofGradients() && c.Kind == Update && c.Step >= f.Step && !d.hit.Swap(true) {
 		f.state(d.host.Node().State())
 	}
 	if c.Kind != Update {

@@ -324,10 +324,10 @@ func (s *State) watch(each Each) uint64 {
 	return uint64(crc) | uint64(small)<<32
 }
 
-// audit digests slots and best weights whole: with watch, all of the state.
+// audit digests slots, best weights and history whole: with watch, all of the state.
 func (s *State) audit(each Each) uint64 {
 	crc := checksum(each, append(s.slots[:len(s.slots):len(s.slots)], s.best))
-	return uint64(crc) | 1<<32 // never 0
+	return uint64(crc) | uint64(s.watchHistory(0)|1)<<32 // never 0
 }
 
 // checksum is the CRC of the CRCs of the pieces that vectors are cut into.
@@ -382,7 +382,7 @@ func (s *State) watchHistory(crc uint32) uint32 {
 // bytesOf views a slice of plain numbers as bytes. The order of bytes within a
 // number is the machine's: all nodes of a run are little-endian, as checked at
 // start.
-func bytesOf[T int16 | uint32 | uint64 | float32 | Number](v []T) []byte {
+func bytesOf[T int16 | uint32 | uint64 | float32 | float64 | Number](v []T) []byte {
 	if len(v) == 0 {
 		return nil
 	}

@@ -34,15 +34,18 @@ func (t *Task) attempt(s *State) *Attempt {
 }
 
 // header says what rank contributes to an attempt.
-func (t *Task) header(a *Attempt, c Contribution, w witness, flags byte, nanos uint64) []byte {
+func (t *Task) header(a *Attempt, c Contribution, w witness, flags byte, nanos, audits uint64) []byte {
 	h := header{
 		Transition: a.Transition, Repeat: uint8(a.Repeat), Kind: kindCodes[a.Kind], Flags: flags,
-		Count: c.Count, IDSum: c.IDSum, Watch: w.watch, Audit: w.audit, Nanos: nanos, Threads: uint64(c.Threads),
+		Count: c.Count, IDSum: c.IDSum, Watch: w.watch, Audit: w.audit, Nanos: nanos, Threads: uint64(c.Threads), Audits: audits,
 		GradSeen: nothingSeen(len(t.windows)), ScalarSeen: nothingSeen(len(t.summed(a.Kind))),
 		Scalars: make([]float64, t.sums(a.Kind)),
 	}
 	if a.Kind == Update {
 		h.GradSeen, h.Sum = c.Grad.Seen(), c.Grad.Ints()
+	}
+	for i, mb := range a.Probes {
+		h.ProbeAt[i], h.Probe[i] = uint64(mb)+1, c.Probes[i]
 	}
 	if a.Kind == Update || a.Kind == Evaluate {
 		h.ScalarSeen, h.Scalars = c.Scalars.Seen(), c.Scalars.Acc()
@@ -77,13 +80,15 @@ func (t *Task) reduce(op *allreduce.Op, a *Attempt, s Sums, samples int) {
 // verdict is what all ranks conclude from the headers of one all-reduce, each on
 // its own and all the same.
 type verdict struct {
-	again  *Attempt // the attempt is repeated so
-	fatal  error    // the run ends
-	faults []fault  // the group ends, and goes on without these
-	torn   error    // the peers are not where we are: the group ends
-	stop   bool     // the group ends after this transition
-	audit  bool     // all of the state is compared in the next headers
-	leave  []int    // ranks that go then
+	again     *Attempt // the attempt is repeated so
+	fatal     error    // the run ends
+	faults    []fault  // the group ends, and goes on without these
+	nonfinite error    // likewise, unless it is one rank's fault
+	recall    bool     // and all go back to the last state that was sound
+	torn      error    // the peers are not where we are: the group ends
+	stop      bool     // the group ends after this transition
+	audit     bool     // all of the state is compared in the next headers
+	leave     []int    // ranks that go then
 
 	work    []shard.Work // of each rank
 	count   uint64
@@ -92,6 +97,8 @@ type verdict struct {
 	scalar  []int16   // seen
 	scalars []float64 // totals
 	figures []float64 // of the step, as Task.Scalars, once it is committed: for display, no part of the state
+	probed  bool      // ranks have computed gradients twice, with the same results
+	audits  uint64    // nanoseconds that an audit takes where it takes longest
 	skip    bool      // a non-finite gradient, and the job says to skip it
 }
 
@@ -120,6 +127,10 @@ func (t *Task) judge(a *Attempt, v *view.View, ranges []shard.Range, headers [][
 	}
 	t.judgeExponents(a, vd)
 	t.judgeSums(a, v, vd, total)
+	t.judgeProbes(a, v, hs, vd)
+	if vd.again == nil && vd.faults == nil && vd.fatal == nil {
+		vd.fatal = vd.nonfinite
+	}
 	return vd
 }
 
@@ -130,6 +141,7 @@ func (vd *verdict) add(rank int, h *header) {
 		vd.leave = append(vd.leave, rank)
 	}
 	vd.work = append(vd.work, shard.Work{Nanos: h.Nanos, Threads: int(min(h.Threads, math.MaxInt16))})
+	vd.audits = max(vd.audits, h.Audits)
 	vd.count += h.Count
 	vd.sum += h.Sum
 	exact.MergeSeen(vd.grad, h.GradSeen)
@@ -199,9 +211,9 @@ func (t *Task) judgeExponents(a *Attempt, vd *verdict) {
 	case badGrad && a.Kind == Update && t.Job.OnNonfinite == "skip", badScalar && t.Job.OnNonfinite == "skip":
 		vd.skip = true
 	case badGrad:
-		vd.fatal = fmt.Errorf("train: step %d: the gradient of %s is not finite; lower the learning rate, set clip_norm, or say on_nonfinite: skip", a.Step, t.Model.Tensors()[tensor].Name)
+		vd.nonfinite = fmt.Errorf("train: step %d: the gradient of %s is not finite; lower the learning rate, set clip_norm, or say on_nonfinite: skip", a.Step, t.Model.Tensors()[tensor].Name)
 	case badScalar:
-		vd.fatal = fmt.Errorf("train: step %d: the %s is not finite; lower the learning rate, set clip_norm, or say on_nonfinite: skip", a.Step, t.columns[scalar].metric.Name)
+		vd.nonfinite = fmt.Errorf("train: step %d: the %s is not finite; lower the learning rate, set clip_norm, or say on_nonfinite: skip", a.Step, t.columns[scalar].metric.Name)
 	case a.Kind == Update && exact.Overflow(a.Grad, vd.grad), exact.Overflow(a.Scalar, vd.scalar):
 		again := *a
 		again.Repeat++
@@ -222,7 +234,7 @@ const maxDoubts = 2
 // reach all replicas alike. Attempts that are not to be committed are not
 // judged; where something does not fit its grid, the integers are none.
 func (t *Task) judgeSums(a *Attempt, v *view.View, vd *verdict, total uint64) {
-	if a.Kind != Update || vd.again != nil || vd.fatal != nil || vd.skip || vd.sum == total {
+	if a.Kind != Update || vd.again != nil || vd.nonfinite != nil || vd.skip || vd.sum == total {
 		return
 	}
 	if a.Doubts == maxDoubts {

@@ -195,7 +195,7 @@ func (w way) rank(ctx context.Context, task *Task, v *view.View, server *rpc.Ser
 				g.Ready(0, len(c.Grad.Acc()))
 			}
 		}
-		head := task.header(a, c, witness{watch: s.watch(inTurn)}, 0, 1)
+		head := task.header(a, c, witness{watch: s.watch(inTurn)}, 0, 1, 0)
 		if w.open {
 			g.Head(head)
 		} else {

@@ -36,6 +36,14 @@ func (m *Machine) Expel(now time.Time, n Node, reason string) {
 	m.reconsider(now)
 }
 
+// Recall tells that the members of a generation have gone back to an older state, since
+// the one they had was proved wrong. Who knows nothing of that, having been cut off, is
+// behind, however far it has come.
+func (m *Machine) Recall(generation uint64) { m.recall = max(m.recall, generation) }
+
+// at tells whether a node's state is the one that a view starts from.
+func (a *Ack) at(s Start) bool { return a.Recall == s.Recall && a.Transition == s.Transition }
+
 func (m *Machine) expel(p *peer, reason string) {
 	if p.expelled != "" {
 		return
@@ -96,12 +104,13 @@ func Undecided(ids []string, transition uint64) string {
 // compare holds the digests of those at one transition against each other: equal
 // inputs give equal bits, so a difference is a fault of somebody's machine. Whoever is
 // alone with it is expelled, and another view proposed. It reports whether all agree.
-func (m *Machine) compare(now time.Time, p *proposal, at uint64) bool {
+func (m *Machine) compare(now time.Time, p *proposal, start Start) bool {
+	at := start.Transition
 	var digests [][]byte
 	var ranks []int
 	var ids []string
 	for rank := range p.seats {
-		if a := &p.seats[rank].ack; a.Transition == at {
+		if a := &p.seats[rank].ack; a.at(start) {
 			digests, ranks, ids = append(digests, a.Digest[:]), append(ranks, rank), append(ids, p.view.Members[rank].ID)
 		}
 	}

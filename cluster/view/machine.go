@@ -154,6 +154,7 @@ type Machine struct {
 	notBefore  time.Time // back-off of proposals after failures
 	bad        map[pair]*badLink
 	expulsions map[string]int // of lives of a node, by id
+	recall     uint64         // generation in which the members last went back to an older state, 0 none
 	complaint  string         // what is waited for
 	complained time.Time      // since when; told once it has lasted
 	told       bool
@@ -822,18 +823,24 @@ func (m *Machine) send(to Node, addr string, msg Msg) {
 	m.emit(Send{to, addr, msg})
 }
 
-// startView picks where training goes on: the greatest transition wins.
+// startView picks where training goes on: the greatest transition wins, of those who
+// know that a state was taken back, if anybody does.
 func (m *Machine) startView(now time.Time) {
 	p := m.mine
 	start := Start{View: p.name}
 	for _, s := range p.seats {
-		start.Transition = max(start.Transition, s.ack.Transition)
+		start.Recall = max(start.Recall, s.ack.Recall)
 	}
-	if !m.compare(now, p, start.Transition) {
+	for _, s := range p.seats {
+		if s.ack.Recall == start.Recall {
+			start.Transition = max(start.Transition, s.ack.Transition)
+		}
+	}
+	if !m.compare(now, p, start) {
 		return
 	}
 	for rank := range p.seats {
-		if a := p.seats[rank].ack; a.Transition == start.Transition {
+		if a := p.seats[rank].ack; a.at(start) {
 			start.Donors, start.Digest = append(start.Donors, rank), a.Digest
 		}
 	}
@@ -1018,7 +1025,7 @@ func (m *Machine) answer(now time.Time, to Node, v *View) {
 
 func (m *Machine) acknowledge(now time.Time) {
 	m.ackSent = now
-	a := Ack{m.accepted.Name(), m.accepted.Generation, m.transition, m.digest}
+	a := Ack{m.accepted.Name(), m.accepted.Generation, m.transition, m.digest, m.recall}
 	if m.mine != nil && m.mine.name == a.View {
 		m.mine.acknowledged(now, m.Self(), a)
 		return
@@ -1163,7 +1170,7 @@ func (m *Machine) install(now time.Time, v *View, s Start) {
 	rank := v.Rank(m.Self())
 	entered := m.self.Entry != v.Members[rank].Entry
 	m.mine, m.accepted = nil, nil
-	m.phase, m.last = running, v
+	m.phase, m.last, m.recall = running, v, s.Recall
 	m.self.Generation, m.self.Entry, m.self.Following = v.Generation, v.Members[rank].Entry, false
 	m.joinsSince, m.complaint, m.lost, m.noticed, m.doomed = time.Time{}, "", Node{}, false, false
 	for _, w := range v.Members { // the proposer has heard of each of them

@@ -47,6 +47,7 @@ type Ack struct {
 	Generation uint64
 	Transition uint64
 	Digest     [32]byte
+	Recall     uint64 `json:",omitempty"` // generation in which a state was last taken back
 }
 
 // Refuse answers a proposal that is not accepted, or an Ack for a view that
@@ -65,6 +66,7 @@ type Start struct {
 	Transition uint64
 	Digest     [32]byte
 	Donors     []int // ranks whose state is the one to start from
+	Recall     uint64
 }
 
 // Stop ends the run on every member of a view: the replicas differ.
@@ -75,7 +77,7 @@ type Stop struct {
 
 // MarshalJSON writes donors as runs of ranks: most often all have the same state.
 func (s Start) MarshalJSON() ([]byte, error) {
-	w := startOnWire{s.View, s.Transition, s.Digest, nil}
+	w := startOnWire{s.View, s.Transition, s.Digest, nil, s.Recall}
 	for _, d := range s.Donors {
 		if n := len(w.Donors); n > 0 && w.Donors[n-1][1]+1 == d {
 			w.Donors[n-1][1] = d
@@ -92,7 +94,7 @@ func (s *Start) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &w); err != nil {
 		return err
 	}
-	*s = Start{w.View, w.Transition, w.Digest, nil}
+	*s = Start{w.View, w.Transition, w.Digest, nil, w.Recall}
 	last := -1
 	for _, run := range w.Donors {
 		if run[0] <= last || run[1] < run[0] || run[1] >= maxMembers {
@@ -112,6 +114,7 @@ type startOnWire struct {
 	Transition uint64
 	Digest     [32]byte
 	Donors     [][2]int
+	Recall     uint64 `json:",omitempty"`
 }
 
 // Encode returns the wire form: JSON, and for a proposal a letter and the length

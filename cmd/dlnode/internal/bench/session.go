@@ -181,7 +181,8 @@ func (s *session) drop() {
 // trainOp is a step's all-reduce from the gradient to its mean.
 func (s *session) trainOp(ctx context.Context) (time.Duration, error) {
 	begun := time.Now()
-	o, err := s.group.do(ctx, s.drill.Op, s.drill.Give)
+	s.drill.Round()
+	o, err := s.group.do(ctx, s.drill.Op)
 	if err == nil {
 		err = s.drill.Judge(o.headers, o.total)
 	}
@@ -192,7 +193,7 @@ func (s *session) trainOp(ctx context.Context) (time.Duration, error) {
 func (s *session) bareOp(ctx context.Context) (time.Duration, error) {
 	s.drill.Round()
 	begun := time.Now()
-	_, err := s.group.do(ctx, s.drill.Bare, nil)
+	_, err := s.group.do(ctx, s.drill.Bare)
 	return time.Since(begun), err
 }
 

@@ -1,0 +1,292 @@
+package train
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"hash/crc32"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dlnode/dlnode/cluster/view"
+	"github.com/dlnode/dlnode/internal/kernel"
+	"github.com/dlnode/dlnode/nn"
+	"github.com/dlnode/dlnode/shard"
+)
+
+// Digests of states can't see a wrong gradient: the all-reduce spreads it to all
+// alike. So now and then each rank tells a digest of the gradient of one of its
+// microbatches, and the next rank computes that microbatch once more:
+//
+//	rank 0   ▣ □ □   + ▣ of rank 1          ▣ its digest is told
+//	rank 1   □ ▣ □   + ▣ of rank 2
+//	rank 2   □ □ ▣   + ▣ of rank 0
+//
+// Where two digests of one microbatch differ the attempt is made again, and all ranks
+// tell the digest of that one: who is contradicted by most, or by itself, is at fault.
+// Which microbatches these are is drawn, the same on all ranks.
+
+// Dispute is about a microbatch whose gradient two ranks have computed differently.
+type Dispute struct {
+	Microbatch int
+	Claims     []claim // of the attempt before
+}
+
+// claim is what a rank tells of the gradient of a microbatch.
+type claim struct {
+	Rank       int
+	Microbatch int
+	Digest     uint64
+}
+
+// A Spoiler changes elements [lo, lo+len(grads)) of the gradient of a microbatch, before
+// they are rounded: a processor that computes wrongly. It is called by the workers.
+type Spoiler func(a *Attempt, microbatch, lo int, grads []float32)
+
+// Spoil has s spoil gradients, for tests.
+func (e *Engine) Spoil(s Spoiler) { e.spoil = s }
+
+func (w *Worker) spoil(lo, hi int) {
+	if s := w.engine.spoil; s != nil {
+		s(w.attempt, w.hand.at.mb, lo, w.grads[lo:hi])
+	}
+}
+
+// besides lists the probes that a rank does not compute for its sums anyway.
+func (a *Attempt) besides(r shard.Range) (mbs []int) {
+	for _, mb := range a.Probes {
+		if a.Kind != Update || mb < r.Lo || mb >= r.Hi {
+			mbs = append(mbs, mb)
+		}
+	}
+	return mbs
+}
+
+// probed is where a probe's microbatch is: in the step of an update; for other kinds,
+// which have no gradient, in the step before.
+func (a *Attempt) probed(mb int) place {
+	if a.Kind != Update {
+		return place{Update, max(a.Step, 1) - 1, mb}
+	}
+	return place{Update, a.Step, mb}
+}
+
+// Probe computes the gradient of a microbatch for its digest alone.
+func (w *Worker) Probe(ctx context.Context, a *Attempt, mb int, params []float32) error {
+	w.ctx, w.attempt = ctx, a
+	at := a.probed(mb)
+	err := error(nil)
+	w.timed(&w.engine.probing, func() {
+		if err = w.take(at); err != nil {
+			return
+		}
+		w.ws.Forward(params, &w.hand.batch, nn.Key{Seed: w.task.Job.Seed, Step: at.step}, true)
+		w.ws.Backward(params, w.grads, w.spoil)
+		if w.ws.Aborted() {
+			err = context.Cause(ctx)
+			return
+		}
+		w.witness(a)
+	})
+	w.done.Add(1)
+	return err
+}
+
+// witness notes the digest of the microbatch in hand, if it is one of the probes.
+func (w *Worker) witness(a *Attempt) {
+	if w.hand.at.kind != Update {
+		return
+	}
+	for i, mb := range a.Probes {
+		if w.hand.at == a.probed(mb) {
+			w.engine.probes[i] = w.digest()
+		}
+	}
+}
+
+// digest is of all that a training microbatch gives: gradient, losses, metrics.
+func (w *Worker) digest() uint64 {
+	numbers := crc32.Checksum(bytesOf(w.ws.Losses()), castagnoli)
+	for _, c := range w.task.summed(Update)[1:] {
+		numbers = crc32.Update(numbers, castagnoli, bytesOf(w.ws.MetricValues(c.index)))
+	}
+	gradient := uint32(0)
+	for piece := range slices.Chunk(w.grads, pieceLen) {
+		if kernel.MaxExponent(piece) == 0xff {
+			return notFinite
+		}
+		gradient = crc32.Update(gradient, castagnoli, bytesOf(piece))
+	}
+	return uint64(gradient) | uint64(numbers)<<32
+}
+
+// notFinite is the digest of what has something in it that is no number: which of the
+// many patterns for that a processor writes is its own affair.
+const notFinite = ^uint64(0)
+
+// draw draws the microbatches that this rank tells of: one of its own, if it has any,
+// and the one of the next rank.
+func (g *generation) draw(t *Task, a *Attempt) []int {
+	if d := a.Dispute; d != nil {
+		return []int{d.Microbatch}
+	}
+	shares, world := g.deal(t.Plan.Microbatches(a.probed(0).step), a.Rotation), g.view.World()
+	var mbs []int
+	for _, rank := range []int{g.rank, (g.rank + 1) % world} {
+		if r := shares[rank]; r.Len() > 0 {
+			mbs = append(mbs, r.Lo+int(t.lot(a, rank)%uint64(r.Len())))
+		}
+	}
+	return mbs
+}
+
+// lot is a random number for a rank and an attempt.
+func (t *Task) lot(a *Attempt, rank int) uint64 {
+	x := shard.Mix(t.Job.Seed)
+	for _, y := range [...]uint64{a.Transition, uint64(a.Repeat), uint64(rank)} {
+		x = shard.Mix(x ^ y)
+	}
+	return x
+}
+
+// judgeProbes compares what ranks have told of the same microbatches, in an attempt
+// that would count otherwise, or end the run.
+func (t *Task) judgeProbes(a *Attempt, v *view.View, hs []header, vd *verdict) {
+	if vd.again != nil || vd.fatal != nil {
+		return
+	}
+	of := map[int][]claim{}
+	for rank := range hs {
+		for _, c := range hs[rank].claims(rank) {
+			of[c.Microbatch] = append(of[c.Microbatch], c)
+		}
+	}
+	if a.Dispute != nil {
+		t.decideDispute(a, v, of[a.Dispute.Microbatch], vd)
+		return
+	}
+	for _, mb := range slices.Sorted(maps.Keys(of)) {
+		all := of[mb]
+		if slices.ContainsFunc(all, func(c claim) bool { return c.Digest != all[0].Digest }) {
+			again := *a
+			again.Repeat++
+			again.Dispute = &Dispute{mb, all}
+			vd.again = &again
+			return
+		}
+		vd.probed = vd.probed || len(all) > 1
+	}
+}
+
+// decideDispute names who was wrong: who contradicts itself, or else most others.
+func (t *Task) decideDispute(a *Attempt, v *view.View, now []claim, vd *verdict) {
+	what := fmt.Sprintf("the gradient of microbatch %d of step %d", a.Dispute.Microbatch, a.probed(0).step)
+	name := func(c claim) string { return v.Members[c.Rank].ID }
+	steady := slices.DeleteFunc(slices.Clone(now), func(c claim) bool {
+		i := slices.IndexFunc(a.Dispute.Claims, func(d claim) bool { return d.Rank == c.Rank && d.Digest != c.Digest })
+		if i >= 0 {
+			vd.faults = append(vd.faults, fault{c.Rank, fmt.Sprintf("%s computed %s twice, with different results (%016x, then %016x): its processor or its memory is at fault", name(c), what, a.Dispute.Claims[i].Digest, c.Digest)})
+		}
+		return i >= 0
+	})
+	digests := make([][]byte, len(steady))
+	for i, c := range steady {
+		digests[i] = fmt.Appendf(nil, "%016x", c.Digest)
+	}
+	odd, known := view.Odd(digests)
+	for _, i := range odd {
+		vd.faults = append(vd.faults, fault{steady[i].Rank, fmt.Sprintf("%s computes %s otherwise than %d others (%016x): its processor or its memory is at fault", name(steady[i]), what, len(steady)-len(odd), steady[i].Digest)})
+	}
+	if !known || len(vd.faults) == 0 {
+		vd.faults = nil
+		vd.fatal = fmt.Errorf("train: %s compute %s differently, each again and again: nobody can know who is right", strings.Join(v.IDs(), " and "), what)
+		return
+	}
+	slices.SortFunc(vd.faults, func(a, b fault) int { return cmp.Compare(a.rank, b.rank) })
+	vd.recall = true
+}
+
+// An audit compares all of the state, and probes gradients. How often that is done is
+// for each node to say: whoever wants one asks for it in a header, and all do it.
+const (
+	auditShare = 0.01 // of the time that steps take, at most
+	auditLeast = 8    // steps from one to the next
+	auditMost  = 256
+)
+
+// auditEvery is how many steps lie between two audits: as few as keep to auditShare,
+// by what the last one took on the slowest rank.
+func (n *Node) auditEvery() uint64 {
+	if n.stepTime <= 0 {
+		return auditLeast
+	}
+	steps := float64(n.auditTook) / float64(float64(n.stepTime)*auditShare)
+	return uint64(min(max(steps, auditLeast), auditMost))
+}
+
+// auditDue tells that it is time for one.
+func (n *Node) auditDue() bool {
+	a := n.gen.attempt
+	return a.Kind == Update && n.gen.view.World() > 1 && a.Step+1 >= n.soundStep+n.auditEvery()
+}
+
+// spend measures what an audit takes of the owning goroutine.
+func (n *Node) spend(f func()) { n.auditSpent += n.clock(f) }
+
+// TimeAudits has clock call, and time, what audits take.
+func (n *Node) TimeAudits(clock func(f func()) time.Duration) { n.clock = clock }
+
+// probing tells that ranks tell of gradients in an attempt: wherever all of the state is
+// compared, unless it has no new gradient in it, and where a result is not finite, which
+// may be one rank's fault.
+func (g *generation) probing(a *Attempt) bool {
+	if a.Dispute != nil {
+		return true
+	}
+	if g.view.World() == 1 || g.probed && g.probedAt == a.Step || g.faults != nil || g.fatal != nil {
+		return false
+	}
+	return g.audits() || a.Rotation > 0
+}
+
+// sound tells that the state has no gradient in it that came after the last ones that
+// were found right, or that there is nobody to compare with.
+func (g *generation) sound(s *State) bool {
+	return g.view.World() == 1 || g.probed && g.probedAt == s.Step
+}
+
+// audited takes into account what an audit has taken.
+func (n *Node) audited(vd *verdict) {
+	if g := n.gen; g.audits() && vd.probed {
+		took := time.Duration(min(vd.audits, uint64(time.Hour)))
+		if n.auditTook == 0 {
+			n.auditTook = took
+		}
+		n.auditTook += (min(took, 4*n.auditTook) - n.auditTook) / 4 // one that the machine held up tells little
+		n.auditSpent = 0
+	}
+}
+
+// adopt takes over a copied state.
+func (n *Node) adopt(s *State) {
+	n.state, n.wantSave = s, ""
+	n.agreed, n.sound, n.soundStep = nobodyAgrees, nobodyAgrees, s.Step
+}
+
+// recall goes back to the last sound state, or, where there is none, to the start:
+// then others have one.
+func (n *Node) recall(now time.Time, g *generation) {
+	from := n.state.Step
+	n.wantSave, n.blob, n.lender = "", nil, nil
+	if n.kept != nobodyAgrees && n.spare.witness(n.each) == n.keptOn {
+		n.state.copyFrom(n.spare, n.each)
+		n.agreed, n.agreedOn, n.sound, n.soundStep = n.kept, n.keptOn, n.kept, n.state.Step
+	} else {
+		n.adopt(n.task.Start())
+	}
+	s := n.state
+	n.views.Recall(g.view.Generation)
+	n.tell(now, "recall", "", fmt.Sprintf("back from step %d to the state of step %d, in which no gradient is in doubt", from, s.Step), 0)
+}
