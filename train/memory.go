@@ -40,7 +40,7 @@ func (t *Task) Memory() Memory {
 	return m
 }
 
-// Total is all of it, with so many threads.
+// Total is all of it but Next, which a node takes only with others, with so many threads.
 func (m Memory) Total(threads int) int64 {
-	return m.State + m.Start + m.Copy + m.Sum + m.Next + m.Mean + int64(threads)*m.Worker
+	return m.State + m.Start + m.Copy + m.Sum + m.Mean + int64(threads)*m.Worker
 }

@@ -41,8 +41,8 @@ func (m *Main) summarize(ctx context.Context, j *job.Job) error {
 		return err
 	}
 	need := t.Memory()
-	_, err = fmt.Fprintf(m.Stdout, "%smemory: %s with one thread, %s for each further one, beside data and program\n",
-		t.Model.Table(), byteCount(need.Total(1)), byteCount(need.Worker))
+	_, err = fmt.Fprintf(m.Stdout, "%smemory: %s with one thread, %s for each further one, beside data and program; %s more with others on slow links\n",
+		t.Model.Table(), byteCount(need.Total(1)), byteCount(need.Worker), byteCount(need.Next))
 	return err
 }
 
