@@ -22,7 +22,7 @@ import (
 
 // ClientConfig describes how a node calls others. The zero value is usable.
 type ClientConfig struct {
-	CallTimeout  time.Duration // bounds every call for little; an earlier deadline of the caller holds; 0 means 2 s
+	CallTimeout  time.Duration // bounds every call for little; an earlier deadline of the caller holds, and any of a Ping; 0 means 2 s
 	DialTimeout  time.Duration // bounds one attempt to connect; 0 means 1 s
 	ChunkTimeout time.Duration // the longest silence of a donor, its preparation included; 0 means 10 s
 	SlowestBlob  int64         // bytes a second; who gives a blob more slowly is given up, ChunkTimeout apart; 0 means 128 KiB
@@ -128,7 +128,8 @@ func (c *Client) Deliver(ctx context.Context, addr string, e Envelope) ([]byte, 
 }
 
 // Ping asks the node at addr for a sign of life, which comes whatever its training does. A node that is
-// not the given incarnation rejects; 0 means any.
+// not the given incarnation rejects; 0 means any. A deadline of ctx holds, near or far: who asks has learnt how
+// long that node may take.
 func (c *Client) Ping(ctx context.Context, addr string, incarnation uint64) ([]byte, error) {
 	var payload []byte
 	err := c.call(ctx, "ping", addr, true, func(ctx context.Context, n nodepb.NodeClient, o ...grpc.CallOption) error {
@@ -167,8 +168,11 @@ func (c *Client) call(
 	ctx context.Context, op, addr string, repeatable bool,
 	do func(context.Context, nodepb.NodeClient, ...grpc.CallOption) error,
 ) error {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
-	defer cancel()
+	if _, bounded := ctx.Deadline(); !bounded || op != "ping" {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.cfg.CallTimeout)
+		defer cancel()
+	}
 	for {
 		p := c.acquire(linkKey{addr, false})
 		if p == nil {

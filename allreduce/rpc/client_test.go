@@ -140,6 +140,23 @@ func TestSilenceIsATimeout(t *testing.T) {
 	}
 }
 
+// Who pings has learnt how long the node may take, which may be longer than other calls.
+func TestAPingLastsAsLongAsItsDeadline(t *testing.T) {
+	s := serve(t, listen(t), Handlers{Ping: func(context.Context, uint64) ([]byte, error) {
+		time.Sleep(100 * time.Millisecond) // a machine that swaps
+		return []byte("here"), nil
+	}})
+	c := newClient(t, ClientConfig{CallTimeout: 20 * time.Millisecond})
+	if _, err := c.Ping(t.Context(), s.Addr(), 0); KindOf(err) != Timeout {
+		t.Errorf("without a deadline: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := c.Ping(ctx, s.Addr(), 0); err != nil {
+		t.Errorf("within five seconds: %v", err)
+	}
+}
+
 func TestASlowHandlerDoesNotHoldUpPings(t *testing.T) {
 	release := make(chan struct{})
 	s := serve(t, listen(t), Handlers{Ping: pong, Deliver: func(ctx context.Context, _ Envelope) ([]byte, error) {

@@ -126,6 +126,7 @@ type Machine struct {
 	lapses     time.Time // when the next moment of timed, or asideUntil, comes; zero if none does
 	graves     []grave   // in the order of death
 	sore       []*peer   // who has something to be forgiven
+	healed     time.Time // when something last was
 
 	phase      phase
 	last       *View  // installed last, and still valid for seniority; nil for a newcomer
@@ -275,8 +276,10 @@ func (m *Machine) Ponged(now time.Time, n Node, a Pong) {
 		return
 	}
 	if p.pinging {
-		p.timeout = min(2*p.timeout, 8*m.cfg.PingAfter)
-		m.hurts(p)
+		p.mute = p.mute || !p.reporter.IsZero() // somebody has taken it for lost
+		if p.mute || now.Sub(p.pinged) > p.timeout/2 {
+			m.forbear(p)
+		}
 		m.linkBroke(now, n, p.reporter)
 	}
 	m.learn(a.Fact)
@@ -292,10 +295,14 @@ func (m *Machine) Ponged(now time.Time, n Node, a Pong) {
 // that was suspected before; of any other it is a first suspicion.
 func (m *Machine) PingFailed(now time.Time, n Node, certain bool, reason string) {
 	now = m.advance(now)
-	if p := m.peers[n]; p != nil && !p.pinging && !certain {
+	p := m.peers[n]
+	if p != nil && !p.pinging && !certain {
 		m.suspect(now, n, Node{})
 	} else {
 		m.lose(now, n, reason)
+	}
+	if p != nil && p.gone {
+		p.mute = !certain
 	}
 	m.reconsider(now)
 }
@@ -491,6 +498,9 @@ func (m *Machine) learn(f Fact) {
 	if !p.gone && !p.left && !p.pinging && sameStanding(p.fact, f) {
 		p.fact = f
 		return
+	}
+	if p.gone && p.mute {
+		m.forbear(p)
 	}
 	p.fact, p.gone, p.left, p.pinging, p.reporter = f, false, false, false, Node{}
 	m.regard(p)
@@ -763,8 +773,10 @@ func (m *Machine) findSilent(now time.Time, p *proposal) {
 			continue
 		}
 		switch silent := now.Sub(s.heard); {
-		case silent > m.cfg.Patience+late:
-			m.lose(now, s.peer.fact.Node(), "no answer to a proposal for "+m.cfg.Patience.String())
+		case silent > m.patience(s.peer)+late:
+			reason := "no answer to a proposal for " + m.patience(s.peer).String()
+			m.lose(now, s.peer.fact.Node(), reason)
+			s.peer.mute = true
 		case silent > 2*(m.cfg.Retry+late) && now.Sub(s.peer.pinged) >= m.cfg.Retry:
 			m.suspect(now, s.peer.fact.Node(), Node{})
 		}
@@ -1175,6 +1187,9 @@ func (m *Machine) install(now time.Time, v *View, s Start) {
 	m.joinsSince, m.complaint, m.lost, m.noticed, m.doomed = time.Time{}, "", Node{}, false, false
 	for _, w := range v.Members { // the proposer has heard of each of them
 		if p := m.peers[w.Node()]; p != nil {
+			if p.gone && p.mute {
+				m.forbear(p)
+			}
 			p.gone, p.pinging, p.called, p.fact.Following = false, false, false, false
 		}
 	}

@@ -285,7 +285,8 @@ type Pong struct {
 	Running     Name // of the running view, zero if none
 	Generation  uint64
 	Coordinator Node     // whom it takes for the coordinator
-	Beat        uint64   // grows with each microbatch it computes and each frame it sends
+	Beat        uint64   // grows with each operation of the model that it computes, sample that it reads, frame that it sends, and while it waits for others
+	Doing       string   `json:",omitempty"` // what it is at, in words, if that may take long
 	Sent        []uint64 // by rank: frames for it given to the transport in the running group
 }
 

@@ -20,7 +20,8 @@ type peer struct {
 	timed    bool          // it is in Machine.timed
 	called   bool          // it counts as able though it copies in the background
 	reporter Node          // who reported a broken link to it, while pinging
-	timeout  time.Duration // of a ping; doubled whenever a suspicion proves false
+	mute     bool          // it was lost for its silence, which proves nothing
+	timeout  time.Duration // of a ping; see forbear
 	lost     int           // how often it was lost since it last completed a transition with us
 	passed   time.Time     // not taken for the coordinator until then; zero if it may be
 	barred   time.Time     // kept out until then: it was lost, and may be again at once; zero if not
@@ -238,6 +239,26 @@ func (m *Machine) forget(now time.Time) {
 	}
 }
 
+// forbear gives p more time to answer: it lives, and took long to show it. One who
+// was lost for that gets all there is: what is learnt step by step costs a view each.
+func (m *Machine) forbear(p *peer) {
+	most := mostPatient * m.cfg.PingAfter
+	if p.timeout = min(2*p.timeout, most); p.mute {
+		p.timeout = most
+	}
+	p.mute = false
+	m.hurts(p)
+}
+
+// mostPatient is how many times PingAfter the answer to a ping is waited for at most:
+// so long that a machine which swaps can give one, and so short that a frozen node is
+// out within five seconds all the same.
+const mostPatient = 4
+
+// patience is how long p may be without any progress in an exchange: twice as long, and
+// twice that, where it was lost since it last completed a transition with us.
+func (m *Machine) patience(p *peer) time.Duration { return m.cfg.Patience << min(p.lost, 2) }
+
 // hurts has Progress look after p: it was lost, or suspected in vain.
 func (m *Machine) hurts(p *peer) {
 	if !p.sore {
@@ -246,16 +267,24 @@ func (m *Machine) hurts(p *peer) {
 	}
 }
 
+// healFor is how long it takes until what a peer's slowness has taught is forgotten, for the
+// most part: longer than the pauses of a machine that swaps, or is frozen now and then.
+const healFor = 30 * time.Second
+
 // heal forgives the members of the running view a little: they completed a
 // transition with us.
 func (m *Machine) heal() {
+	share := min(1, float64(m.now.Sub(m.healed))/float64(healFor))
+	m.healed = m.now
 	m.sore = slices.DeleteFunc(m.sore, func(p *peer) bool {
 		n := p.fact.Node()
 		if m.last.Rank(n) >= 0 {
 			p.lost = 0
-			p.timeout -= (p.timeout - m.cfg.PingAfter) / 64
+			if p.timeout -= time.Duration(share * float64(p.timeout-m.cfg.PingAfter)); p.timeout-m.cfg.PingAfter < m.cfg.PingAfter/100 {
+				p.timeout = m.cfg.PingAfter
+			}
 		}
-		p.sore = m.peers[n] == p && (p.lost > 0 || p.timeout-m.cfg.PingAfter >= 64)
+		p.sore = m.peers[n] == p && (p.lost > 0 || p.timeout > m.cfg.PingAfter)
 		return !p.sore
 	})
 }

@@ -57,7 +57,7 @@ func TestTheSameEventsGiveTheSameEffects(t *testing.T) {
 				t.Fatalf("seed %d, effect %d of %d:\n%s\n%s", seed, i, len(a), a[i], b[i])
 			}
 		}
-		if len(a) != len(b) || len(a) < 1000 {
+		if len(a) != len(b) || len(a) < 500 {
 			t.Errorf("seed %d: %d effects and %d", seed, len(a), len(b))
 		}
 	}
@@ -137,7 +137,7 @@ func TestAClockThatLeapsHoldsUpNothing(t *testing.T) {
 			for range 3 {
 				h.skew[h.rnd.IntN(len(h.machines))] += leaps[h.rnd.IntN(len(leaps))]
 			}
-			h.settle(t, time.Minute)
+			h.settle(t, 2*time.Minute) // two whose pings are lost again and again are kept apart for 80 s
 		}
 	}
 }
