@@ -49,8 +49,12 @@ type life struct {
 	engine    *train.Engine
 	read      []uint64 // ids of samples, of the computation in hand
 	computing bool
-	blamed    bool // its last group ended for somebody's fault: then nobody has probed the last gradients
-	clean     bool // it has come to a view since a wrong gradient was proved
+	blamed    bool          // its last group ended for somebody's fault: then nobody has probed the last gradients
+	clean     bool          // it has come to a view since a wrong gradient was proved
+	begun     time.Duration // the computation in hand
+	beats     uint64        // of those before
+	hangs     bool          // the next computation never ends, whoever cancels it
+	doing     string        // at what it hangs
 	fetching  bool
 	following int // pieces that are asked for
 	saving    bool
@@ -289,6 +293,19 @@ func (l *life) soon(d time.Duration, do func()) { l.c.after(d, func() { l.happen
 
 func (l *life) Now() time.Time { return l.now() }
 
+// Signs implements train.World.
+func (l *life) Signs() train.Signs {
+	return train.Signs{Work: l.engine.Beats() + l.beats + l.beating(), Doing: l.doing}
+}
+
+// beating is how often a computation that gets on has shown that so far: once a second.
+func (l *life) beating() uint64 {
+	if !l.computing || l.doing != "" {
+		return 0
+	}
+	return uint64((l.c.now - l.begun) / time.Second)
+}
+
 func (l *life) crosses(e any) bool {
 	if l.c.hook != nil {
 		l.c.hook(l, e)
@@ -328,12 +345,12 @@ func (l *life) Ping(addr string, incarnation uint64, timeout time.Duration, done
 	if !l.crosses(ping{addr, incarnation}) {
 		return
 	}
-	l.call("ping", addr, min(timeout, callTimeout), func(to *life, answer func([]byte, error)) {
+	l.call("ping", addr, timeout, func(to *life, answer func([]byte, error)) {
 		var link rpc.Progress
 		if g := to.current(); g != nil {
 			link = g.Progress()
 		}
-		answer(train.AnswerPing(to.host.Pong(), incarnation, to.engine.Done(), link))
+		answer(train.AnswerPing(to.host.Pong(), incarnation, to.Signs(), link))
 	}, done)
 }
 
@@ -463,13 +480,18 @@ func (l *life) Compute(a *train.Attempt, r shard.Range, params []float32, ready 
 	if l.computing {
 		l.c.checks.fail("overlap", "%s computes two attempts at a time", l.name())
 	}
-	l.computing = true
+	l.computing, l.begun = true, l.c.now
+	if l.hangs {
+		l.doing = "it waits for a disk"
+		return func() {}
+	}
 	over := false
 	before := fingerprint(params)
 	finish := func(cancelled bool) {
 		if over {
 			return
 		}
+		l.beats += l.beating()
 		over, l.computing = true, false
 		if fingerprint(params) != before && (l.c.checks.flipped == nil || l.c.checks.flipped.who != l) {
 			l.c.checks.fail("overlap", "%s: the parameters changed while they were used", l.name())

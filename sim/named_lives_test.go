@@ -58,6 +58,7 @@ func TestStreamsOfAFormerLife(t *testing.T) {
 	perSeed(t, 6, func(t *testing.T, seed uint64) {
 		o := directed(seed, theLoad(t, "plain"), 3)
 		o.Faults.FixedPorts = true
+		o.Compute = 300 * time.Millisecond // else a ping finds out before the stream has come
 		named(t, o, func(c *Cluster) {
 			c.begin(3)
 			var young *life

@@ -72,7 +72,7 @@ func (d *driver) onPing(_ context.Context, incarnation uint64) ([]byte, error) {
 	if a.group != nil {
 		link = a.group.Progress()
 	}
-	return AnswerPing(a.pong, incarnation, d.engine.Done(), link)
+	return AnswerPing(a.pong, incarnation, d.Signs(), link)
 }
 
 func (d *driver) onDescribe(context.Context) ([]byte, error) {

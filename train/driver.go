@@ -48,7 +48,9 @@ type Config struct {
 	Flip *Flip // for tests; nil for none
 
 	Log  *slog.Logger // nil: silence
-	Line func(Line)   // told of everything, by one goroutine; nil for none
+	Line func(Line)   // told of everything, by one goroutine, which may take its time; nil for none
+
+	fs checkpoint.FS // nil: the system's
 }
 
 // Run takes part in training until the run is finished, ctx ends (an orderly
@@ -79,7 +81,9 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 
 // live is a life of the node, from its start to its end.
 func (d *driver) live(ctx context.Context) (Result, error) {
-	defer d.journal.close()
+	defer d.closeJournal()
+	go d.tellLines()
+	defer d.linesTold()
 	if d.task == nil {
 		if err := d.gather(ctx); err != nil {
 			return d.forsake(err)
@@ -115,7 +119,10 @@ type driver struct {
 	store   *checkpoint.Store
 	writer  *checkpoint.Writer
 	journal *journal
-	peers   *peers // where data may come from
+	disk    *atomic.Uint64 // moves when something happens to a file of a checkpoint
+	lines   *mailbox       // what Line is told
+	told    chan struct{}  // closed when it has been told all
+	peers   *peers         // where data may come from
 	share   sharing
 
 	ctx    context.Context // of calls; ends when the node has exited
@@ -181,7 +188,7 @@ func newDriver(cfg Config) (*driver, error) {
 	if err := cfg.Gossip.Validate(); err != nil {
 		return nil, &ConfigError{err}
 	}
-	d := &driver{cfg: cfg, task: cfg.Task, log: cfg.Log.With("node", cfg.Gossip.Name), box: newMailbox()}
+	d := &driver{cfg: cfg, task: cfg.Task, log: cfg.Log.With("node", cfg.Gossip.Name), box: newMailbox(), lines: newMailbox(), told: make(chan struct{})}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	var err error
 	d.shown.since = time.Now()
@@ -191,7 +198,12 @@ func newDriver(cfg Config) (*driver, error) {
 
 // load finds the newest state that this node can believe.
 func (d *driver) load() (*State, error) {
-	store, err := checkpoint.Open(checkpoint.OS(), d.cfg.Checkpoints)
+	fsys := d.cfg.fs
+	if fsys == nil {
+		fsys = checkpoint.OS()
+	}
+	fsys, d.disk = checkpoint.Watch(fsys)
+	store, err := checkpoint.Open(fsys, d.cfg.Checkpoints)
 	if err != nil {
 		return nil, err
 	}
@@ -376,6 +388,12 @@ func (d *driver) flushJournal() {
 	}
 }
 
+func (d *driver) closeJournal() {
+	if err := d.journal.close(); err != nil && !d.shown.journalFailed {
+		d.log.Error("the journal may lack its last lines", "error", err)
+	}
+}
+
 // --- the end ---
 
 // close takes everything down and tells how the run ended.
@@ -426,7 +444,8 @@ func (d *driver) result(e Exit) Result {
 }
 
 // shutdown ends all goroutines. Nobody waits for a time-out because of it:
-// gossip says good-bye and the links close.
+// gossip says good-bye and the links close. What hangs in the system, which
+// can't be interrupted, is left behind: the process ends without it.
 func (d *driver) shutdown() {
 	if d.gossip != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
@@ -440,32 +459,81 @@ func (d *driver) shutdown() {
 		d.group.Close(allreduce.Broken, "", errGone.Error())
 		d.group.Wait() // until the neighbours have its last words
 	}
+	d.unless("an answer to another node", d.serverGone)
+	if d.gossip != nil {
+		d.gossip.Close()
+	}
+	if d.pool != nil {
+		d.unless("a computation", d.pool.close)
+	}
+	if d.writer != nil {
+		d.writerGone()
+	}
+	d.box.close()
+}
+
+// unless waits for the end of something, unless that hangs.
+func (d *driver) unless(what string, wait func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		wait()
+	}()
+	select {
+	case <-done:
+	case <-time.After(hangFor):
+		d.log.Error(what+" does not end: it waits for a disk, or for data, and is left behind", "waited", hangFor)
+	}
+}
+
+func (d *driver) serverGone() {
 	if d.server != nil {
 		d.server.Close()
 		d.client.Close()
 	}
 	d.calls.Wait()
-	if d.gossip != nil {
-		d.gossip.Close()
-	}
-	if d.pool != nil {
-		d.pool.close()
-	}
-	if d.writer != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := d.writer.Close(ctx); err != nil {
-			d.log.Error("the last checkpoint may be missing", "error", err)
-		}
-	}
-	d.box.close()
 }
 
-// line tells whoever started the node.
+// writerGone waits for the writer as long as the disk takes something.
+func (d *driver) writerGone() {
+	for at := d.disk.Load() + 1; at != d.disk.Load(); {
+		at = d.disk.Load()
+		ctx, cancel := context.WithTimeout(context.Background(), hangFor)
+		err := d.writer.Close(ctx)
+		cancel()
+		if err == nil {
+			return
+		}
+		d.log.Error("the last checkpoint may be missing", "error", err)
+	}
+}
+
+// line tells whoever started the node, who may not listen at the moment: the loop does not wait.
 func (d *driver) line(l Line) {
 	if d.cfg.Line != nil {
-		d.cfg.Line(l)
+		d.lines.post(func() { d.cfg.Line(l) })
 	}
+}
+
+// tellLines is the goroutine that tells lines, until the box is closed.
+func (d *driver) tellLines() {
+	defer close(d.told)
+	var todo []func()
+	for range d.lines.filled {
+		todo = d.lines.take(todo)
+		for _, f := range todo {
+			if f == nil {
+				return
+			}
+			f()
+		}
+	}
+}
+
+// linesTold returns when everything has been told.
+func (d *driver) linesTold() {
+	d.lines.post(nil)
+	<-d.told
 }
 
 func (d *driver) ready() *Ready {

@@ -160,12 +160,22 @@ func (e *Engine) Clock(now func() time.Duration) {
 	}
 }
 
-// Done returns how many microbatches the workers have computed: a sign of life.
-func (e *Engine) Done() (sum uint64) {
+// Beats returns how many operations the workers have computed and how many samples they have read: a sign of life.
+func (e *Engine) Beats() (sum uint64) {
 	for _, w := range e.workers {
-		sum += w.done.Load()
+		sum += w.beats.Load()
 	}
 	return sum
+}
+
+// Doing tells what may take long of what the workers are at, "" if nothing.
+func (e *Engine) Doing() string {
+	for _, w := range e.workers {
+		if w.reading.Load() {
+			return "it waits for samples of " + e.task.Train.Info().Name
+		}
+	}
+	return ""
 }
 
 // DataTime returns the time spent waiting for samples, summed over the workers:
@@ -279,7 +289,8 @@ type Worker struct {
 	now       func() time.Duration
 	dataTime  atomic.Int64
 	roundTime atomic.Int64
-	done      atomic.Uint64 // microbatches, ever
+	beats     atomic.Uint64 // operations computed and samples read, ever
+	reading   atomic.Bool   // it waits for samples
 }
 
 func newWorker(e *Engine, index int) *Worker {
@@ -290,7 +301,11 @@ func newWorker(e *Engine, index int) *Worker {
 		train: t.newScalars(Update, t.Plan.Global),
 		eval:  t.newScalars(Evaluate, max(1, t.EvalPlan.N)),
 	}
-	w.ws.Cancelled = func() bool { return w.ctx.Err() != nil }
+	w.hand.beats = &w.beats
+	w.ws.Cancelled = func() bool {
+		w.beats.Add(1)
+		return w.ctx.Err() != nil
+	}
 	w.ready = func(lo, hi int) {
 		w.spoil(lo, hi)
 		w.timed(&w.roundTime, func() { w.round(lo) })
@@ -332,6 +347,8 @@ func (w *Worker) take(at place) (err error) {
 	if w.ctx != nil {
 		ended = w.ctx.Done()
 	}
+	w.reading.Store(true)
+	defer w.reading.Store(false)
 	w.timed(&w.dataTime, func() {
 		switch {
 		case w.reader == nil:
@@ -361,7 +378,7 @@ func (w *Worker) compute(a *Attempt, params []float32) error {
 	}
 	w.sum(a)
 	w.witness(a)
-	w.done.Add(1)
+	w.beats.Add(1)
 	return nil
 }
 

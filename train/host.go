@@ -196,6 +196,7 @@ func (h *Host) Tick() {
 			}
 		}
 		h.node.Tick(now, wires)
+		h.node.Heed(now, h.world.Signs())
 	})
 	h.serveWaiting()
 }
@@ -601,13 +602,13 @@ func Admit(t *Task, e rpc.Envelope) (view.Msg, error) {
 }
 
 // AnswerPing answers a ping for a life of a node, 0 for whichever is here: p is
-// the Host's newest Pong, beat counts microbatches computed, link is what the
+// the Host's newest Pong, s says how its work gets on, link is what the
 // running group has handed to its transport. Any goroutine may call it.
-func AnswerPing(p view.Pong, asked uint64, beat uint64, link rpc.Progress) ([]byte, error) {
+func AnswerPing(p view.Pong, asked uint64, s Signs, link rpc.Progress) ([]byte, error) {
 	if asked != 0 && asked != p.Fact.Incarnation {
 		return nil, errors.New("another process has this address now")
 	}
-	p.Beat, p.Sent = beat+link.FramesOut, nil
+	p.Beat, p.Doing, p.Sent = p.Beat+s.Work+link.FramesOut, s.Doing, nil
 	for _, o := range link.Peers {
 		p.Sent = append(p.Sent, o.FramesOut)
 	}

@@ -106,6 +106,8 @@ func (s *stage) at(addr string) *Host {
 
 func (w *stand) Now() time.Time { return w.now }
 
+func (w *stand) Signs() Signs { return Signs{} }
+
 func (w *stand) Deliver(addr string, e rpc.Envelope, failed func(error)) {
 	w.later(func() {
 		m, err := Admit(w.task, e)
@@ -119,7 +121,7 @@ func (w *stand) Deliver(addr string, e rpc.Envelope, failed func(error)) {
 
 func (w *stand) Ping(addr string, incarnation uint64, _ time.Duration, done func([]byte, error)) {
 	w.pinged = append(w.pinged, addr)
-	w.later(func() { done(AnswerPing(w.at(addr).Pong(), incarnation, 0, rpc.Progress{})) })
+	w.later(func() { done(AnswerPing(w.at(addr).Pong(), incarnation, Signs{}, rpc.Progress{})) })
 }
 
 func (w *stand) Describe(_ string, done func([]byte, error)) { w.later(func() { done(w.describe()) }) }
@@ -187,7 +189,7 @@ func TestAPingIsForOneLifeOfANode(t *testing.T) {
 	p := view.Pong{Fact: view.Fact{ID: "a", Incarnation: 7}, Generation: 4}
 	link := rpc.Progress{FramesOut: 3, Peers: []rpc.PeerProgress{{FramesOut: 1}, {FramesOut: 2}}}
 	for _, asked := range []uint64{0, 7} {
-		b, err := AnswerPing(p, asked, 10, link)
+		b, err := AnswerPing(p, asked, Signs{Work: 10}, link)
 		var got view.Pong
 		if err == nil {
 			err = json.Unmarshal(b, &got)
@@ -198,7 +200,7 @@ func TestAPingIsForOneLifeOfANode(t *testing.T) {
 			t.Errorf("asked for %d: %+v, %v; want %+v", asked, got, err, want)
 		}
 	}
-	if _, err := AnswerPing(p, 6, 10, link); err == nil {
+	if _, err := AnswerPing(p, 6, Signs{Work: 10}, link); err == nil {
 		t.Error("answered for a former life")
 	}
 }

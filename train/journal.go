@@ -1,7 +1,6 @@
 package train
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
@@ -105,20 +104,32 @@ func cutSeal(line []byte) (body []byte, sum [8]byte, ok bool) {
 	return line[:n], sum, err == nil && bytes.Equal(text, bytes.ToLower(text))
 }
 
-// journal appends records to a file. Events are written through at once, steps
-// when the driver says so: until then they wait as they are, so that no step
-// waits for their encoding.
+// journal appends records to a file, from a goroutine of its own: nobody who writes a record waits for its
+// encoding, nor for a disk, which may be behind a network and take any time. Events are written at once, steps
+// when the driver says so.
 type journal struct {
-	mu    sync.Mutex
-	file  *os.File
-	buf   *bufio.Writer
-	steps []Record // that wait
-	last  seal     // of the line written last
-	err   error    // the first failure; told at Close
+	file *os.File
+	kick chan struct{} // holds a token if there is something to do
+	gone chan struct{} // closed when the goroutine has ended
+	last seal          // of the last line; the goroutine's
+	text []byte        // lines being written; the goroutine's
+
+	mu      sync.Mutex
+	records []Record // that wait
+	spare   []Record
+	after   []func() // to be called when they are on their way
+	err     error    // the first failure; told at close
+	closed  bool
 }
 
-// mostSteps is how many may wait.
-const mostSteps = 200
+const (
+	mostSteps   = 200     // may wait until they are written without being told to
+	mostRecords = 100_000 // may wait for a disk, which is taken for dead then: those that come after are lost
+	// journalPatience is how long the end of a node waits for the disk.
+	journalPatience = 5 * time.Second
+)
+
+var errJournalStuck = fmt.Errorf("the disk takes nothing: %d lines wait for it, and further ones are lost", mostRecords)
 
 // openJournal goes on with the journal of a directory, or begins one. Where a
 // process before died within a line, the next one begins a line of its own.
@@ -135,10 +146,11 @@ func openJournal(dir string) (*journal, error) {
 		f.Close() // nothing was written
 		return nil, fmt.Errorf("journal: %s: %w", f.Name(), err)
 	}
-	j := &journal{file: f, buf: bufio.NewWriterSize(f, 64<<10), last: last}
+	j := &journal{file: f, last: last, kick: make(chan struct{}, 1), gone: make(chan struct{})}
 	if torn {
-		j.fail(j.buf.WriteByte('\n'))
+		j.text = append(j.text, '\n')
 	}
+	go j.run()
 	j.write(Record{T: "open", Time: time.Now()})
 	return j, nil
 }
@@ -165,27 +177,38 @@ func readTail(f *os.File) (last seal, torn bool, err error) {
 	return seal{}, torn, nil
 }
 
-func (j *journal) write(r Record) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if r.T == "step" && len(j.steps) < mostSteps {
-		j.steps = append(j.steps, r)
-		return
-	}
-	j.encodeSteps()
-	j.encode(r)
-	if r.T != "step" {
-		j.fail(j.buf.Flush())
+// run is the journal's goroutine. After a failure nothing is written any more: a line that lacks the one
+// before it would be taken for changed.
+func (j *journal) run() {
+	defer close(j.gone)
+	for range j.kick {
+		records, after, failed, last := j.take()
+		for _, r := range records {
+			j.encode(r)
+		}
+		if len(j.text) > 0 && failed == nil {
+			_, err := j.file.Write(j.text)
+			j.fail(err)
+		}
+		j.text = j.text[:0]
+		for _, f := range after {
+			f()
+		}
+		if last {
+			j.fail(j.file.Close())
+			return
+		}
 	}
 }
 
-// encodeSteps encodes those that wait.
-func (j *journal) encodeSteps() {
-	for _, r := range j.steps {
-		j.encode(r)
-	}
-	clear(j.steps)
-	j.steps = j.steps[:0]
+// take returns what is to be done.
+func (j *journal) take() (records []Record, after []func(), failed error, last bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	records, after = j.records, j.after
+	clear(j.spare)
+	j.records, j.spare, j.after = j.spare[:0], records, nil
+	return records, after, j.err, j.closed
 }
 
 func (j *journal) encode(r Record) {
@@ -196,32 +219,70 @@ func (j *journal) encode(r Record) {
 	}
 	b = b[:len(b)-1] // the brace
 	j.last = j.last.over(b)
-	_, err = j.buf.Write(fmt.Appendf(b, sealBegin+"%x\"}\n", j.last.sum))
-	j.fail(err)
+	j.text = append(j.text, fmt.Appendf(b, sealBegin+"%x\"}\n", j.last.sum)...)
+}
+
+// wake has the goroutine look. The lock is held.
+func (j *journal) wake() {
+	select {
+	case j.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (j *journal) write(r Record) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.records) >= mostRecords && j.err == nil {
+		j.err = errJournalStuck
+	}
+	if j.err != nil || j.closed {
+		return
+	}
+	if j.records = append(j.records, r); r.T != "step" || len(j.records) > mostSteps {
+		j.wake()
+	}
 }
 
 func (j *journal) fail(err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	if j.err == nil {
 		j.err = err
 	}
 }
 
-// flush writes what is buffered and returns the first failure so far.
+// flush has what waits written, and returns the first failure so far.
 func (j *journal) flush() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.encodeSteps()
-	j.fail(j.buf.Flush())
+	j.wake()
 	return j.err
 }
 
+// then calls f, from the journal's goroutine, when all that was written so far is with the
+// system, or can't be.
+func (j *journal) then(f func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.after = append(j.after, f)
+	j.wake()
+}
+
+// close writes what is left, and returns the first failure. A disk that hangs is left behind after
+// journalPatience, and the goroutine with it.
 func (j *journal) close() error {
-	err := j.flush()
-	if e := j.file.Close(); err == nil {
-		err = e
+	j.mu.Lock()
+	j.closed = true
+	j.wake()
+	j.mu.Unlock()
+	select {
+	case <-j.gone:
+	case <-time.After(journalPatience):
+		return fmt.Errorf("journal: the disk has not taken the last lines within %s", journalPatience)
 	}
-	if err != nil {
-		return fmt.Errorf("journal: %w", err)
+	if j.err != nil { // nobody else is left
+		return fmt.Errorf("journal: %w", j.err)
 	}
 	return nil
 }

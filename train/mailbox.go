@@ -37,6 +37,13 @@ func (m *mailbox) take(last []func()) []func() {
 	return out
 }
 
+// waiting is how many there are to take.
+func (m *mailbox) waiting() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.todo)
+}
+
 func (m *mailbox) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -76,6 +76,9 @@ type Node struct {
 	over    bool
 
 	lost     *loss // the loss that the next generation answers
+	own      own
+	stuck    map[view.Node]bool // who was given up though it answered
+	misgiven int                // how often one of them was back in a view
 	stepTime time.Duration
 	phases   Phases
 }
@@ -127,6 +130,7 @@ type silence struct {
 	deaf     time.Time // since when it has sent more than has come
 	beat     uint64    // its, as it last answered
 	beatAt   time.Time // when that last changed
+	doing    string    // what it is at, as it last answered
 }
 
 // loss is how the last generation ended, for the story of the next one.
@@ -386,37 +390,59 @@ func (n *Node) Tick(now time.Time, wires []Wire) {
 }
 
 // Limits of patience with a silent member. Whether it lives is asked after
-// the greater of stallFloor and eight steps as they usually take. One that
+// eight steps as they usually take, but within these limits: to ask costs little, and
+// an answer in time nothing. One that
 // answers may compute for as long as it gets on with it: it is given up when it
-// has done nothing for stuckFor, or when for deafFor what it sent has not come.
+// has done nothing, not an operation of the model nor the reading of a sample, for
+// the greater of stuckFloor and eight steps, twice as long for each time that one
+// who was given up so came back; or when for deafFor what it sent has not come.
 const (
-	stallFloor = time.Second
+	stallFloor = 250 * time.Millisecond
+	stallMost  = time.Second
+	usualSteps = 8
 	deafFor    = 30 * time.Second
-	stuckFor   = 10 * time.Minute
+	stuckFloor = 10 * time.Second
+	stuckFirst = 10 * time.Minute // while no step shows how long one takes
+	mostDouble = 6
 )
+
+// stuckAfter is how long a member may do nothing.
+func (n *Node) stuckAfter() time.Duration {
+	if n.stepTime == 0 {
+		return stuckFirst
+	}
+	return max(stuckFloor, usualSteps*n.stepTime) << min(n.misgiven, mostDouble)
+}
 
 // watch asks whether a silent member lives, and gives it up at last.
 func (n *Node) watch(now time.Time, rank int, w Wire) {
 	g := n.gen
 	s := &g.silences[rank]
 	s.received = w.Received
-	patience := max(stallFloor, 8*n.stepTime)
+	patience, stuck := stallMost, n.stuckAfter()
+	if n.stepTime > 0 {
+		patience = min(stallMost, max(stallFloor, usualSteps*n.stepTime))
+	}
 	waits := func(since time.Time, limit time.Duration) bool { return !since.IsZero() && now.Sub(since) > limit }
 	stalls := func(since time.Time) bool { return !since.IsZero() && now.Sub(since) >= patience }
 	if (stalls(w.Waiting) || stalls(w.Sending)) && now.Sub(s.asked) >= patience {
 		s.asked = now
 		n.views.Suspect(now, g.view.Members[rank].Node())
 	}
-	giveUp := func(format string, limit time.Duration) {
-		n.closeGroup(now, view.Cause{Blame: g.view.Members[rank].Node(), By: n.views.Self(), Reason: fmt.Sprintf(format, limit)})
+	giveUp := func(format string, args ...any) {
+		n.closeGroup(now, view.Cause{Blame: g.view.Members[rank].Node(), By: n.views.Self(), Reason: fmt.Sprintf("it answers, but "+format, args...)})
 	}
 	switch {
 	case waits(w.Sending, deafFor):
-		giveUp("it answers, but has taken nothing for %s", deafFor)
+		giveUp("has taken nothing for %s", deafFor)
 	case waits(w.Waiting, deafFor) && waits(s.deaf, deafFor):
-		giveUp("it answers, but what it sends has not come for %s", deafFor)
-	case waits(w.Waiting, stuckFor) && waits(s.beatAt, stuckFor):
-		giveUp("it answers, but has done nothing for %s", stuckFor)
+		giveUp("what it sends has not come for %s", deafFor)
+	case waits(w.Waiting, stuck) && waits(s.beatAt, stuck):
+		if n.stuck == nil {
+			n.stuck = map[view.Node]bool{}
+		}
+		n.stuck[g.view.Members[rank].Node()] = true
+		giveUp("has done nothing for %s: %s", stuck.Round(time.Second), cmp.Or(s.doing, "it computes"))
 	}
 }
 
@@ -428,7 +454,7 @@ func (g *generation) judge(now time.Time, rank int, p view.Pong) {
 	} else if s.deaf.IsZero() {
 		s.deaf = now
 	}
-	if p.Beat != s.beat || s.beatAt.IsZero() {
+	if s.doing = p.Doing; p.Beat != s.beat || s.beatAt.IsZero() {
 		s.beat, s.beatAt = p.Beat, now
 	}
 }
@@ -516,6 +542,12 @@ func (n *Node) install(now time.Time, in view.Install) {
 	g := &generation{view: in.View, name: in.View.Name(), rank: in.Rank, start: in.Start, pace: shard.NewPace(in.View.World()), open: true, silences: make([]silence, in.View.World())}
 	for i := range g.silences {
 		g.silences[i].asked = now
+	}
+	for _, m := range in.View.Members {
+		if n.stuck[m.Node()] {
+			delete(n.stuck, m.Node())
+			n.misgiven++
+		}
 	}
 	n.gen = g
 	n.ahead.restart()
@@ -1130,10 +1162,10 @@ func (n *Node) tryPart() {
 	}
 }
 
-// Pong returns the answer to a ping, but for Beat and Sent, which the driver knows.
+// Pong returns the answer to a ping, but for Doing, Sent and most of Beat, which the driver knows.
 func (n *Node) Pong(now time.Time) view.Pong {
 	coordinator, _ := n.views.Status(now)
-	p := view.Pong{Fact: n.views.Fact(), Generation: n.views.Generation(), Coordinator: coordinator}
+	p := view.Pong{Fact: n.views.Fact(), Generation: n.views.Generation(), Coordinator: coordinator, Beat: n.own.idle}
 	if n.gen != nil {
 		p.Running = n.gen.name
 	}

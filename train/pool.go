@@ -49,6 +49,7 @@ func newPool(e *Engine) *pool {
 		c := make(chan *batchJob, 1)
 		p.errand = append(p.errand, c)
 		w.reader = newReader(e.task)
+		w.reader.ahead.beats = &w.beats
 		p.wg.Add(2)
 		go func() {
 			defer p.wg.Done()

@@ -90,7 +90,7 @@ func (w *Worker) Probe(ctx context.Context, a *Attempt, mb int, params []float32
 		}
 		w.witness(a)
 	})
-	w.done.Add(1)
+	w.beats.Add(1)
 	return err
 }
 

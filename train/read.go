@@ -35,6 +35,7 @@ type samples struct {
 	ids     []uint64
 	raw     []float32       // one sample as the data set has it; nil where it stays so
 	stop    atomic.Bool     // nobody needs what is being read
+	beats   *atomic.Uint64  // counts samples that have been read; nil if nobody looks
 	ctx     context.Context // ends a sample's way from elsewhere; nil never
 }
 
@@ -83,6 +84,9 @@ func (s *samples) read(at place) error {
 		}
 		s.batch.IDs[j] = id
 		s.idSum += shard.Mix(id)
+		if s.beats != nil {
+			s.beats.Add(1)
+		}
 	}
 	s.at = at
 	return nil

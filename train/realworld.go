@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -19,6 +20,11 @@ var _ World = (*driver)(nil)
 
 // Now implements World.
 func (d *driver) Now() time.Time { return time.Now() }
+
+// Signs implements World. Any goroutine may call it once the node is there.
+func (d *driver) Signs() Signs {
+	return Signs{Work: d.engine.Beats() + d.client.Received(), Doing: cmp.Or(d.peers.waiting(), d.engine.Doing()), Disk: d.disk.Load()}
+}
 
 // spawn runs f in a goroutine that shutdown waits for.
 func (d *driver) spawn(f func()) {
@@ -114,10 +120,11 @@ func (d *driver) Compute(a *Attempt, r shard.Range, params []float32, ready func
 // Save implements World. A node has one snapshot with the writer at a time.
 func (d *driver) Save(s *checkpoint.Snapshot, done func(checkpoint.Result)) {
 	d.saveDone = done
-	d.flushJournal() // what a checkpoint holds, the journal tells, whenever the process is killed
-	if back := d.writer.Submit(s); back != nil {
-		d.written(checkpoint.Result{Snapshot: back, Err: errors.New("the writer is closed")})
-	}
+	d.journal.then(func() { // what a checkpoint holds, the journal tells, whenever the process is killed
+		if back := d.writer.Submit(s); back != nil {
+			d.written(checkpoint.Result{Snapshot: back, Err: errors.New("the writer is closed")})
+		}
+	})
 }
 
 // written takes what became of a snapshot, from the writer's goroutine.

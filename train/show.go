@@ -40,6 +40,7 @@ const (
 	maxEvents     = 200
 	progressEvery = 200 * time.Millisecond
 	rateWindow    = 3 * time.Second
+	mostLines     = 1000 // kept for a reader who does not read, beside those of the story
 )
 
 // Tell passes on a line of the story to log, journal, status page and parent.
@@ -153,6 +154,9 @@ func (d *driver) publish() {
 
 func (d *driver) progress(now time.Time) {
 	d.shown.lastLine = now
+	if d.lines.waiting() > mostLines {
+		return
+	}
 	p := d.progressNow(now)
 	d.line(Line{Progress: &p})
 }

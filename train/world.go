@@ -20,6 +20,9 @@ type World interface {
 	// Now is the time of this machine, as far as waiting goes.
 	Now() time.Time
 
+	// Signs tells how far this node's own work has come.
+	Signs() Signs
+
 	// Deliver sends a message. failed is called if it is known, or must be
 	// feared, that it did not arrive.
 	Deliver(addr string, e rpc.Envelope, failed func(error))
