@@ -11,7 +11,7 @@ DLNODE_TEST_DATA ?= $(if $(wildcard ../shared/data/mnist),$(abspath ../shared/da
 export DLNODE_TEST_DATA
 
 # Packages that start goroutines. E2E drives processes and is raced by make race-e2e.
-RACED ?= ./allreduce/... ./checkpoint/... ./cluster/... ./cmd/... ./dataset/... ./train/...
+RACED ?= ./allreduce/... ./chaos ./checkpoint/... ./cluster/... ./cmd/... ./dataset/... ./train/...
 # The simulator has a goroutine for each schedule; nothing of them may be shared.
 RACED_SEEDS ?= 20
 

@@ -18,7 +18,7 @@ import (
 // What a step does beside that is not in it: it computes, applies the mean, and
 // digests its state for the header.
 //
-// As in an Engine, the mean takes the gradient's place. It is the next op's
+// The mean takes the gradient's place, part by part, each of which was rounded before. It is the next op's
 // gradient then, so that all ranks have one from the second op on, and keep it.
 type Drill struct {
 	task    *Task
@@ -70,24 +70,51 @@ func (d *Drill) makeUp(rank int) {
 // Round rounds the gradient to its grids, as the only term of a sum.
 func (d *Drill) Round() {
 	d.sum.Reset(d.attempt.Grad)
-	d.pool.each(d.sum.Blocks(), func(i int) {
-		w := d.sum.Block(i)
-		d.sum.AddBlock(i, d.grad[w.Lo:w.Hi])
+	d.roundBlocks(0, d.sum.Blocks())
+}
+
+func (d *Drill) roundBlocks(from, to int) {
+	d.pool.each(to-from, func(i int) {
+		w := d.sum.Block(from + i)
+		d.sum.AddBlock(from+i, d.grad[w.Lo:w.Hi])
 	})
 }
 
-// Op is the all-reduce of what was rounded. It is to be judged once it is done.
+// Op is the all-reduce of the gradient, which is to be judged once it is done. One of several buckets is Open, and
+// goes while it is rounded: Give has to follow its Start. A smaller one is rounded here.
 func (d *Drill) Op(seq uint64) allreduce.Op {
-	c := Contribution{Count: 1, Grad: d.sum, Scalars: d.scalars, Mean: d.grad}
-	op := allreduce.Op{Seq: seq, Header: d.task.header(d.attempt, c, witness{}, 0, uint64(time.Millisecond), 0), Each: d.pool.each}
-	d.task.reduce(&op, d.attempt, Sums{d.sum, d.grad}, d.world)
-	return op
+	if d.sum.Blocks() > d.bucketLen() {
+		d.sum.Reset(d.attempt.Grad)
+		return d.op(allreduce.Op{Seq: seq, Open: true})
+	}
+	d.Round()
+	return d.op(allreduce.Op{Seq: seq, Header: d.header()})
 }
 
-// Bare is the same op without a header: nothing is counted, and nothing is judged.
-func (d *Drill) Bare(seq uint64) allreduce.Op {
-	op := d.Op(seq)
-	op.Header = nil
+// Give rounds the gradient from its end to its beginning, as a backward pass comes by it, and gives what is ready.
+func (d *Drill) Give(ready func(lo, hi int), head func(header []byte)) {
+	for to := d.sum.Blocks(); to > 0; {
+		from := max(to-d.bucketLen(), 0)
+		d.roundBlocks(from, to)
+		ready(d.sum.Block(from).Lo, d.sum.Block(to-1).Hi)
+		to = from
+	}
+	head(d.header())
+}
+
+// Bare is the all-reduce of what was rounded, without a header: nothing is counted, and nothing is judged.
+func (d *Drill) Bare(seq uint64) allreduce.Op { return d.op(allreduce.Op{Seq: seq}) }
+
+func (d *Drill) bucketLen() int { return bucketLen(d.sum.Blocks()) }
+
+func (d *Drill) header() []byte {
+	c := Contribution{Count: 1, Grad: d.sum, Scalars: d.scalars, Mean: d.grad}
+	return d.task.header(d.attempt, c, witness{}, 0, uint64(time.Millisecond), 0)
+}
+
+func (d *Drill) op(op allreduce.Op) allreduce.Op {
+	op.Each = d.pool.each
+	d.task.reduce(&op, d.attempt, Sums{d.sum, d.grad}, d.world)
 	return op
 }
 

@@ -8,7 +8,7 @@ import (
 )
 
 // drillRound plays an op of two ranks, frame by frame, in one goroutine.
-func drillRound(t *testing.T, sums [2]*allreduce.Reducer, ops [2]allreduce.Op) (headers [][]byte, total uint64) {
+func drillRound(t *testing.T, drills [2]*Drill, sums [2]*allreduce.Reducer, ops [2]allreduce.Op) (headers [][]byte, total uint64) {
 	t.Helper()
 	var wire [2][]allreduce.Frame // to each rank
 	emit := func(to int) allreduce.Emit {
@@ -20,6 +20,9 @@ func drillRound(t *testing.T, sums [2]*allreduce.Reducer, ops [2]allreduce.Op) (
 	for rank := range sums {
 		if _, err := sums[rank].Start(ops[rank], emit(1-rank)); err != nil {
 			t.Fatal(err)
+		}
+		if ops[rank].Open {
+			drills[rank].Give(func(lo, hi int) { sums[rank].Ready(lo, hi, emit(1-rank)) }, func(h []byte) { sums[rank].Head(h, emit(1-rank)) })
 		}
 	}
 	for len(wire[0])+len(wire[1]) > 0 {
@@ -57,12 +60,14 @@ func TestADrillGivesAllRanksTheMeanAndJudgesIt(t *testing.T) {
 		var ops [2]allreduce.Op
 		bare := seq%2 == 1
 		for rank, d := range drills {
-			d.Round()
-			if ops[rank] = d.Op(seq + 1); bare {
+			if bare {
+				d.Round()
 				ops[rank] = d.Bare(seq + 1)
+			} else if ops[rank] = d.Op(seq + 1); !ops[rank].Open {
+				t.Fatal("a gradient of several buckets is given whole")
 			}
 		}
-		headers, total := drillRound(t, sums, ops)
+		headers, total := drillRound(t, drills, sums, ops)
 		for rank, d := range drills {
 			if !slices.Equal(d.Mean(), want) {
 				t.Fatalf("op %d: rank %d has another mean", seq+1, rank)

@@ -116,10 +116,10 @@ func NewEngine(t *Task, n int) *Engine {
 	return e
 }
 
-// bucketLen is how many blocks a bucket has; the last one may have fewer.
-func (e *Engine) bucketLen() int {
-	return max(bucketBlocks, (e.grad.Blocks()+mostBuckets-1)/mostBuckets)
-}
+func (e *Engine) bucketLen() int { return bucketLen(e.grad.Blocks()) }
+
+// bucketLen is how many of so many blocks a bucket has; the last one may have fewer.
+func bucketLen(blocks int) int { return max(bucketBlocks, (blocks+mostBuckets-1)/mostBuckets) }
 
 // Sums is the memory that attempts are summed in, for an all-reduce that begins
 // while an attempt is computed.

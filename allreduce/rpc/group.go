@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -141,7 +142,11 @@ func (g *Group) Start(op allreduce.Op) {
 }
 
 // Ready tells that elements [lo, hi) of an op that was started Open are final; see allreduce.Reducer.
-func (g *Group) Ready(lo, hi int) { g.move(func() { g.machine.Ready(lo, hi) }) }
+// It lets what is ready begin to go before it returns.
+func (g *Group) Ready(lo, hi int) {
+	g.move(func() { g.machine.Ready(lo, hi) })
+	runtime.Gosched() // else a link's goroutine waits until whoever computes has used up its time
+}
 
 // Head gives the header of an op that was started Open.
 func (g *Group) Head(header []byte) { g.move(func() { g.machine.Head(header) }) }

@@ -48,10 +48,13 @@ func openGroup(s *rpc.Server, o *openRequest, ranks []addresses, config *tls.Con
 	return g
 }
 
-// do makes the next op and waits for it.
-func (g *group) do(ctx context.Context, op func(seq uint64) allreduce.Op) (outcome, error) {
+// do makes the next op and waits for it. One that is Open is given by give.
+func (g *group) do(ctx context.Context, op func(seq uint64) allreduce.Op, give func(ready func(lo, hi int), head func([]byte))) (outcome, error) {
 	g.seq++
-	g.g.Start(op(g.seq))
+	next := op(g.seq)
+	if g.g.Start(next); next.Open {
+		give(g.g.Ready, g.g.Head)
+	}
 	select {
 	case o := <-g.done:
 		return o, nil
@@ -66,7 +69,7 @@ func (g *group) do(ctx context.Context, op func(seq uint64) allreduce.Op) (outco
 
 // barrier returns when all ranks have called it.
 func (g *group) barrier(ctx context.Context) error {
-	_, err := g.do(ctx, func(seq uint64) allreduce.Op { return allreduce.Op{Seq: seq} })
+	_, err := g.do(ctx, func(seq uint64) allreduce.Op { return allreduce.Op{Seq: seq} }, nil)
 	return err
 }
 

@@ -181,8 +181,7 @@ func (s *session) drop() {
 // trainOp is a step's all-reduce from the gradient to its mean.
 func (s *session) trainOp(ctx context.Context) (time.Duration, error) {
 	begun := time.Now()
-	s.drill.Round()
-	o, err := s.group.do(ctx, s.drill.Op)
+	o, err := s.group.do(ctx, s.drill.Op, s.drill.Give)
 	if err == nil {
 		err = s.drill.Judge(o.headers, o.total)
 	}
@@ -193,7 +192,7 @@ func (s *session) trainOp(ctx context.Context) (time.Duration, error) {
 func (s *session) bareOp(ctx context.Context) (time.Duration, error) {
 	s.drill.Round()
 	begun := time.Now()
-	_, err := s.group.do(ctx, s.drill.Bare)
+	_, err := s.group.do(ctx, s.drill.Bare, nil)
 	return time.Since(begun), err
 }
 

@@ -33,7 +33,7 @@ func Work(ctx context.Context, cfg WorkerConfig) error {
 	if w.far, err = listenFar(net.JoinHostPort(host, "0")); err != nil {
 		return err
 	}
-	server := rpc.Serve(rpc.ServerConfig{Listener: cfg.Listener, Log: cfg.Log, Handlers: rpc.Handlers{
+	server := rpc.Serve(rpc.ServerConfig{Listener: cfg.Listener, Log: cfg.Log, AnswerTimeout: longestAnswer, Handlers: rpc.Handlers{
 		Deliver: w.deliver, Fetch: w.far.fetch,
 		Ping: func(context.Context, uint64) ([]byte, error) { return nil, nil },
 	}})
