@@ -168,15 +168,6 @@ func (f *fleet) end() error {
 	return errors.Join(errs...)
 }
 
-// Held is what a process holds.
-type Held struct {
-	Node       string `json:"node"`
-	RSS        int64  `json:"rss_bytes"`
-	Files      int    `json:"files"`
-	Threads    int    `json:"threads"`
-	Goroutines int    `json:"goroutines"`
-}
-
 // held looks at what the nodes' processes hold.
 func (f *fleet) held() (all []Held, err error) {
 	for _, n := range f.nodes {

@@ -26,6 +26,15 @@ type NodeVerdict struct {
 	Verdict
 }
 
+// Held is what a process holds.
+type Held struct {
+	Node       string `json:"node"`
+	RSS        int64  `json:"rss_bytes"`
+	Files      int    `json:"files"`
+	Threads    int    `json:"threads"`
+	Goroutines int    `json:"goroutines"`
+}
+
 // Report is what became of a run.
 type Report struct {
 	Options

@@ -3,6 +3,7 @@
 package lives
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -159,7 +160,7 @@ func (p *Process) Await(ctx context.Context, holds func(Told) bool) error {
 		case <-changed:
 		case <-p.gone:
 			if !holds(p.Told()) {
-				return fmt.Errorf("%s has ended (%w)", p.ID, cmpError(p.err))
+				return fmt.Errorf("%s has ended (%w)", p.ID, cmp.Or(p.err, errInOrder))
 			}
 			return nil
 		case <-ctx.Done():
@@ -170,13 +171,6 @@ func (p *Process) Await(ctx context.Context, holds func(Told) bool) error {
 
 // errInOrder stands for the end of a process that had no error.
 var errInOrder = errors.New("in order")
-
-func cmpError(err error) error {
-	if err == nil {
-		return errInOrder
-	}
-	return err
-}
 
 // Kill sends SIGKILL and returns when.
 func (p *Process) Kill() (at time.Time, err error) {
