@@ -26,12 +26,12 @@ func heldBy(pid int) (h Held, err error) {
 		case "VmRSS":
 			kb, err := strconv.ParseInt(first, 10, 64)
 			if err != nil {
-				return h, fmt.Errorf("VmRSS: %w", err)
+				return h, fmt.Errorf("resident set: %w", err)
 			}
 			h.RSS = kb << 10
 		case "Threads":
 			if h.Threads, err = strconv.Atoi(first); err != nil {
-				return h, fmt.Errorf("Threads: %w", err)
+				return h, fmt.Errorf("number of threads: %w", err)
 			}
 		}
 	}

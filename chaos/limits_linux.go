@@ -79,7 +79,7 @@ func (l *limits) lacks(what string) bool {
 const cgroupRoot = "/sys/fs/cgroup"
 
 func (l *limits) makeGroups() error {
-	name := fmt.Sprintf("%s%d", netnsPrefix, os.Getpid())
+	name := fmt.Sprintf("%s%d", lives.Prefix, os.Getpid())
 	sweepGroups()
 	if _, err := os.Stat(filepath.Join(cgroupRoot, "cgroup.controllers")); err == nil {
 		l.v2 = true
@@ -130,9 +130,9 @@ func (l *limits) children(parent string) (all []string, err error) {
 // sweepGroups removes what others have left that were killed.
 func sweepGroups() {
 	for _, pattern := range []string{"cpu/", "memory/", ""} {
-		dirs, _ := filepath.Glob(filepath.Join(cgroupRoot, pattern+netnsPrefix+"[0-9]*"))
+		dirs, _ := filepath.Glob(filepath.Join(cgroupRoot, pattern+lives.Prefix+"[0-9]*"))
 		for _, dir := range dirs {
-			if !alive(strings.TrimPrefix(filepath.Base(dir), netnsPrefix)) {
+			if !lives.Alive(strings.TrimPrefix(filepath.Base(dir), lives.Prefix)) {
 				_ = removeGroup(dir) // somebody else may have swept as well
 			}
 		}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dlnode/dlnode/internal/lives"
 )
 
 // shaper holds up and loses packets of a node, TCP and UDP alike, where the kernel has
@@ -31,7 +33,7 @@ const (
 )
 
 // newShaper makes the device in a namespace, and leads nothing through it yet.
-func newShaper(ns, ip string, seed uint64) (*shaper, error) {
+func newShaper(ns string, seed uint64) (*shaper, error) {
 	file, err := inNetns(ns, func() (*os.File, error) {
 		if err := letForeign(); err != nil {
 			return nil, err
@@ -42,8 +44,8 @@ func newShaper(ns, ip string, seed uint64) (*shaper, error) {
 		return nil, fmt.Errorf("packets of %s can't be led through this program: %w", ns, err)
 	}
 	s := &shaper{file: file, toll: newToll(seed)}
-	if err := ipBatch(ns, "link set "+shaperDevice+" up mtu "+fmt.Sprint(shaperMTU),
-		"rule add iif "+shaperDevice+" lookup "+shaperTable, "route add "+subnet+" dev eth0 table "+shaperTable); err != nil {
+	if err := lives.IPBatch(ns, "link set "+shaperDevice+" up mtu "+fmt.Sprint(shaperMTU),
+		"rule add iif "+shaperDevice+" lookup "+shaperTable, "route add "+lives.Subnet+" dev eth0 table "+shaperTable); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	queue := make(chan packet, 4096)

@@ -5,10 +5,7 @@ package e2e
 import (
 	"flag"
 	"fmt"
-	"os"
-	"os/exec"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -116,41 +113,25 @@ func within(at time.Time, begins, ends []time.Time) bool {
 	return false
 }
 
-// links makes a network namespace for each node, joined by a bridge, with links
-// that carry so much each way. It returns how the i-th node is started.
+// links gives each node a network namespace, and a link that carries so much each way. It
+// returns how the i-th node is started.
 func links(t *testing.T, rate string, nodes int) func(i int) options {
 	t.Helper()
-	name := fmt.Sprintf("dl%d", os.Getpid()%100000)
-	run := func(command string) error {
-		if out, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", command, err, out)
-		}
-		return nil
+	n, err := lives.NewNamespaces(nodes)
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for i := range nodes {
-			_ = run(fmt.Sprintf("ip netns del %s-%d", name, i)) // it may not have been made
+		if err := n.Close(); err != nil {
+			t.Error(err)
 		}
-		_ = run("ip link del " + name)
 	})
-	commands := []string{fmt.Sprintf("ip link add %s type bridge && ip link set %s up", name, name)}
 	for i := range nodes {
-		commands = append(commands, strings.NewReplacer("NS", fmt.Sprintf("%s-%d", name, i), "IF", fmt.Sprintf("%sv%d", name, i),
-			"BR", name, "RATE", rate, "IP", fmt.Sprintf("10.78.0.%d", i+1)).Replace(
-			`ip netns add NS && ip link add IF type veth peer name eth9 netns NS && ip link set IF master BR up &&
-			ip -n NS addr add IP/24 dev eth9 && ip -n NS link set eth9 up && ip -n NS link set lo up &&
-			tc -n NS qdisc add dev eth9 root tbf rate RATE burst 512kb latency 100ms &&
-			tc qdisc add dev IF root tbf rate RATE burst 512kb latency 100ms`))
-	}
-	for _, c := range commands {
-		if err := run(c); err != nil {
+		if err := n.Limit(i, rate, "512kb"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return func(i int) options {
-		return options{
-			through: []string{"ip", "netns", "exec", fmt.Sprintf("%s-%d", name, i), program},
-			more:    []string{"--bind", fmt.Sprintf("10.78.0.%d:7946", i+1), "--insecure"},
-		}
+		return options{through: append(n.Through(i), program), more: []string{"--bind", n.IP(i) + ":7946", "--insecure"}}
 	}
 }
