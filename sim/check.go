@@ -204,6 +204,12 @@ func (k *checks) told(l *life, e train.Event) {
 	if e.Kind == "recall" && k.flipped != nil {
 		k.flipped.cured = true
 	}
+	switch {
+	case e.Kind == "caught up" && l.host.Node().State().Transition < l.newest:
+		k.fail("join", "%s says that it has caught up at transition %d, though it was told of %d", l.name(), l.host.Node().State().Transition, l.newest)
+	case e.Kind == "unfit" && k.flipped == nil:
+		k.fail("join", "%s: %s", l.name(), e.Text)
+	}
 	if e.Kind == "copy" && strings.Contains(e.Text, "is not the state") && k.flipped == nil {
 		k.fail("copy", "%s: %s", l.name(), e.Text)
 	}

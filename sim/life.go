@@ -56,7 +56,8 @@ type life struct {
 	hangs     bool          // the next computation never ends, whoever cancels it
 	doing     string        // at what it hangs
 	fetching  bool
-	following int // pieces that are asked for
+	following int    // pieces that are asked for
+	newest    uint64 // transition that it has been told of with one
 	saving    bool
 	owes      int // copies of its state that it was asked for and has not answered
 
@@ -422,6 +423,7 @@ func (l *life) Follow(addr string, r rpc.FollowRequest, done func(rpc.Piece, err
 		if !over {
 			over = true
 			l.following--
+			l.newest = max(l.newest, piece.Newest)
 			done(piece, err)
 		}
 	})

@@ -187,4 +187,29 @@ var mutants = []mutant{
 	a.missing, a.due, a.begun = a.missing[:0], a.due[:0], 0
 `,
 	}}},
+	{"record-applied-twice", founder, "train/record.go", []edit{{
+		`	t.commit(s, a, vd, mean, nil, each)
+	return nil`,
+		`	t.commit(s, a, vd, mean, nil, each)
+	t.commit(s, a, vd, mean, nil, each)
+	return nil`,
+	}}},
+	{"record-skipped", founder, "train/record.go", []edit{{
+		`	t.commit(s, a, vd, mean, nil, each)
+	return nil`,
+		`	if r.Elements == 0 {
+		s.Transition, s.Next = s.Transition+1, Update
+		return nil
+	}
+	t.commit(s, a, vd, mean, nil, each)
+	return nil`,
+	}}},
+	{"caught-up-too-early", founder, "train/follow.go", []edit{{
+		`n.gen != nil || n.state.Transition < f.newest {`,
+		`n.gen != nil {`,
+	}}},
+	{"piece-of-another-record", founder, "train/follow.go", []edit{{
+		`window(c.body, uint64(a.span.lo)`,
+		`window(n.follower.coming[0].body, uint64(a.span.lo)`,
+	}}},
 }

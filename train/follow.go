@@ -158,6 +158,7 @@ func (n *Node) Pursue(now time.Time) (more bool) {
 		n.unfollow(now, errors.New("nobody lends any more what is lacking here"))
 	case len(f.coming) > 0 && f.coming[0].whole() && n.mayMove():
 		if err := n.moveOn(now); err != nil {
+			n.tell(now, "unfit", "", fmt.Sprintf("what was copied from %s in the background does not fit: %v", n.follower.names(), err), 0)
 			n.unfollow(now, err)
 		}
 	default:

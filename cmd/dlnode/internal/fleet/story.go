@@ -187,7 +187,7 @@ func keyOf(e train.Event) eventKey {
 
 // personal are the kinds of events that happen to one node alone, and that it
 // tells without its name.
-var personal = []string{"checkpoint failed", "copied", "copy", "damaged", "expelled", "resume", "stranger", "unreachable"}
+var personal = []string{"checkpoint failed", "copied", "copy", "damaged", "expelled", "resume", "stranger", "unfit", "unreachable"}
 
 // refused is the kind of events that belong to the protocol, not to the story.
 const refused = "refused"
