@@ -13,6 +13,10 @@ func (l layout) chunk(c int) (lo, hi int) {
 	return bound(l.n, l.world, c), bound(l.n, l.world, c+1)
 }
 
+// Chunk returns which of n elements are chunk c in a world where each rank has one: elements [lo, hi).
+// In most schedules their total is known first on rank c.
+func Chunk(n, world, c int) (lo, hi int) { return layout{n: n, world: world}.chunk(c) }
+
 // bound is where chunk c begins: the first n%world chunks are one element longer.
 func bound(n, world, c int) int { return n/world*c + min(c, n%world) }
 

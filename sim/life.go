@@ -307,6 +307,8 @@ func (l *life) beating() uint64 {
 	return uint64((l.c.now - l.begun) / time.Second)
 }
 
+func (l *life) Soon(do func()) { l.soon(0, do) }
+
 func (l *life) crosses(e any) bool {
 	if l.c.hook != nil {
 		l.c.hook(l, e)

@@ -25,7 +25,8 @@ import (
 //
 // A state comes from one donor, a record from several at a time, piece by piece:
 // each of them gives what it has room for on its way out, beside the all-reduce.
-// They are asked for the next record before there is one, and answer when there is.
+// They are asked for the next record before there is one, each for the elements that it
+// has first, and answer when those are there: maybe before the members have committed.
 //
 // Whatever cannot be had from anybody any more, it begins again with another donor;
 // after maxTries it asks to be taken in as it is, and copies in the view, while all
@@ -51,6 +52,7 @@ type follower struct {
 type donor struct {
 	view.Fact
 	first   uint64 // it has no record of a transition before
+	own     span   // elements of gradients that it has before others do
 	asks    int    // under way
 	strikes int    // in a row
 }
@@ -77,17 +79,37 @@ type coming struct {
 	state      *State    // of which body is the vectors, or:
 	mean       []float32 // memory for a record's gradient
 	body       [][]float32
-	next       int    // elements before have been asked for
-	again      []span // and those in vain
+	open       []span // elements that nobody is asked for
 	left       int    // elements that are not here
+	early      []part // those that came while their attempt was under way
+}
+
+// part is elements of the gradient of an attempt.
+type part struct {
+	span
+	attempt uint64
 }
 
 func expected(transition uint64, mean []float32) *coming {
-	return &coming{transition: transition, mean: mean, body: [][]float32{mean}, left: len(mean)}
+	c := &coming{transition: transition, mean: mean}
+	c.want([][]float32{mean})
+	return c
+}
+
+// want has the elements of vectors asked for.
+func (c *coming) want(body [][]float32) {
+	c.body, c.open, c.left, c.early = body, nil, elements(body), nil
+	end := 0
+	for _, v := range body {
+		if len(v) > 0 {
+			c.open = append(c.open, span{end, end + len(v)})
+		}
+		end += len(v)
+	}
 }
 
 // empty tells that there is no gradient.
-func (c *coming) empty() { c.body, c.again, c.left = nil, nil, 0 }
+func (c *coming) empty() { c.want(nil) }
 
 func (c *coming) whole() bool { return c.head != nil && c.left == 0 }
 
@@ -246,7 +268,7 @@ func (n *Node) want(i int) (asking, bool) {
 		}
 		if c := f.coming[k]; c.isState && i > 0 || !c.isState && c.transition < d.first {
 			continue
-		} else if s, ok := c.take(n.lending.Piece); ok {
+		} else if s, ok := c.take(n.lending.Piece, d.own, c.isState || f.newest > c.transition); ok {
 			return asking{i, c, s}, true
 		}
 	}
@@ -260,7 +282,7 @@ func (n *Node) expectMore() bool {
 	if k := len(f.coming); k > 0 {
 		next = f.coming[k-1].transition + 1
 	}
-	if !f.hasState || len(f.coming) >= maxComing || n.gen != nil && next >= n.gen.start.Transition {
+	if !f.hasState || len(f.coming) >= maxComing || len(f.coming) > 0 && next > f.newest || n.gen != nil && next >= n.gen.start.Transition {
 		return false
 	}
 	var mean []float32
@@ -273,25 +295,37 @@ func (n *Node) expectMore() bool {
 	return true
 }
 
-// take returns what to ask for next of an item: its head, then elements of one vector.
-func (c *coming) take(most int) (s span, ok bool) {
+// take returns what to ask a donor for next of an item: its head, then some of the
+// elements that the donor has first; others only if all of the item is known to be there.
+func (c *coming) take(most int, own span, all bool) (s span, ok bool) {
 	if !c.asked {
 		c.asked = true
 		return s, true
 	}
-	if k := len(c.again); k > 0 {
-		s, c.again = c.again[k-1], c.again[:k-1]
-		return s, true
-	}
-	end := 0
-	for _, v := range c.body {
-		if end += len(v); c.next < end {
-			s = span{c.next, min(c.next+most, end)}
-			c.next = s.hi
+	for i, o := range c.open {
+		if s = (span{max(o.lo, own.lo), min(o.hi, own.hi, max(o.lo, own.lo)+most)}); s.lo < s.hi {
+			c.cut(i, s)
 			return s, true
 		}
 	}
-	return s, false
+	if !all || len(c.open) == 0 {
+		return span{}, false
+	}
+	s = span{c.open[0].lo, min(c.open[0].hi, c.open[0].lo+most)}
+	c.cut(0, s)
+	return s, true
+}
+
+// cut takes s out of the i-th open span.
+func (c *coming) cut(i int, s span) {
+	o := c.open[i]
+	c.open = slices.Delete(c.open, i, i+1)
+	if o.lo < s.lo {
+		c.open = append(c.open, span{o.lo, s.lo})
+	}
+	if s.hi < o.hi {
+		c.open = append(c.open, span{s.hi, o.hi})
+	}
 }
 
 // back takes back what was asked for in vain.
@@ -300,9 +334,21 @@ func (c *coming) back(s span) {
 	case c == nil:
 	case s == span{}:
 		c.asked = false
-	default:
-		c.again = append(c.again, s)
+	case c.left > 0: // else it has become known that there are none
+		c.open = append(c.open, s)
 	}
+}
+
+// settle takes the head of a record, and has elements that came of another attempt than
+// the one that was committed asked for again.
+func (c *coming) settle(h *recordHead) {
+	for _, p := range c.early {
+		if p.attempt != h.ID {
+			c.left += p.hi - p.lo
+			c.open = append(c.open, p.span)
+		}
+	}
+	c.early = nil
 }
 
 func (n *Node) send(a asking) {
@@ -354,7 +400,7 @@ func (n *Node) Followed(now time.Time, number uint64, p rpc.Piece, err error) {
 	d := &f.donors[a.donor]
 	d.asks--
 	if err == nil {
-		f.newest, d.first = max(f.newest, p.Newest), max(d.first, p.First)
+		f.newest, d.first, d.own = max(f.newest, p.Newest), max(d.first, p.First), span{int(p.Lo), int(p.Hi)}
 		f.bytes += int64(len(p.Bytes))
 		err = n.use(now, a, p)
 	}
@@ -413,6 +459,14 @@ func (n *Node) use(now time.Time, a asking, p rpc.Piece) error {
 	if !ok { // it has become known meanwhile that there are none
 		return nil
 	}
+	switch {
+	case p.Attempt == 0:
+	case c.head == nil:
+		c.early = append(c.early, part{a.span, p.Attempt})
+	case p.Attempt != c.head.Record.ID:
+		c.back(a.span)
+		return nil
+	}
 	if err := readElements(v, p.Bytes, p.Packed); err != nil {
 		return err
 	}
@@ -433,11 +487,11 @@ func (n *Node) open(now time.Time, c *coming, p rpc.Piece) error {
 			return nil
 		}
 		c.transition, c.state = p.Transition, n.task.openState(h.State)
-		c.body = c.state.vectors()
-		c.left = elements(c.body)
+		c.want(c.state.vectors())
 	case !c.isState && h.Record != nil && h.Record.Attempt.Transition == c.transition && h.Record.Elements == 0:
 		c.empty()
 	case !c.isState && h.Record != nil && h.Record.Attempt.Transition == c.transition && h.Record.Elements == elements(c.body):
+		c.settle(h.Record)
 	default:
 		return errors.New("an item that was not asked for")
 	}
@@ -524,6 +578,7 @@ func (n *Node) catchUp() bool {
 	}
 	beyond := func(c *coming) bool { return c == nil || c.transition >= g.start.Transition }
 	n.drop(func(a asking) bool { return beyond(a.what) })
+	f.newest = max(f.newest, g.start.Transition)
 	f.coming = slices.DeleteFunc(f.coming, beyond)
 	g.catching = true
 	return true

@@ -76,6 +76,7 @@ type copier struct {
 type borrowing struct {
 	rpc.FollowRequest
 	at    uint64    // the transition that stood here
+	news  int       // of the gradient in hand, that there had been
 	until time.Time // when it is answered in any case
 	reply func(rpc.Piece, error)
 }
@@ -251,6 +252,9 @@ func (h *Host) do(e Effect) {
 		h.stopWork()
 	case Reduce:
 		if h.link != nil && h.linkView == e.View {
+			if e.Lent {
+				e.Op.Final = h.tellFinals(e.View, e.Op.Seq, e.Op.Final)
+			}
 			h.link.Start(e.Op)
 		}
 	case Head:
@@ -559,7 +563,7 @@ func (h *Host) Borrow(r rpc.FollowRequest, reply func(rpc.Piece, error)) {
 		reply(rpc.Piece{}, errGone)
 		return
 	}
-	h.lend(&borrowing{r, h.node.State().Transition, h.world.Now().Add(holdFor), reply})
+	h.lend(&borrowing{FollowRequest: r, until: h.world.Now().Add(holdFor), reply: reply})
 }
 
 func (h *Host) lend(b *borrowing) {
@@ -572,7 +576,7 @@ func (h *Host) lend(b *borrowing) {
 	case !errors.Is(err, errNotYet):
 		b.reply(p, err)
 	case now.Before(b.until):
-		b.at = h.node.State().Transition
+		b.at, b.news = h.node.State().Transition, h.node.early.news
 		h.borrowers = append(h.borrowers, b)
 	default:
 		b.reply(p, nil)
@@ -581,7 +585,9 @@ func (h *Host) lend(b *borrowing) {
 
 // serveBorrowers answers those whose time has come.
 func (h *Host) serveBorrowers() {
-	due := func(b *borrowing) bool { return b.at != h.node.State().Transition || !h.world.Now().Before(b.until) }
+	due := func(b *borrowing) bool {
+		return b.at != h.node.State().Transition || b.news != h.node.early.news || !h.world.Now().Before(b.until)
+	}
 	if !slices.ContainsFunc(h.borrowers, due) {
 		return
 	}

@@ -104,6 +104,8 @@ func (s *stage) at(addr string) *Host {
 	return s.hosts[i]
 }
 
+func (w *stand) Soon(do func()) { w.later(do) }
+
 func (w *stand) Now() time.Time { return w.now }
 
 func (w *stand) Signs() Signs { return Signs{} }

@@ -112,11 +112,15 @@ func (n *Node) Borrow(now time.Time, r rpc.FollowRequest) (rpc.Piece, error) {
 	l.asked[r.From] = borrower{at: r.At, state: r.State, since: now}
 	l.trim()
 	p.First = l.first
+	p.Lo, p.Hi = n.share()
 	it, err := l.find(r.State, p.Transition)
-	if it == nil {
-		return p, err
+	switch {
+	case it != nil:
+		return p, it.read(&p, r)
+	case r.Transition == n.state.Transition && n.early.read(&p, r):
+		return p, nil
 	}
-	return p, it.read(&p, r)
+	return p, err
 }
 
 // find returns what is asked for: an error if it is still to come, or a state that
@@ -273,5 +277,5 @@ func (n *Node) lend(a *Attempt, v *view.View, vd *verdict, headers [][]byte, tot
 	if a.Kind == Update && !vd.skip {
 		to = l.vector(len(n.mean))
 	}
-	l.keep(a.Transition, loan{newRecord(a, vd, headers, total, n.mean, to, n.each), to})
+	l.keep(a.Transition, loan{newRecord(a, attemptID(v.Name(), a), vd, headers, total, n.mean, to, n.each), to})
 }

@@ -66,6 +66,7 @@ type Node struct {
 	blobAt   uint64
 
 	lending  Lending
+	early    early     // what is lent of the attempt in hand
 	lender   *lender   // of copies for those who join; nil while nobody does
 	follower *follower // of a group that trains, on the way in; nil if not
 	tries    int       // of following that failed, in a row
@@ -181,6 +182,7 @@ type (
 	Reduce struct {
 		View view.Name
 		Op   allreduce.Op
+		Lent bool // what is final is lent: Final is to be told of it
 	}
 	// Head gives the header of one that was started Open.
 	Head struct {
@@ -720,6 +722,7 @@ func (n *Node) Serve(fence allreduce.Fence, transition uint64) ([]byte, error) {
 func (n *Node) begin(now time.Time, a *Attempt) {
 	g := n.gen
 	n.ahead.stop()
+	n.early.end()
 	g.attempt, g.begun, g.computed, g.input = a, now, now, Input{}
 	g.farewell = a.Kind == Farewell
 	a.Probes = nil
@@ -817,7 +820,11 @@ func (n *Node) startReduce(head []byte, s Sums) {
 			op.Final = n.ahead.final
 		}
 	}
-	n.emit(Reduce{g.name, op})
+	lent := g.attempt.Kind == Update && n.lender != nil
+	if lent {
+		n.early.begin(attemptID(g.name, g.attempt), s.Mean)
+	}
+	n.emit(Reduce{g.name, op, lent})
 }
 
 // Reduced takes the headers of a complete all-reduce, and the sum of its totals;
@@ -1025,6 +1032,7 @@ func (n *Node) settle(now time.Time) {
 	}
 	n.gen = nil
 	n.ahead.stop()
+	n.early.end()
 	n.letGo()
 	orderly := g.cause == view.Cause{}
 	n.lost = &loss{g.ended, g.view, g.cause, g.leaving, n.state.Step, g.faults}

@@ -26,6 +26,9 @@ func (d *driver) Signs() Signs {
 	return Signs{Work: d.engine.Beats() + d.client.Received(), Doing: cmp.Or(d.peers.waiting(), d.engine.Doing()), Disk: d.disk.Load()}
 }
 
+// Soon implements World.
+func (d *driver) Soon(do func()) { d.box.post(do) }
+
 // spawn runs f in a goroutine that shutdown waits for.
 func (d *driver) spawn(f func()) {
 	d.calls.Add(1)

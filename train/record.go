@@ -44,6 +44,7 @@ type stateHead struct {
 // transitions that have none.
 type recordHead struct {
 	Attempt  Attempt  // the one that was committed
+	ID       uint64   // its attemptID
 	Headers  [][]byte // of all ranks
 	Total    uint64   // allreduce.Reducer.Total
 	Elements int      // of the gradient, 0 if there is none
@@ -190,8 +191,8 @@ func ranks(n int) *view.View {
 
 // newRecord keeps what an attempt gave before commit uses it up. mean is copied
 // into to, which is as long.
-func newRecord(a *Attempt, vd *verdict, headers [][]byte, total uint64, mean, to []float32, each Each) *item {
-	h := &recordHead{Attempt: *a, Headers: make([][]byte, len(headers)), Total: total}
+func newRecord(a *Attempt, id uint64, vd *verdict, headers [][]byte, total uint64, mean, to []float32, each Each) *item {
+	h := &recordHead{Attempt: *a, ID: id, Headers: make([][]byte, len(headers)), Total: total}
 	for i, b := range headers {
 		h.Headers[i] = slices.Clone(b)
 	}

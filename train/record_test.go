@@ -64,9 +64,10 @@ func (r *reading) head(p rpc.Piece) (h itemHead) {
 
 // vectors gets all elements, the last ones first.
 func (r *reading) vectors(n *Node, q rpc.FollowRequest, body [][]float32) {
-	c := coming{asked: true, body: body}
+	c := coming{asked: true}
+	c.want(body)
 	var spans []span
-	for s, ok := c.take(r.piece); ok; s, ok = c.take(r.piece) {
+	for s, ok := c.take(r.piece, span{}, true); ok; s, ok = c.take(r.piece, span{}, true) {
 		spans = append(spans, s)
 	}
 	for _, s := range slices.Backward(spans) {

@@ -23,6 +23,9 @@ type World interface {
 	// Signs tells how far this node's own work has come.
 	Signs() Signs
 
+	// Soon has the goroutine that owns the Host call do. Any goroutine may ask for that.
+	Soon(do func())
+
 	// Deliver sends a message. failed is called if it is known, or must be
 	// feared, that it did not arrive.
 	Deliver(addr string, e rpc.Envelope, failed func(error))

@@ -360,11 +360,11 @@ func TestFollowBringsPieces(t *testing.T) {
 		case r != want:
 			return Piece{}, errors.New("something was lost")
 		}
-		return Piece{Newest: 1 << 60, First: 1 << 55, Transition: 3, Elements: 1 << 50, Packed: true, Took: time.Second, Bytes: bytes.Repeat([]byte{5}, 2*blobChunk+1)}, nil
+		return Piece{Newest: 1 << 60, First: 1 << 55, Transition: 3, Elements: 1 << 50, Attempt: 1 << 63, Lo: 5, Hi: 1 << 40, Packed: true, Took: time.Second, Bytes: bytes.Repeat([]byte{5}, 2*blobChunk+1)}, nil
 	}})
 	c := newClient(t, ClientConfig{})
 	p, err := c.Follow(t.Context(), s.Addr(), want)
-	same := p.Newest == 1<<60 && p.First == 1<<55 && p.Transition == 3 && p.Elements == 1<<50 && p.Packed && p.Took == time.Second
+	same := p.Newest == 1<<60 && p.First == 1<<55 && p.Transition == 3 && p.Elements == 1<<50 && p.Attempt == 1<<63 && p.Lo == 5 && p.Hi == 1<<40 && p.Packed && p.Took == time.Second
 	if err != nil || !same || len(p.Bytes) != 2*blobChunk+1 || bytes.ContainsFunc(p.Bytes, func(r rune) bool { return r != 5 }) {
 		t.Errorf("%d bytes, %+v: %v", len(p.Bytes), p, err)
 	}

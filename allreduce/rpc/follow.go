@@ -32,20 +32,22 @@ type Piece struct {
 	First      uint64        // the oldest transition that the donor has a record of
 	Transition uint64        // the request's, or that of the state with which the copy begins
 	Elements   uint64        // of all vectors of the item; 0 for a transition without a gradient
+	Attempt    uint64        // names the attempt at the transition that it is of, if that is still under way
+	Lo, Hi     uint64        // which elements of gradients the donor has before others do
 	Packed     bool          // what Bytes are, if they are elements; float32 LE if not
 	Took       time.Duration // to pack them
 	Bytes      []byte        // none where the donor does not have it, or not yet
 }
 
-// pieceHead is how many bytes go before those of a piece: five numbers, LE.
-const pieceHead = 5 * 8
+// pieceHead is how many bytes go before those of a piece: eight numbers, LE.
+const pieceHead = 8 * 8
 
 func (p Piece) head() (b []byte) {
 	took := uint64(p.Took) << 1
 	if p.Packed {
 		took |= 1
 	}
-	for _, v := range [...]uint64{p.Newest, p.First, p.Transition, p.Elements, took} {
+	for _, v := range [...]uint64{p.Newest, p.First, p.Transition, p.Elements, p.Attempt, p.Lo, p.Hi, took} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	return b
@@ -56,7 +58,10 @@ func parsePiece(b []byte) Piece {
 	for i := range v {
 		v[i] = binary.LittleEndian.Uint64(b[8*i:])
 	}
-	return Piece{v[0], v[1], v[2], v[3], v[4]&1 != 0, time.Duration(v[4] >> 1), b[pieceHead:]}
+	return Piece{
+		Newest: v[0], First: v[1], Transition: v[2], Elements: v[3], Attempt: v[4], Lo: v[5], Hi: v[6],
+		Packed: v[7]&1 != 0, Took: time.Duration(v[7] >> 1), Bytes: b[pieceHead:],
+	}
 }
 
 // Follow gets a piece from the node at addr. The caller verifies it. Whether it

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"net"
 	"time"
 
 	"google.golang.org/grpc/mem"
@@ -29,17 +30,35 @@ type packer struct {
 	ratio  float64 // of packed to raw bytes, lately; 0 for unknown
 }
 
-// packs decides whether the next large frame for a peer is packed. While the link is not measured, none is; nor
-// is any between nodes of one machine, where whoever packs takes the time from whoever sends.
+// packs decides whether the next large frame for a peer is packed. Between nodes of one machine none is, where
+// whoever packs takes the time from whoever sends. On a link that is not measured yet all are: that a first op, with
+// the zeros of a newcomer among its summands, goes over a slow link as it lies would cost more than packing does.
 func (g *Group) packs(p *peer) bool {
-	beta := p.prober.link.Beta
 	switch {
 	case g.cfg.Packing != PackIfItPays:
 		return g.cfg.Packing == PackAlways
-	case beta == 0 || p.local:
+	case p.local:
 		return false
 	}
-	return g.packer.pays(float64(1<<20) / beta.Seconds())
+	link := 0.0 // unknown
+	if beta := p.prober.link.Beta; beta > 0 {
+		link = float64(1<<20) / beta.Seconds()
+	} else if g.shareHost(p.rank) {
+		return false
+	}
+	return g.packer.pays(link)
+}
+
+// shareHost tells whether a member is on this machine, as far as its address tells.
+func (g *Group) shareHost(rank int) bool {
+	host := func(rank int) string {
+		h, _, err := net.SplitHostPort(g.cfg.Addrs[rank])
+		if err != nil {
+			return "" // no address that anybody is reached under
+		}
+		return h
+	}
+	return host(rank) == host(g.cfg.Group.Config.Rank)
 }
 
 // pays tells whether what comes next should be packed for a link that carries so many bytes a second: also

@@ -51,7 +51,7 @@ type NodeClient interface {
 	// Part copies a part of the data set that the node trains on, or of a file that describes it; its
 	// size is in the header dlnode-size. NOT_FOUND says that it is not here. A call needs a deadline.
 	Part(ctx context.Context, in *PartRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Raw], error)
-	// Follow copies a piece of a state, or of what came after it, behind 40 bytes that say what it is.
+	// Follow copies a piece of a state, or of what came after it, behind 64 bytes that say what it is.
 	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Raw], error)
 	// Ring is one link of a ring: frames go with the call, closing notes both ways.
 	Ring(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Raw, Raw], error)
@@ -192,7 +192,7 @@ type NodeServer interface {
 	// Part copies a part of the data set that the node trains on, or of a file that describes it; its
 	// size is in the header dlnode-size. NOT_FOUND says that it is not here. A call needs a deadline.
 	Part(*PartRequest, grpc.ServerStreamingServer[Raw]) error
-	// Follow copies a piece of a state, or of what came after it, behind 40 bytes that say what it is.
+	// Follow copies a piece of a state, or of what came after it, behind 64 bytes that say what it is.
 	Follow(*FollowRequest, grpc.ServerStreamingServer[Raw]) error
 	// Ring is one link of a ring: frames go with the call, closing notes both ways.
 	Ring(grpc.BidiStreamingServer[Raw, Raw]) error
