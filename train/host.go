@@ -123,6 +123,11 @@ func NewHost(cfg HostConfig, s *State, w World) *Host {
 	}
 	h.node.sums, h.node.ahead = cfg.Sums, cfg.Ahead
 	h.node.Lend(cfg.Lending)
+	h.node.TimeAudits(func(f func()) time.Duration {
+		begun := w.Now()
+		f()
+		return w.Now().Sub(begun)
+	})
 	h.node.TimeCopies(func(copy func()) {
 		begun := w.Now()
 		copy()

@@ -288,5 +288,6 @@ func (n *Node) recall(now time.Time, g *generation) {
 	}
 	s := n.state
 	n.views.Recall(g.view.Generation)
-	n.tell(now, "recall", "", fmt.Sprintf("back from step %d to the state of step %d, in which no gradient is in doubt", from, s.Step), 0)
+	text := fmt.Sprintf("back from step %d to the state of step %d, in which no gradient is in doubt", from, s.Step)
+	n.emit(Tell{Event{Time: now, Kind: "recall", Generation: g.view.Generation, Step: s.Step, Text: text}})
 }

@@ -140,7 +140,7 @@ func chapter(chapters []time.Time, at time.Time) int {
 // that all nodes see alike. The others happen to one.
 var (
 	openings   = []string{"lost", "left", "joined", "link", "view"}
-	collective = append([]string{"pace", "nonfinite", "sums", "skipped", "early stop", "waiting"}, openings...)
+	collective = append([]string{"pace", "nonfinite", "sums", "skipped", "early stop", "waiting", "fault", "recall"}, openings...)
 )
 
 // eventKey says which events are one, told by several.

@@ -130,3 +130,29 @@ func TestAnEmptyJournalHasAStory(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestStepsThatWereTakenBackAreNotOfTheRun: after step 2 a gradient was found wrong; a
+// goes back to step 1, computes what came after again, and once more after a restart.
+func TestStepsThatWereTakenBackAreNotOfTheRun(t *testing.T) {
+	dir := t.TempDir()
+	journal(t, dir, "a", `{"t":"start",@1,"node":"a","text":"0123456789abcdef"}`,
+		step(10, 1, 4, 2, 0, 2, `,"gradient":"01"`), step(20, 2, 4, 2, 0, 2, `,"gradient":"bad"`), step(30, 3, 4, 2, 0, 2, `,"gradient":"bad"`),
+		`{"t":"event","kind":"fault",@35,"generation":4,"about":"b","step":3,"text":"b computes otherwise"}`,
+		`{"t":"event","kind":"recall",@40,"generation":4,"step":1,"text":"back from step 3 to the state of step 1"}`,
+		step(50, 2, 5, 1, 0, 4, `,"gradient":"02"`), `{"t":"open",@60000}`, step(60010, 3, 1, 1, 0, 4, `,"gradient":"03"`))
+	journal(t, dir, "b", `{"t":"start",@1,"node":"b","text":"0123456789abcdef"}`,
+		step(10, 1, 4, 2, 2, 4, `,"gradient":"01"`), step(20, 2, 4, 2, 2, 4, `,"gradient":"bad"`))
+	l, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for transition := range uint64(4) {
+		for _, w := range l.steps[transition] {
+			left = append(left, fmt.Sprintf("%s %d %s", w.Node, transition, w.Gradient))
+		}
+	}
+	if want := []string{"a 1 01", "b 1 01", "a 2 02", "a 3 03"}; !cmp.Equal(left, want) || l.Back != 3 {
+		t.Errorf("%d taken back; %s", l.Back, cmp.Diff(want, left))
+	}
+}

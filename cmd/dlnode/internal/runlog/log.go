@@ -21,6 +21,7 @@ type Log struct {
 	Flaws []train.Flaw // lines that are not as they were written; Words has none of them
 	Torn  int          // lines that a node, killed, did not end
 	Old   int          // lines without checksums, of a program that wrote none
+	Back  int          // steps, over all nodes, that were taken back: a gradient in them was proved wrong
 
 	steps map[uint64][]Word // records of a transition, by node
 }
@@ -47,8 +48,11 @@ func Open(dir string) (*Log, error) {
 		l.add(j)
 	}
 	slices.SortStableFunc(l.Words, func(a, b Word) int { return a.Time.Compare(b.Time) })
+	back := l.recalls()
 	for _, w := range l.Words {
-		if w.T == "step" {
+		if w.T == "step" && takenBack(back, w) {
+			l.Back++
+		} else if w.T == "step" {
 			l.steps[w.Transition] = append(l.steps[w.Transition], w)
 		}
 	}
@@ -56,6 +60,29 @@ func Open(dir string) (*Log, error) {
 		slices.SortStableFunc(words, func(a, b Word) int { return cmp.Compare(a.Node, b.Node) })
 	}
 	return l, nil
+}
+
+// takenBack tells that a step is in no state that came after: members of its
+// generation, or a later one, went back to one before it, and computed it again.
+func takenBack(recalls map[uint64]train.Record, w Word) bool {
+	for generation, r := range recalls {
+		if w.Generation <= generation && w.Step > r.Step && w.Time.Before(r.Time) {
+			return true
+		}
+	}
+	return false
+}
+
+// recalls lists by generation the events that tell to which step its members have
+// gone back: to the last of those that they had.
+func (l *Log) recalls() map[uint64]train.Record {
+	all := map[uint64]train.Record{}
+	for _, w := range l.Words {
+		if old, is := all[w.Generation]; w.T == "event" && w.Kind == "recall" && (!is || w.Step > old.Step) {
+			all[w.Generation] = w.Record
+		}
+	}
+	return all
 }
 
 // add takes in the journal of a node, which is called as it says, or else as its
