@@ -45,6 +45,7 @@ type options struct {
 	job         string   // the job file; "": that of the fleet
 	cache       string   // of data sets; "": where the tests find theirs
 	alone       bool     // joins nobody
+	env         []string // further variables
 }
 
 // process is one life of a node.
@@ -107,7 +108,7 @@ func (f *fleet) start(id string, o options) *process {
 	if command == nil {
 		command = []string{program}
 	}
-	env := []string{"DLNODE_DATA=" + cmp.Or(o.cache, dataDir())}
+	env := append([]string{"DLNODE_DATA=" + cmp.Or(o.cache, dataDir())}, o.env...)
 	if o.gomaxprocs > 0 {
 		env = append(env, "GOMAXPROCS="+strconv.Itoa(o.gomaxprocs))
 	}

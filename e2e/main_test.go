@@ -38,7 +38,7 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "dlnode")
-	args := []string{"build", "-o", program}
+	args := []string{"build", "-tags", "flips", "-o", program}
 	if raced {
 		args = append(args, "-race")
 	}

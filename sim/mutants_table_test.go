@@ -212,4 +212,18 @@ var mutants = []mutant{
 		`window(c.body, uint64(a.span.lo)`,
 		`window(n.follower.coming[0].body, uint64(a.span.lo)`,
 	}}},
+	{"majority-ignored", founder, "cluster/view/expel.go", []edit{{
+		`if string(d) != major {`,
+		`if string(d) == major && len(count) > 1 {`,
+	}}},
+	{"second-opinion-ignored", founder, "train/probe.go", []edit{{
+		`return c.Digest != all[0].Digest })`,
+		`return c.Rank < 0 })`,
+	}}},
+	{"goes-on-from-a-state-in-doubt", founder, "train/probe.go", []edit{{
+		`n.state.copyFrom(n.spare, n.each)
+`,
+		`n.kept = n.state.Transition
+`,
+	}}},
 }

@@ -97,6 +97,9 @@ func (m *Main) run(ctx context.Context, path string, f runFlags) error {
 		return err
 	}
 	defer m.hearLinks(&cfg)()
+	if err := m.flip(&cfg); err != nil {
+		return usage("DLNODE_FLIP: %w", err)
+	}
 	out := m.lineWriter(f)
 	cfg.Line = func(l train.Line) {
 		if l.Ready != nil {

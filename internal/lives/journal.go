@@ -76,16 +76,22 @@ func Span(all []Life) (first, last time.Time) {
 	return first, last
 }
 
-// Forwards checks that no life ever went back.
+// Forwards checks that no life ever went back, but where it tells that a gradient was
+// proved wrong.
 func Forwards(all []Life) (bad []string) {
 	for _, l := range all {
 		var last uint64
-		l.Steps(func(r train.Record) {
-			if r.Transition <= last {
-				bad = append(bad, fmt.Sprintf("%s went back from transition %d to %d", l.Node, last, r.Transition))
+		for _, r := range l.Records {
+			switch {
+			case r.T == "event" && r.Kind == "recall":
+				last = 0
+			case r.T == "step":
+				if r.Transition <= last {
+					bad = append(bad, fmt.Sprintf("%s went back from transition %d to %d", l.Node, last, r.Transition))
+				}
+				last = r.Transition
 			}
-			last = r.Transition
-		})
+		}
 	}
 	return bad
 }
