@@ -208,8 +208,9 @@ func most(all []Held) (m Held) {
 	return m
 }
 
-// lent bounds what a member keeps in memory for those who join, in bytes.
-const lent = 64 << 20
+// lent bounds what a member keeps in memory for those who join, in bytes, and what the
+// garbage collector lets it grow to.
+const lent = 2 * 64 << 20
 
 // grown says what a node holds at the end that it did not at the start, beyond what a
 // process of a few minutes' work may: half as much memory and goroutines again, what
