@@ -709,6 +709,61 @@ func TestProgressShowsWhoDoesNotTakeWhatAResultWaitsFor(t *testing.T) {
 	nodes[1].listener.cut()
 }
 
+// A member freezes. Whoever has something small for it then, and might send that itself, must not wait: it is the loop
+// of the node, and watches. What gRPC had before, and could not get rid of, came from the link's own goroutine.
+func TestNobodyWaitsWhoSendsAtOnce(t *testing.T) {
+	for name, length := range map[string]int{
+		"the window is open":      0,
+		"the window is shut":      streamWindow/8 - 64,
+		"gRPC has more than fits": streamWindow / 4,
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, other := newNode(t, 1), newNode(t, 0)
+			n.start(1, []*node{other, n}, func(c *GroupConfig) {
+				c.Packing, c.Group.Config.SegmentBytes = PackNever, 2*streamWindow
+			})
+			if _, err := openRaw(t, n, other.id, fence); err != nil { // which reads nothing
+				t.Fatal(err)
+			}
+			up(t, []*node{n})
+			op := n.op(1, length)
+			op.Algorithm, op.Open, op.Header, op.Eager = allreduce.Exchange, true, nil, true
+			n.group.Start(op)
+			n.group.Ready(0, length)
+			p := n.group.peers[0]
+			eventually(t, "gRPC has the vector", func() bool {
+				return n.group.Progress().BytesOut == uint64(8*length) && p.seen.sending.Load() == 0
+			})
+			begun := time.Now()
+			n.group.Head([]byte(n.id))
+			for range 2 * streamWindow >> 10 {
+				p.out.pack(allreduce.Frame{Fence: fence, Kind: allreduce.Echo, Payload: make([]byte, 1<<10)})
+				n.group.move(func() {})
+			}
+			if took := time.Since(begun); took > tolerance {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}
+
+// Else nothing would ever be sent at once.
+func TestWhatGRPCHoldsComesBack(t *testing.T) {
+	for _, packing := range []Packing{PackNever, PackAlways} {
+		nodes := newWorld(t, 3, func(c *GroupConfig) { c.Packing, c.Group.Config.SegmentBytes = packing, 64<<10 })
+		for i, length := range []int{1, 1000, 100_000} {
+			reduce(t, nodes, uint64(i+1), length)
+		}
+		for _, n := range nodes {
+			for _, p := range n.group.peers {
+				if p != nil {
+					eventually(t, "gRPC has nothing more for "+p.name(), func() bool { return p.out.held.Load() == 0 })
+				}
+			}
+		}
+	}
+}
+
 func TestALinkClosesAtOnceWhenThePeerReadsNothing(t *testing.T) {
 	nodes := []*node{newNode(t, 0), newNode(t, 1)}
 	nodes[1].start(1, nodes, nil)

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc/mem"
 
@@ -13,14 +14,13 @@ const (
 	smallFrame = 8 << 10
 	// smallMessage is what a message of small frames may grow to.
 	smallMessage = 32 << 10
-	// atOnce is how much of an op may be sent by whoever has made it, before the peer must have shown that
-	// it reads: far below what gRPC takes before it makes its caller wait.
-	atOnce = 16 << 10
+	// atOnce is how many bytes of a link gRPC may have with a message that is sent by whoever has made it.
+	atOnce = 32 << 10
 )
 
 // parcel is a message on its way.
 type parcel struct {
-	small   []byte          // small frames, back to back; or:
+	small   *[]byte         // of newSmall: small frames, back to back; or nil:
 	large   allreduce.Frame // one whose payload is sent from where it lies
 	payload mem.Buffer      // which that is
 	frames  int
@@ -31,6 +31,11 @@ type parcel struct {
 // little and nobody else is sending; or by the link's own goroutine. Its bound is the op's: a rank sends at
 // most 12 bytes per element to a peer. A bounded box would let all ranks wait for one another, each too
 // busy sending to receive.
+//
+// Who sends at once is often the loop of the node, which watches the others, or the reader of another link. It must not
+// wait for a peer, which may be frozen. gRPC makes its caller wait for one thing, the stream's quota: 64 KiB, less what
+// its writer has not taken yet of all messages before. That is never more than held, whoever sent them: a
+// buffer comes back after its bytes have been taken. With at most atOnce held, and nobody else sending, there is quota.
 type outbox struct {
 	mu      sync.Mutex
 	idle    *sync.Cond // signalled when nobody is sending
@@ -38,9 +43,9 @@ type outbox struct {
 	parcels []parcel
 	sending bool // somebody is
 	closed  bool // nothing is taken any more
-	ahead   int  // bytes sent at once since the peer was last heard
 	spare   []parcel
-	heard   int64 // when ahead was last reset
+
+	held atomic.Int64 // bytes of messages that gRPC has not given back
 
 	ready chan struct{} // holds one token if the link's goroutine has something to do
 }
@@ -51,6 +56,15 @@ func newOutbox() *outbox {
 	return o
 }
 
+// newSmall returns a message of bulkPool that has no frames yet and room for one with a payload of n bytes. Buffers of
+// less than 2 KiB gRPC would leave to the collector, and nobody would know that it has done with them.
+func newSmall(n int) *[]byte {
+	b := bulkPool.Get(max(2<<10, messagePad+allreduce.FrameOverhead+n))
+	*b = (*b)[:messagePad]
+	clear(*b)
+	return b
+}
+
 // pack copies a small frame into the last message, or into a new one.
 func (o *outbox) pack(f allreduce.Frame) {
 	o.mu.Lock()
@@ -59,13 +73,13 @@ func (o *outbox) pack(f allreduce.Frame) {
 		return
 	}
 	n := len(o.parcels)
-	if n == 0 || o.parcels[n-1].small == nil || len(o.parcels[n-1].small)+8+allreduce.FrameOverhead+len(f.Payload) > smallMessage {
-		o.parcels = append(o.parcels, parcel{small: make([]byte, messagePad, messagePad+allreduce.FrameOverhead+len(f.Payload))})
+	if n == 0 || o.parcels[n-1].small == nil || len(*o.parcels[n-1].small)+8+allreduce.FrameOverhead+len(f.Payload) > smallMessage {
+		o.parcels = append(o.parcels, parcel{small: newSmall(len(f.Payload))})
 		n++
 	}
 	p := &o.parcels[n-1]
-	p.small = append(p.small, make([]byte, (messagePad-len(p.small))&7)...)
-	p.small = f.Append(p.small)
+	b := append(*p.small, make([]byte, (messagePad-len(*p.small))&7)...)
+	*p.small = f.Append(b)
 	if f.Kind < allreduce.Probe {
 		p.frames++
 		p.bytes += len(f.Payload)
@@ -101,17 +115,13 @@ func (o *outbox) flush(p *peer) {
 		o.mu.Unlock()
 		return
 	}
-	if h := p.seen.heard.Load(); h != o.heard {
-		o.heard, o.ahead = h, 0
-	}
-	if len(o.parcels) > 1 || len(o.parcels[0].small) == 0 || o.ahead+len(o.parcels[0].small) > atOnce {
+	if len(o.parcels) > 1 || o.parcels[0].small == nil || o.held.Load()+int64(messagePrefix+len(*o.parcels[0].small)) > atOnce {
 		o.mu.Unlock()
 		o.wake()
 		return
 	}
 	one := o.parcels[0]
 	o.parcels = o.parcels[:0]
-	o.ahead += len(one.small)
 	o.sending = true
 	o.mu.Unlock()
 	one.send(p, o.stream)
@@ -189,35 +199,66 @@ func (c *parcel) drop() {
 // send gives a message to gRPC.
 func (c *parcel) send(p *peer, s stream) {
 	p.seen.sending.Store(p.g.watch.now())
-	m := message{bufs: mem.BufferSlice{mem.SliceBuffer(c.small)}}
 	if c.payload != nil {
-		head, ok := c.share(p)
-		if !ok {
-			head = c.large.AppendHead(make([]byte, messagePad, messagePad+allreduce.FrameOverhead))
-			m.bufs = append(m.bufs, c.payload)
-		}
-		m.bufs[0] = mem.SliceBuffer(head)
+		c.share(p)
+	}
+	var m message
+	if c.payload == nil {
+		m.bufs = mem.BufferSlice{p.out.hold(c.small, len(*c.small), nil)}
+	} else {
+		head := c.large.AppendHead(make([]byte, messagePad, messagePad+allreduce.FrameOverhead))
+		payload := c.payload.ReadOnlyData()
+		m.bufs = mem.BufferSlice{mem.SliceBuffer(head), p.out.hold(&payload, len(head)+len(payload), c.payload)}
 	}
 	if s.SendMsg(&m) == nil {
 		p.seen.sent(&p.g.watch, c.frames, c.bytes)
 	}
 }
 
-// share puts a payload into the memory that the link's ends share, and returns the message that says so. false means
-// that it has to be sent.
-func (c *parcel) share(p *peer) (wire []byte, ok bool) {
+// holding is a message that gRPC has. It is the pool of the message's last buffer, which comes back after the others.
+type holding struct {
+	out     *outbox
+	bytes   int64
+	payload mem.Buffer // whose memory the buffer is; nil for bulkPool's
+}
+
+// hold makes the last buffer of a message of so many bytes.
+func (o *outbox) hold(last *[]byte, bytes int, payload mem.Buffer) mem.Buffer {
+	h := &holding{o, int64(messagePrefix + bytes), payload}
+	o.held.Add(h.bytes)
+	return mem.NewBuffer(last, h)
+}
+
+// Get implements mem.BufferPool. Nobody takes memory from here.
+func (h *holding) Get(int) *[]byte { panic("rpc: memory taken from a holding") }
+
+// Put implements mem.BufferPool.
+func (h *holding) Put(b *[]byte) {
+	h.out.held.Add(-h.bytes)
+	if h.payload != nil {
+		h.payload.Free()
+	} else {
+		bulkPool.Put(b)
+	}
+}
+
+// share puts a payload into the memory that the link's ends share, if it can, and makes the message a small one that
+// says where.
+func (c *parcel) share(p *peer) {
 	f := c.large
 	if p.memory == nil || f.Encoding != allreduce.Raw || !fits(len(f.Payload)) {
-		return nil, false
+		return
 	}
 	place, ok, err := p.memory.put(f.Payload)
 	if err != nil {
 		p.tell(func(m *allreduce.Group) { m.Protocol(p.rank, err) })
 	}
 	if !ok {
-		return nil, false
+		return
 	}
 	c.payload.Free()
+	c.payload = nil
 	f.Encoding, f.Payload = allreduce.Shared, place[:]
-	return f.Append(make([]byte, messagePad, messagePad+allreduce.FrameOverhead+placeBytes)), true
+	c.small = newSmall(placeBytes)
+	*c.small = f.Append(*c.small)
 }
