@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -105,6 +106,29 @@ func TestRanksThatObserveAlikeDealAlike(t *testing.T) {
 			if a.Observe(ranges, work) != b.Observe(ranges, work) {
 				t.Fatal("two ranks conclude differently")
 			}
+		}
+	})
+}
+
+// Where steps vary at random, as those of processes with a quota of CPU time do, what
+// is dealt settles.
+func TestStepsThatVaryDoNotUnsettleTheDealing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		p, changes := NewPace(3), 0
+		slow := []float64{1e6, 1e6, 3e6}
+		for range 200 {
+			ranges := p.Assign(48, 0)
+			work := make([]Work, 3)
+			for rank, r := range ranges {
+				work[rank] = Work{uint64(slow[rank] * float64(r.Len()) * (0.7 + 0.6*rnd.Float64())), 1}
+			}
+			if p.Observe(ranges, work) {
+				changes++
+			}
+		}
+		if n := p.Assign(48, 0)[2].Len(); n < 5 || n > 9 || changes > 8 {
+			t.Fatalf("the slow rank has %d of 48 microbatches after %d changes", n, changes)
 		}
 	})
 }
