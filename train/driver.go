@@ -46,6 +46,7 @@ type Config struct {
 	ExpectFor   time.Duration
 
 	Flip *Flip // for tests; nil for none
+	Even bool  // for measurements: slow nodes compute as much as the others; for all nodes or for none
 
 	Log  *slog.Logger // nil: silence
 	Line func(Line)   // told of everything, by one goroutine, which may take its time; nil for none
@@ -239,6 +240,7 @@ func (d *driver) open(s *State) error {
 		ID: g.Name, Incarnation: g.Incarnation, Addr: d.advertised(), Zone: d.cfg.Zone, Trajectory: d.task.Trajectory, Transition: s.Transition,
 	}
 	d.host = NewHost(HostConfig{Task: d.task, Self: d.self, MinNodes: d.cfg.MinNodes, Expect: d.cfg.Expect, ExpectFor: d.cfg.ExpectFor, Each: d.pool.each, Sums: d.engine.Sums(), Ahead: ahead}, s, d)
+	d.host.node.even = d.cfg.Even
 	d.storeAnswer()
 	d.refresh(time.Now())
 	if d.gossip == nil {

@@ -72,6 +72,7 @@ type Node struct {
 	tries    int       // of following that failed, in a row
 	asked    uint64    // Follows so far
 
+	even    bool // the pace is not learned: see Config.Even
 	leaving bool
 	parting *Exit // set when only the last save is waited for
 	over    bool
@@ -862,7 +863,7 @@ func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte,
 // learnPace takes into account how long each rank has computed.
 func (n *Node) learnPace(now time.Time, vd *verdict) {
 	g := n.gen
-	if vd.torn != nil || g.attempt.Kind != Update || !g.pace.Observe(g.ranges, vd.work) {
+	if n.even || vd.torn != nil || g.attempt.Kind != Update || !g.pace.Observe(g.ranges, vd.work) {
 		return
 	}
 	next := g.pace.Assign(n.task.microbatches(g.attempt), 0)

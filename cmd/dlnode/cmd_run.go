@@ -97,7 +97,7 @@ func (m *Main) run(ctx context.Context, path string, f runFlags) error {
 		return err
 	}
 	defer m.hearLinks(&cfg)()
-	if err := m.flip(&cfg); err != nil {
+	if err := m.forTests(&cfg); err != nil {
 		return usage("DLNODE_FLIP: %w", err)
 	}
 	out := m.lineWriter(f)
