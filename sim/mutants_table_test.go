@@ -226,4 +226,15 @@ var mutants = []mutant{
 		`n.kept = n.state.Transition
 `,
 	}}},
+	{"piece-of-a-repeated-attempt", founder, "train/follow.go", []edit{{
+		`		if p.attempt != h.ID {`,
+		`		if p.attempt == 0 {`,
+	}}},
+	{"lends-what-it-leapt-over", founder, "train/lend.go", []edit{{
+		`	l.forget(now)
+	l.reach(n.state.Transition)
+`,
+		`	l.forget(now)
+`,
+	}}},
 }

@@ -459,16 +459,15 @@ func (n *Node) use(now time.Time, a asking, p rpc.Piece) error {
 	if !ok { // it has become known meanwhile that there are none
 		return nil
 	}
-	switch {
-	case p.Attempt == 0:
-	case c.head == nil:
-		c.early = append(c.early, part{a.span, p.Attempt})
-	case p.Attempt != c.head.Record.ID:
+	if p.Attempt != 0 && c.head != nil && p.Attempt != c.head.Record.ID {
 		c.back(a.span)
 		return nil
 	}
 	if err := readElements(v, p.Bytes, p.Packed); err != nil {
 		return err
+	}
+	if p.Attempt != 0 && c.head == nil {
+		c.early = append(c.early, part{a.span, p.Attempt})
 	}
 	c.left -= len(v)
 	return nil

@@ -99,6 +99,7 @@ func (n *Node) Borrow(now time.Time, r rpc.FollowRequest) (rpc.Piece, error) {
 	}
 	l := n.lender
 	l.forget(now)
+	l.reach(n.state.Transition)
 	if r.Begin {
 		if l.wanted = l.wanted || !l.offers(); l.wanted {
 			n.tryLend()
@@ -189,13 +190,20 @@ func (n *Node) draft() {
 
 // keep takes the record of a transition that is about to be committed.
 func (l *lender) keep(t uint64, r loan) {
-	if t != l.first+uint64(len(l.records)) { // the state has leapt
-		l.drop(len(l.records))
-		l.state, l.first = nil, t
-	}
+	l.reach(t)
 	l.records = append(l.records, r)
 	l.bytes += r.bytes()
 	l.bound()
+}
+
+// reach has the records end where the state is. One that has leapt, since a copy was
+// taken over or records of others led on, has no records of the way: who believed so
+// would take what is missing for a transition without a gradient.
+func (l *lender) reach(t uint64) {
+	if t != l.first+uint64(len(l.records)) {
+		l.drop(len(l.records))
+		l.state, l.first = nil, t
+	}
 }
 
 // vector is memory for a gradient: that of a record which nobody needs any more, if
