@@ -203,3 +203,46 @@ func TestTwoJoinAtOnce(t *testing.T) {
 		})
 	})
 }
+
+// TestANewcomerMayTakeItsTimeInAView: below min_nodes it is taken in before it has
+// caught up, and all wait. That its records come slowly is no reason to begin anew.
+func TestANewcomerMayTakeItsTimeInAView(t *testing.T) {
+	perSeed(t, 4, func(t *testing.T, seed uint64) {
+		o := joining(t, seed)
+		o.Nodes, o.MinNodes = 2, 2
+		o.Faults.StatePiece, o.Faults.Transfer = stepTime/5, 32*stepTime // a record takes longer than a step
+		named(t, o, func(c *Cluster) {
+			c.begin(2)
+			copies := 0
+			var lender *life
+			c.see(func(l *life, e any) {
+				switch e := e.(type) {
+				case gift:
+					copies++
+				case loan:
+					if e.state {
+						lender = l
+					}
+				}
+			})
+			members := c.living()
+			late := c.boot("late", 3)
+			c.await(time.Minute, "it lags behind", func() bool { at := late.host.Node().State().Transition; return at > 0 && c.furthest() > at+12 })
+			if v, _ := late.host.Node().View(); v != nil {
+				c.missed("it has joined already")
+			}
+			for _, l := range members {
+				if l != lender {
+					l.kill(killed)
+				}
+			}
+			c.await(10*time.Second, "it is taken in", func() bool { v, _ := late.host.Node().View(); return v != nil })
+			since, at := c.now, c.furthest()
+			c.await(time.Minute, "both train", func() bool { return late.last > at })
+			if took := c.now - since; took < 4*time.Second || copies > 0 {
+				c.missed("it has caught up after %s, and %d states were copied while all waited", took, copies)
+			}
+			c.train(3)
+		})
+	})
+}

@@ -173,7 +173,7 @@ func (n *Node) Pursue(now time.Time) (more bool) {
 	switch {
 	case f == nil || n.over:
 		return false
-	case f.lags(now, n.state.Transition):
+	case n.gen == nil && f.lags(now, n.state.Transition):
 		n.stopFollowing(now, "the members are faster than their records come here")
 	case n.ask():
 	case f.forsaken():
@@ -603,21 +603,24 @@ func (n *Node) arrive(now time.Time) {
 func (n *Node) unfollow(now time.Time, err error) {
 	n.letGo()
 	n.tell(now, "copy", "", fmt.Sprintf("copying in the background failed: %v", err), 0)
-	n.tries++
-	switch g := n.gen; {
-	case g != nil && g.catching:
-		g.catching = false
-		n.fetch()
-	case n.tries >= maxTries:
+	if n.tries++; n.tries >= maxTries || n.gen != nil {
 		n.stopFollowing(now, "")
 	}
 }
 
-// stopFollowing has the others take this node in as it is.
+// stopFollowing has the others take this node in as it is: where they have already, it
+// copies while they wait.
 func (n *Node) stopFollowing(now time.Time, why string) {
 	n.letGo()
 	if why != "" {
 		n.tell(now, "copy", "", "no more copying in the background: "+why, 0)
+	}
+	if g := n.gen; g != nil {
+		if g.catching && !g.closing {
+			n.fetch()
+		}
+		g.catching = false
+		return
 	}
 	n.views.Caught(now)
 }
