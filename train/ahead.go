@@ -243,6 +243,20 @@ func (a *Ahead) measured(d time.Duration) {
 	}
 }
 
+// found tells, for people, what the running generation has found out.
+func (a *Ahead) found() string {
+	switch t := &a.trial; {
+	case !a.task.Optimizer.ByPieces():
+		return "updates need the norm of the whole gradient"
+	case !t.settled:
+		return "both ways are tried"
+	case t.ahead:
+		return fmt.Sprintf("updates begin while gradients come: %v a step, else %v", t.with, t.without)
+	default:
+		return fmt.Sprintf("updates wait for the whole gradient: %v a step, else %v", t.without, t.with)
+	}
+}
+
 // trial finds out in which way steps are faster, by taking turns: one step so, the next
 // one otherwise. What it would take to know beforehand, how fast links, memory and
 // processors are and what else they have to do, is told by nobody.
@@ -250,6 +264,8 @@ type trial struct {
 	took    [2][]time.Duration // of steps without and with an update ahead
 	ahead   bool               // the way in hand
 	settled bool
+
+	without, with time.Duration // what was found
 }
 
 const (
@@ -278,8 +294,8 @@ func (t *trial) measured(d time.Duration) bool {
 	if min(len(t.took[0]), len(t.took[1])) < trialSteps {
 		return false
 	}
-	without, with := median(t.took[0][trialWarm:]), median(t.took[1][trialWarm:])
-	t.settled, t.ahead = true, with < without-without/64 // what is no gain is not worth the memory
+	t.without, t.with = median(t.took[0][trialWarm:]), median(t.took[1][trialWarm:])
+	t.settled, t.ahead = true, t.with < t.without-t.without/64 // what is no gain is not worth the memory
 	return true
 }
 

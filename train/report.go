@@ -71,6 +71,7 @@ type Status struct {
 	Others     []MemberStatus `json:"others"` // known, living, not in the view
 	Rate       float64        `json:"samples_per_second"`
 	Phases     PhaseMillis    `json:"phases_ms"` // mean per step, of this process
+	Ahead      string         `json:"ahead"`     // when updates are made, and why
 	Counters   Counters       `json:"counters"`
 	CPUSeconds float64        `json:"cpu_seconds"` // of this process since it began; 0 where the system doesn't tell
 	Allocated  uint64         `json:"allocated"`   // objects of the heap, likewise

@@ -219,7 +219,7 @@ func (d *driver) refresh(now time.Time) {
 	st := &Status{
 		Ready: Ready{Node: d.self.ID, Incarnation: d.self.Incarnation, GRPC: d.self.Addr, Trajectory: hex.EncodeToString(d.task.Trajectory[:])},
 		Job:   d.task.Job.Name, State: d.stateWord(), Progress: d.progressNow(now), Rate: d.shown.rate,
-		Phases: d.phases(), Counters: d.host.Counters(), CPUSeconds: cpuTime().Seconds(), Allocated: allocated(), Events: d.shown.events[:len(d.shown.events):len(d.shown.events)],
+		Phases: d.phases(), Ahead: d.pool.ahead.found(), Counters: d.host.Counters(), CPUSeconds: cpuTime().Seconds(), Allocated: allocated(), Events: d.shown.events[:len(d.shown.events):len(d.shown.events)],
 		Since: d.shown.since, History: slices.Clone(s.History), Scalars: d.task.scalars, Checkpoint: d.shown.checkpoint,
 		Goroutines: runtime.NumGoroutine(),
 	}
@@ -321,7 +321,7 @@ func (d *driver) phases() PhaseMillis {
 	n := time.Duration(p.Steps)
 	m := PhaseMillis{
 		Data: millis(p.Input.Waited / n), Read: millis(p.Input.Read / n),
-		Round: millis(d.engine.RoundTime() / n), Compute: millis((p.Compute - cost.update) / n),
+		Round: millis(d.engine.RoundTime() / n), Compute: millis(max(0, p.Compute-cost.update) / n),
 		Reduce: millis(p.Reduce / n), Update: millis(cost.update / n),
 	}
 	if cost.copies > 0 {

@@ -215,7 +215,7 @@ node-2 *  worker       127.0.0.1:41  -     1     413         9.15k      generati
 node-3    joining      127.0.0.1:42  -     -     0           -          -
 
 a step here: compute 1.50 ms, reduce 0.75 ms, update 0.25 ms; a checkpoint stops it for 2.00 ms
-data here: waited 0.09 ms a step for samples, 4.0 % of it; read for 0.40 ms
+data here: waited 0.09 ms a step for samples, 3.6 % of it; read for 0.40 ms
 counted here: 413 transitions, 4 views, 1 groups lost, 1 attempts interrupted, 2 repeated, 3 checkpoints (0 failed), 1.50kB in, 2.50MB out
 
 03:04:03.000  node-0 ` + "\uFFFD" + `[31mlost

@@ -38,6 +38,7 @@ type StepRow struct {
 	Update  float64 `json:"update_ms"`  // and what else is done between two steps
 	CPU     float64 `json:"cpu_ms"`     // of the whole process; 0 for unknown
 	Allocs  float64 `json:"allocs"`     // objects taken from the heap
+	Ahead   string  `json:"ahead"`      // of the first node: when updates are made, and why
 	Sent    float64 `json:"sent_bytes"` // payload that a node sends in a step
 }
 
@@ -143,6 +144,7 @@ func stepRow(cfg StepConfig, a, b *snapshot) (StepRow, error) {
 		row.Sent += float64(is.Counters.BytesOut-was.Counters.BytesOut) / (to - from) / n
 	}
 	was, is, took := a.all[0], b.all[0], b.at.Sub(a.at)
+	row.Ahead = is.Ahead
 	row.Steps = is.Progress.Step - was.Progress.Step
 	row.Step = float64(took) / 1e6 / float64(row.Steps)
 	row.Samples = float64(is.Progress.Samples-was.Progress.Samples) / took.Seconds()
@@ -185,5 +187,15 @@ func (r *StepReport) WriteTable(out io.Writer) error {
 		fmt.Fprintf(t, "%d\t%d\t%.0f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.0f\t%s\t\n", row.Nodes, row.Threads, row.Samples,
 			ratio(row.Samples, r.Rows[0].Samples), row.Step, row.Compute, row.Data, row.Round, row.Reduce, row.Update, row.CPU, row.Allocs, Size(int64(row.Sent)))
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, row := range r.Rows {
+		if row.Nodes > 1 {
+			if _, err := fmt.Fprintf(out, "%d nodes: %s\n", row.Nodes, row.Ahead); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
