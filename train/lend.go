@@ -158,8 +158,17 @@ func (it *item) read(p *rpc.Piece, r rpc.FollowRequest) error {
 	return nil
 }
 
-// offers tells that there is a state to begin with, and not too much behind it.
-func (l *lender) offers() bool { return l.state != nil && l.bytes <= l.limit/2 }
+// offers tells that there is a state to begin with, and not too much since. Records from before it, which others
+// still lack, are not in the way: they are the first to go.
+func (l *lender) offers() bool {
+	since := 0
+	for i, r := range l.records {
+		if l.first+uint64(i) >= l.at {
+			since += r.bytes()
+		}
+	}
+	return l.state != nil && since <= l.limit/2
+}
 
 // tryLend lends the state that stands here if all have compared it.
 func (n *Node) tryLend() {
@@ -225,12 +234,9 @@ func (l *lender) bound() {
 		n++
 	}
 	l.drop(n)
-	if l.state != nil && l.at < l.first {
-		l.state = nil
-	}
 }
 
-// drop lets the first n records go.
+// drop lets the first n records go, and the state before them.
 func (l *lender) drop(n int) {
 	for _, r := range l.records[:n] {
 		l.bytes -= r.bytes()
@@ -240,6 +246,9 @@ func (l *lender) drop(n int) {
 	}
 	l.records = slices.Delete(l.records, 0, n)
 	l.first += uint64(n)
+	if l.at < l.first {
+		l.state = nil
+	}
 }
 
 // trim lets go what all who copy have.

@@ -187,6 +187,40 @@ func TestARecordThatDoesNotFitMovesNothing(t *testing.T) {
 	}
 }
 
+// TestWhoFallsSilentKeepsNobodyFromBeginning: what is kept for one who has died while
+// it copied is no reason to make another who begins wait until that one is forgotten.
+func TestWhoFallsSilentKeepsNobodyFromBeginning(t *testing.T) {
+	t.Parallel()
+	task := simTask(t)
+	f := newFitter(t.Context(), task, 1, nil)
+	defer f.pool.close()
+	const limit = 9000
+	f.node.Lend(Lending{Records: limit, Piece: 1000})
+	turns := func(transitions uint64) {
+		for to := f.node.state.Transition + transitions; f.node.state.Transition < to; {
+			f.turn()
+		}
+	}
+	now := time.Now()
+	begin := func(who string) (rpc.Piece, error) {
+		return f.node.Borrow(now, rpc.FollowRequest{Trajectory: task.Trajectory, From: who, Begin: true})
+	}
+	turns(2)
+	for _, who := range []string{"dead", "next", "the one after"} {
+		p, err := begin(who)
+		if errors.Is(err, errNotYet) {
+			turns(2)
+			p, err = begin(who)
+		}
+		if err != nil || len(p.Bytes) == 0 {
+			t.Fatalf("%s gets %d bytes of transition %d of %d: %v", who, len(p.Bytes), p.Transition, f.node.state.Transition, err)
+		}
+		for f.node.lender.bytes <= limit/2 {
+			turns(1)
+		}
+	}
+}
+
 // TestALenderKeepsWithinItsBounds: records are let go when there are too many, and
 // all of it when nobody asks any more.
 func TestALenderKeepsWithinItsBounds(t *testing.T) {
