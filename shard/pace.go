@@ -30,9 +30,9 @@ type Pace struct {
 
 const (
 	paceWindow = 7              // steps, too, after which what is in force is looked at again
-	paceMemory = 4 * paceWindow // steps
+	paceMemory = 3 * paceWindow // steps
 	paceGain   = 0.10           // of the time that a step computes
-	paceJump   = 0.33           // likewise
+	paceJump   = 0.50           // likewise
 )
 
 // NewPace returns the pace of a view of which nothing is known: all ranks get the
