@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	mathrand "math/rand/v2"
 	"slices"
@@ -69,8 +70,44 @@ func (m *Main) audit(ctx context.Context, f auditFlags) error {
 		return err
 	}
 	drawn := drawSteps(steps, f.sample, f.seed)
-	fmt.Fprintf(m.Stdout, "%d of %d recorded steps (%s), seed %d\n", len(drawn), len(steps), span(steps), f.seed)
-	return r.audit(ctx, drawn)
+	a := auditResult{Seed: f.seed, Recorded: len(steps), Drawn: len(drawn), Agreed: []uint64{}, Differences: []auditDifference{}, Flawed: len(r.log.Flaws)}
+	if !f.json {
+		fmt.Fprintf(m.Stdout, "%d of %d recorded steps (%s), seed %d\n", a.Drawn, a.Recorded, span(steps), f.seed)
+	}
+	if err := r.audit(ctx, drawn, &a); err != nil {
+		return err
+	}
+	if f.json {
+		if err := json.NewEncoder(m.Stdout).Encode(a); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(m.Stdout, "%d of %d steps agree (%d transitions recomputed, %d checkpoints met, the same to the byte)\n", len(a.Agreed), a.Drawn, a.Recomputed, a.Met)
+	}
+	if n := len(a.Differences); n > 0 {
+		// The one of the oldest base is found last, and named.
+		return exit(codeFailed, fmt.Errorf("step %d is not what the run recorded; %d drawn steps are it, or rest on it", a.Differences[n-1].Step, a.Drawn-len(a.Agreed)))
+	}
+	return r.believed()
+}
+
+// auditResult is what audit tells with --json.
+type auditResult struct {
+	Seed        uint64            `json:"seed"`
+	Recorded    int               `json:"recorded"` // steps to draw from
+	Drawn       int               `json:"drawn"`
+	Agreed      []uint64          `json:"agreed"`          // of the steps drawn, ascending
+	Recomputed  int               `json:"recomputed"`      // transitions
+	Met         int               `json:"checkpoints_met"` // that came out to the byte
+	Differences []auditDifference `json:"differences"`     // the first one after each base
+	Flawed      int               `json:"flawed_lines"`    // of the journals: not as they were written, left out
+}
+
+// auditDifference is the first step after a base that comes out otherwise.
+type auditDifference struct {
+	From       uint64 `json:"from_step"`            // it was recomputed from that one on
+	Checkpoint string `json:"checkpoint,omitempty"` // of it; none is the starting state
+	*runlog.Difference
 }
 
 // reachable lists the recorded steps that checkpoints come before.
@@ -106,9 +143,7 @@ func drawSteps(steps []uint64, n int, seed uint64) []uint64 {
 }
 
 // audit recomputes steps, those with the same base together.
-func (r *recompute) audit(ctx context.Context, steps []uint64) error {
-	agreed, behind, recomputed, met := 0, 0, 0, 0
-	var first *runlog.Difference
+func (r *recompute) audit(ctx context.Context, steps []uint64, a *auditResult) error {
 	for len(steps) > 0 {
 		last := steps[len(steps)-1]
 		b, err := r.baseOf(last, true)
@@ -118,27 +153,24 @@ func (r *recompute) audit(ctx context.Context, steps []uint64) error {
 		// Ascending, the steps after the newest base before the last one are the last ones.
 		i := slices.IndexFunc(steps, func(s uint64) bool { return s > b.step })
 		group := steps[i:]
-		steps = steps[:i]
-		p, diff, err := r.from(ctx, b, group)
+		p, diff, err := r.from(ctx, b, group, fmt.Sprintf(", %d of %d drawn are done", a.Drawn-len(steps), a.Drawn))
 		if err != nil {
 			return err
 		}
-		recomputed += p.Compared + p.Unrecorded
-		met += len(p.Met)
+		steps = steps[:i]
+		a.Recomputed += p.Compared + p.Unrecorded
+		a.Met += len(p.Met)
 		good := group
 		if diff != nil {
-			first = diff // the one of the oldest base is told last, and named
 			good = slices.DeleteFunc(slices.Clone(group), func(s uint64) bool { return s >= diff.Step })
-			behind += len(group) - len(good)
+			a.Differences = append(a.Differences, auditDifference{b.step, b.path, diff})
 		}
-		agreed += len(good)
-		r.tellGroup(b, good, diff)
+		a.Agreed = slices.Concat(good, a.Agreed)
+		if !r.f.json {
+			r.tellGroup(b, good, diff)
+		}
 	}
-	fmt.Fprintf(r.m.Stdout, "%d of %d steps agree (%d transitions recomputed, %d checkpoints met, the same to the byte)\n", agreed, agreed+behind, recomputed, met)
-	if first != nil {
-		return exit(codeFailed, fmt.Errorf("step %d is not what the run recorded; %d drawn steps are it, or rest on it", first.Step, behind))
-	}
-	return r.believed()
+	return nil
 }
 
 func (r *recompute) tellGroup(b base, good []uint64, diff *runlog.Difference) {

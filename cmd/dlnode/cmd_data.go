@@ -119,7 +119,7 @@ func (m *Main) cacheDir() (string, error) {
 	return dataset.DefaultCacheDir()
 }
 
-// fetchMeter tells how a download goes, or decoding: on a terminal in one live line, else in
+// fetchMeter tells how a download goes, decoding, or recomputing: on a terminal in one live line, else in
 // one line per file.
 type fetchMeter struct {
 	w     io.Writer
@@ -153,7 +153,7 @@ func (m *fetchMeter) show(p dataset.Progress) {
 // momentOf is a moment in a line.
 func momentOf(p dataset.Progress) string {
 	switch p.Doing {
-	case "decoding", "packing":
+	case "decoding", "packing", "recomputing":
 		return fmt.Sprintf("%s %s: %d of %d", p.Doing, p.File, p.Done, p.Total)
 	case "checking":
 		return fmt.Sprintf("checking %s: %s of %s", p.File, byteCount(p.Done), byteCount(p.Total))

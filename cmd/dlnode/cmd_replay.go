@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +16,7 @@ import (
 	"github.com/dlnode/dlnode/checkpoint"
 	"github.com/dlnode/dlnode/cmd/dlnode/internal/chart"
 	"github.com/dlnode/dlnode/cmd/dlnode/internal/runlog"
+	"github.com/dlnode/dlnode/dataset"
 	"github.com/dlnode/dlnode/job"
 	"github.com/dlnode/dlnode/train"
 )
@@ -24,6 +26,7 @@ import (
 type recomputeFlags struct {
 	checkpoints, run, jobFile, fork string
 	threads                         int
+	json                            bool
 	data                            dataFlags
 }
 
@@ -32,6 +35,7 @@ func (f *recomputeFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.jobFile, "job", "", "job `file`, where the data lies in files of your own")
 	fl.StringVar(&f.fork, "fork", "", "the checkpoint's `directory` that the run was forked from")
 	fl.IntVar(&f.threads, "threads", 0, "microbatches computed at the same time (default the number of CPUs)")
+	fl.BoolVar(&f.json, "json", false, "print a JSON object")
 	f.data.add(c, "which is not possible here")
 }
 
@@ -87,24 +91,56 @@ func (m *Main) replay(ctx context.Context, f recomputeFlags, step uint64) error 
 	if err != nil {
 		return err
 	}
-	p, diff, err := r.from(ctx, b, []uint64{step})
+	p, diff, err := r.from(ctx, b, []uint64{step}, "")
 	if err != nil {
 		return err
 	}
-	if diff != nil {
-		return m.tellDifference(diff)
+	switch {
+	case f.json:
+		if err := json.NewEncoder(m.Stdout).Encode(r.replayed(step, b, p, diff)); err != nil {
+			return err
+		}
+	case diff != nil:
+		fmt.Fprintln(m.Stdout, strings.Join(diff.Lines, "\n"))
+	default:
+		fmt.Fprintf(m.Stdout, "step %d came out as it was recorded, recomputed from %s\n", step, b)
+		fmt.Fprintf(m.Stdout, "gradient      %s\nstate before  %s\n", p.Last.Gradient, p.Last.Watch)
+		m.tellCompared(p)
 	}
-	fmt.Fprintf(m.Stdout, "step %d came out as it was recorded, recomputed from %s\n", step, b)
-	fmt.Fprintf(m.Stdout, "gradient      %s\nstate before  %s\n", p.Last.Gradient, p.Last.Watch)
-	m.tellCompared(p)
+	if diff != nil { // no error of this program, but its exit code is to tell scripts
+		return exit(codeFailed, fmt.Errorf("step %d is not what the run recorded", diff.Step))
+	}
 	return r.believed()
 }
 
-// tellDifference prints what came out otherwise. That is no error of this program,
-// but its exit code is to tell scripts.
-func (m *Main) tellDifference(d *runlog.Difference) error {
-	fmt.Fprintln(m.Stdout, strings.Join(d.Lines, "\n"))
-	return exit(codeFailed, fmt.Errorf("step %d is not what the run recorded", d.Step))
+// replayResult is what replay tells with --json.
+type replayResult struct {
+	Step        uint64             `json:"step"`
+	Agrees      bool               `json:"agrees"`
+	From        uint64             `json:"from_step"`              // it was recomputed from that one on
+	Checkpoint  string             `json:"checkpoint,omitempty"`   // of it; none is the starting state
+	Gradient    string             `json:"gradient,omitempty"`     // of the step, where it was reached
+	StateBefore string             `json:"state_before,omitempty"` // likewise
+	Compared    int                `json:"compared"`               // transitions
+	ByNode      map[string]uint64  `json:"by_node"`                // of them those that each node's journal tells of
+	Unrecorded  int                `json:"unrecorded"`             // transitions that no journal tells of
+	Met         map[uint64]string  `json:"checkpoints_met"`        // SHA-256 of those that came out to the byte, by transition
+	Difference  *runlog.Difference `json:"difference,omitempty"`   // the first
+	Flawed      int                `json:"flawed_lines"`           // of the journals: not as they were written, left out
+}
+
+func (r *recompute) replayed(step uint64, b base, p *runlog.Replay, diff *runlog.Difference) replayResult {
+	got := replayResult{
+		Step: step, Agrees: diff == nil, From: b.step, Checkpoint: b.path, Compared: p.Compared, ByNode: p.Heard, Unrecorded: p.Unrecorded,
+		Met: map[uint64]string{}, Difference: diff, Flawed: len(r.log.Flaws),
+	}
+	if diff == nil {
+		got.Gradient, got.StateBefore = p.Last.Gradient, p.Last.Watch
+	}
+	for _, t := range p.Met {
+		got.Met[t] = fmt.Sprintf("%x", p.Known[t])
+	}
+	return got
 }
 
 // tellCompared says how much stands behind an agreement.
@@ -260,8 +296,9 @@ func (r *recompute) baseOf(step uint64, start bool) (base, error) {
 	return base{}, nil
 }
 
-// from recomputes steps from a base on, until all are done or one differs.
-func (r *recompute) from(ctx context.Context, b base, steps []uint64) (*runlog.Replay, *runlog.Difference, error) {
+// from recomputes steps from a base on, until all are done or one differs. A terminal is
+// told how far it is, and how far all is of which this is a part.
+func (r *recompute) from(ctx context.Context, b base, steps []uint64, of string) (*runlog.Replay, *runlog.Difference, error) {
 	run, err := train.NewRecomputer(r.task, b.snap, r.f.threads)
 	if err != nil {
 		return nil, nil, exit(codeData, err)
@@ -273,7 +310,15 @@ func (r *recompute) from(ctx context.Context, b base, steps []uint64) (*runlog.R
 			p.Known[e.Transition] = e.Manifest.Digest()
 		}
 	}
-	diff, err := p.To(ctx, slices.Max(steps))
+	meter := newFetchMeter(r.m.Stderr)
+	defer meter.end()
+	last := slices.Max(steps)
+	if meter.live {
+		p.Tell = func(step uint64) {
+			meter.show(dataset.Progress{Doing: "recomputing", File: fmt.Sprintf("steps %d to %d%s", b.step+1, last, of), Done: int64(step - b.step), Total: int64(last - b.step)})
+		}
+	}
+	diff, err := p.To(ctx, last)
 	return p, diff, dataError(ctx, err)
 }
 

@@ -16,6 +16,7 @@ type Replay struct {
 	Log   *Log
 	Run   *train.Recomputer
 	Known map[uint64][32]byte // digests of checkpoints, by transition
+	Tell  func(step uint64)   // of each update that is done; nil for nobody
 
 	Compared   int               // transitions that some journal tells of
 	Unrecorded int               // transitions that none does
@@ -26,8 +27,8 @@ type Replay struct {
 
 // Difference is the first transition that comes out otherwise than the run has it.
 type Difference struct {
-	Step  uint64
-	Lines []string // for people: the digests, and who computed what
+	Step  uint64   `json:"step"`
+	Lines []string `json:"lines"` // for people: the digests, and who computed what
 }
 
 // To goes over transitions until an update is done, the first difference, or the end
@@ -50,6 +51,9 @@ func (p *Replay) To(ctx context.Context, step uint64) (*Difference, error) {
 			p.Last = got
 		}
 		p.Run.Commit()
+		if p.Tell != nil && got.Kind == train.Update {
+			p.Tell(got.Step)
+		}
 		if diff := p.arrive(got); diff != nil {
 			return diff, nil
 		}
