@@ -33,7 +33,7 @@ model:
   - reshape: {target_shape: [28, 28, 1]}
   - conv2d: {filters: 24, kernel_size: 3, activation: relu}
   - max_pooling2d
-  - conv2d: {filters: 32, kernel_size: 3, activation: relu}
+  - conv2d: {filters: 64, kernel_size: 3, activation: relu}
   - max_pooling2d
   - flatten
   - dense: {units: 10, activation: softmax}
@@ -45,22 +45,16 @@ checkpoint: {every_steps: 100000}
 }
 
 // Issue: a node with a third of the others' speed gets fewer microbatches within 20 steps,
-// a step is shorter by that, and the model is the same.
+// a step takes about as long as the work shared out by speed, and the model is the same.
+//
+// The ideal is a step of all of them together if each does as much in a second as it does
+// alone, under its quota and beside the others.
 func TestASlowNodeGetsLessToDo(t *testing.T) {
-	steps := 60
-	if *full {
-		steps = 200
+	if !*full {
+		t.Skip("takes a minute and a half: -full")
 	}
-	j := slowed(steps)
-	alone := newFleet(t, j)
-	one := newQuotas(t, slowShares[:1])
-	p := alone.start("alone", options{through: one.through(0)})
-	r := p.finish()
-	t.Logf("alone: %.1f ms of CPU time a step; %s", lives.Millis(p.CPU())/float64(r.Step), lives.Figures(stepTimes(alone.lives()[0])))
-	want := verdict{r.ModelSHA256, r.StateSHA256, r.Step, r.Transition}
-	work := lives.Quantile(stepTimes(alone.lives()[0]), 0.5).Seconds() * slowShares[0] // of a whole CPU, a step
-	ideal := work / (slowShares[0] + slowShares[1] + slowShares[2])
-
+	j := slowed(200)
+	want, ideal := eachAlone(t, j)
 	shared, within := runSlowed(t, j, want, nil)
 	even, never := runSlowed(t, j, want, []string{"DLNODE_EVEN=1"})
 	t.Logf("the slow node has less to do from step %d on; a step takes %.1f ms, with as much for all %.1f ms, ideally %.1f ms: %.2f times as long as ideal, %.2f times as fast as without; model %.16s",
@@ -74,10 +68,36 @@ func TestASlowNodeGetsLessToDo(t *testing.T) {
 	if shared > 0.8*even {
 		t.Errorf("a step takes %.1f ms with work shared out by speed, %.1f ms without", 1e3*shared, 1e3*even)
 	}
+	if shared > 1.3*ideal { // on a quiet machine 1.15 is wanted; a busy one takes from one step what it gives the next
+		t.Errorf("a step takes %.1f ms, ideally %.1f ms", 1e3*shared, 1e3*ideal)
+	}
 }
 
-// runSlowed trains on three nodes, one of which is slow. It returns the usual time of a
-// step, in seconds, and the first step of which the slow one has less than either of the others.
+// eachAlone lets each node train alone, all at the same time, until the fastest are done.
+// It returns what they come to, and the ideal time of a step of them together, in seconds.
+func eachAlone(t *testing.T, j job) (want verdict, ideal float64) {
+	t.Helper()
+	f, q := newFleet(t, j), newQuotas(t, slowShares)
+	for i := range slowShares {
+		f.start(fmt.Sprintf("alone-%d", i+1), options{through: q.through(i), alone: true, more: []string{"--label", fmt.Sprintf("%s-%d", f.label, i+1)}})
+	}
+	for _, p := range f.procs[:2] {
+		r := p.finish()
+		want = verdict{r.ModelSHA256, r.StateSHA256, r.Step, r.Transition}
+	}
+	f.procs[2].kill()
+	<-f.procs[2].Gone()
+	speed := 0.0
+	for _, l := range f.lives() {
+		times := stepTimes(l, 5)
+		t.Logf("%s: %s", l.Node, lives.Figures(times))
+		speed += 1 / mean(times)
+	}
+	return want, 1 / speed
+}
+
+// runSlowed trains on three nodes, one of which is slow. It returns the mean time of a step,
+// in seconds, and the first step of which the slow one has less than half of what each other has.
 func runSlowed(t *testing.T, j job, want verdict, env []string) (step float64, less uint64) {
 	t.Helper()
 	f, q := newFleet(t, j), newQuotas(t, slowShares)
@@ -86,7 +106,7 @@ func runSlowed(t *testing.T, j job, want verdict, env []string) (step float64, l
 	}
 	f.finish(want)
 	all := f.audit(want)
-	counts := map[uint64][]int{} // by step, those of nodes in turn
+	counts := map[uint64][]int{} // by step, those of the nodes in turn
 	for _, l := range all {
 		l.Steps(func(r train.Record) {
 			if r.Kind == string(train.Update) {
@@ -99,24 +119,30 @@ func runSlowed(t *testing.T, j job, want verdict, env []string) (step float64, l
 			less = s
 		}
 	}
-	last := counts[want.step]
-	for _, p := range f.procs {
-		t.Logf("%s used %.1f ms of CPU time a step", p.ID, lives.Millis(p.CPU())/float64(want.step))
-	}
-	t.Logf("microbatches of the last step: %v; steps: %s", last, lives.Figures(stepTimes(all[0])))
-	return lives.Quantile(stepTimes(all[0]), 0.5).Seconds(), less
+	times := stepTimes(all[0], slowWarmup)
+	t.Logf("microbatches of the last step: %v; steps: %s", counts[want.step], lives.Figures(times))
+	return mean(times), less
 }
 
-// stepTimes are the times from update to update in a life, the first ones left out.
-func stepTimes(l lives.Life) (times []time.Duration) {
+// stepTimes are the times from update to update in a life, after so many steps.
+func stepTimes(l lives.Life, after uint64) (times []time.Duration) {
 	var at time.Time
 	l.Steps(func(r train.Record) {
-		if r.Kind == string(train.Update) && r.Step > slowWarmup {
+		if r.Kind == string(train.Update) && r.Step > after {
 			times = append(times, r.Time.Sub(at))
 		}
 		at = r.Time
 	})
 	return times
+}
+
+// mean is in seconds.
+func mean(times []time.Duration) float64 {
+	var sum time.Duration
+	for _, d := range times {
+		sum += d
+	}
+	return sum.Seconds() / float64(len(times))
 }
 
 // quotas are control groups, of either version, with a share of a CPU each.

@@ -229,8 +229,3 @@ func (p *Process) Signaled() bool {
 
 // PeakRSS is the greatest resident set, in bytes.
 func (p *Process) PeakRSS() int64 { return p.rss }
-
-// CPU is the time that the process has used of all CPUs.
-func (p *Process) CPU() time.Duration {
-	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
-}
