@@ -42,14 +42,19 @@ func TestAFrozenNodeIsLeftBehindAndComesBack(t *testing.T) {
 	t.Logf("frozen for %.1f s: the others went on after %.0f ms; it was back %.0f ms after it woke", woken.Sub(at).Seconds(), lives.Millis(a.Next), lives.Millis(back.Sub(woken)))
 }
 
-// firstAfter is when a node first completed a step with others after a moment.
+// firstAfter is when a node first completed a step with others after a moment, in a view
+// that began later: what had come in before may complete one more step of the old one.
 func firstAfter(all []lives.Life, node string, moment time.Time) (at time.Time, ok bool) {
+	var old uint64 // generation
 	for _, l := range all {
 		if l.Node != node {
 			continue
 		}
 		l.Steps(func(r train.Record) {
-			if !ok && r.World > 1 && r.Time.After(moment) {
+			switch {
+			case r.Time.Before(moment):
+				old = max(old, r.Generation)
+			case !ok && r.World > 1 && r.Generation > old:
 				at, ok = r.Time, true
 			}
 		})
