@@ -37,6 +37,7 @@ func (l *life) openGroup(cfg allreduce.GroupConfig, addrs []string, h train.Grou
 	}
 	l.logf("opens group %s as rank %d of %d", cfg.Config.Fence, cfg.Config.Rank, cfg.Config.World)
 	l.c.checks.opened(l, g)
+	l.newest = 0 // what it was told of before, outside, is no matter if it has to come in once more
 	l.groups = append(l.groups, g)
 	for _, rank := range g.m.Peers() {
 		g.ways[rank] = &way{from: g, peer: rank}
