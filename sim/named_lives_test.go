@@ -99,7 +99,7 @@ func TestFramesOfAFormerLife(t *testing.T) {
 			old := c.of("node-2")
 			right := c.rightOf(old)
 			g := right.current()
-			c.cutFor(400*time.Millisecond, "nothing gets from node-2 to its right", func(p, q string) bool { return p == "node-2" && q == right.id })
+			c.cutFor(300*time.Millisecond, "nothing gets from node-2 to its right", func(p, q string) bool { return p == "node-2" && q == right.id })
 			c.cutFor(900*time.Millisecond, "nor to its left, which hears of the death later", func(p, q string) bool { return p == "node-2" && q != right.id })
 			c.await(time.Second, "frames wait in the old life's sockets", func() bool { return len(old.current().wayTo(right).queue) > 1 })
 			out := old.current().wayTo(right)

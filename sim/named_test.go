@@ -301,7 +301,7 @@ func (c *Cluster) dieAhead(who int, how death) {
 // members. One of the two wins everywhere.
 func TestTwoCoordinatorsPropose(t *testing.T) {
 	perSeed(t, 8, func(t *testing.T, seed uint64) {
-		o := directed(seed, long(t), 4+int(seed%3))
+		o := directed(1+seed, long(t), 4+int(seed%3))
 		o.Compute = 100 * time.Millisecond
 		o.Algorithm = allreduce.Direct
 		named(t, o, func(c *Cluster) {

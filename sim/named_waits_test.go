@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -149,6 +150,129 @@ func TestAComputationThatNeverEndsHoldsNobody(t *testing.T) {
 					c.steps(3)
 				})
 			})
+		})
+	}
+}
+
+// goesOn waits until one of those nodes has completed a step in a view newer than a generation.
+func (c *Cluster) goesOn(gen uint64, ids ...string) {
+	from := c.furthest()
+	for _, id := range ids {
+		from = min(from, c.of(id).last)
+	}
+	c.await(30*time.Second, fmt.Sprintf("a step of %v", ids), func() bool {
+		return slices.ContainsFunc(ids, func(id string) bool {
+			l := c.of(id)
+			return l != nil && l.gen > gen && l.last > from && !l.frozen
+		})
+	})
+}
+
+// swap has a node stand still for so long that it is lost in vain.
+func (c *Cluster) swap(id string) {
+	before := c.generation()
+	c.of(id).freeze()
+	c.run(3 * time.Second)
+	c.of(id).thaw()
+	if c.generation() == before {
+		c.missed("%s is not lost", id)
+	}
+	c.together(c.opt.Nodes)
+	c.run(c.between(0, 3*time.Second))
+}
+
+// Whoever was lost in vain is given more time, and still whoever is really gone is out within five
+// seconds, alone or with others.
+func TestTheNextStepAfterAFault(t *testing.T) {
+	one := func(p, q string) func(string, string) bool {
+		return func(from, to string) bool { return from == p && to == q }
+	}
+	apart := func(from, to string) bool { return (from < "node-3") != (to < "node-3") }
+	for _, w := range []struct {
+		name  string
+		limit time.Duration
+		fault func(c *Cluster) (sides [][]string)
+	}{
+		{"freeze", 2 * time.Second, func(c *Cluster) [][]string {
+			c.of("node-1").freeze()
+			return [][]string{{"node-2", "node-3", "node-4", "node-5"}}
+		}},
+		{"freeze after a vain loss", 3500 * time.Millisecond, func(c *Cluster) [][]string {
+			c.swap("node-1")
+			c.of("node-1").freeze()
+			return [][]string{{"node-2", "node-3", "node-4", "node-5"}}
+		}},
+		{"freeze after many vain losses", 3500 * time.Millisecond, func(c *Cluster) [][]string {
+			for _, id := range []string{"node-1", "node-2", "node-3"} {
+				c.swap(id)
+			}
+			c.of("node-1").freeze()
+			return [][]string{{"node-2", "node-3", "node-4", "node-5"}}
+		}},
+		{"one way, after a pause", 3500 * time.Millisecond, func(c *Cluster) [][]string {
+			c.swap("node-1")
+			c.of("node-2").freeze()
+			c.run(400 * time.Millisecond)
+			c.of("node-2").thaw()
+			c.cutFor(20*time.Second, "nothing gets from node-1 to node-2", one("node-1", "node-2"))
+			return [][]string{{"node-1", "node-2", "node-3", "node-4", "node-5"}}
+		}},
+		{"partition", 2500 * time.Millisecond, func(c *Cluster) [][]string {
+			c.cutFor(20*time.Second, "two and three are apart", apart)
+			return [][]string{{"node-1", "node-2"}, {"node-3", "node-4", "node-5"}}
+		}},
+		{"partition after vain losses", 3500 * time.Millisecond, func(c *Cluster) [][]string {
+			c.swap("node-1")
+			c.swap("node-4")
+			c.cutFor(20*time.Second, "two and three are apart", apart)
+			return [][]string{{"node-1", "node-2"}, {"node-3", "node-4", "node-5"}}
+		}},
+		{"a view cut as it begins", 2500 * time.Millisecond, func(c *Cluster) [][]string {
+			c.boot("node-6", 0)
+			var coordinator string
+			c.see(func(l *life, e any) {
+				if m, ok := e.(letter); ok && coordinator == "" {
+					if _, _, ok := proposed(m.Msg); ok {
+						coordinator = l.id
+						c.cutFor(20*time.Second, "nothing gets to nor from the coordinator", func(p, q string) bool {
+							return (p == coordinator) != (q == coordinator)
+						})
+					}
+				}
+			})
+			c.await(20*time.Second, "a proposal", func() bool { return coordinator != "" })
+			var others []string
+			for _, l := range c.living() {
+				if l.id != coordinator {
+					others = append(others, l.id)
+				}
+			}
+			return [][]string{others}
+		}},
+	} {
+		t.Run(w.name, func(t *testing.T) {
+			t.Parallel()
+			var took []time.Duration
+			for seed := range uint64(3) {
+				named(t, directed(seed, long(t), 5), func(c *Cluster) {
+					c.startNodes()
+					c.together(5)
+					c.steps(5)
+					c.run(c.between(0, c.opt.Compute))
+					sides := w.fault(c)
+					before, begun := c.generation(), c.now
+					for _, side := range sides {
+						c.goesOn(before, side...)
+					}
+					took = append(took, c.now-begun)
+				})
+			}
+			slices.Sort(took)
+			p50, most := took[len(took)/2], took[len(took)-1]
+			t.Logf("%s: the next step comes after %s (p50), %s (most)", w.name, p50.Round(time.Millisecond), most.Round(time.Millisecond))
+			if most > w.limit {
+				t.Errorf("most is %s, want at most %s", most, w.limit)
+			}
 		})
 	}
 }

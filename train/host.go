@@ -318,7 +318,7 @@ func (h *Host) ping(e view.Ping) {
 		}
 		h.event(func(now time.Time) {
 			if err != nil {
-				h.node.PingFailed(now, e.To, rpc.KindOf(err) != rpc.Timeout, pingReason(err, e.Timeout))
+				h.node.PingFailed(now, e, rpc.KindOf(err) != rpc.Timeout, pingReason(err, e.Timeout))
 				return
 			}
 			h.node.Ponged(now, e.To, p)

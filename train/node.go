@@ -342,8 +342,8 @@ func (n *Node) Ponged(now time.Time, who view.Node, p view.Pong) {
 }
 
 // PingFailed tells that a ping was not answered.
-func (n *Node) PingFailed(now time.Time, who view.Node, certain bool, reason string) {
-	n.views.PingFailed(now, who, certain, reason)
+func (n *Node) PingFailed(now time.Time, p view.Ping, certain bool, reason string) {
+	n.views.PingFailed(now, p, certain, reason)
 	n.drain(now)
 }
 

@@ -158,13 +158,13 @@ func (h *hall) perform(i int) {
 func (h *hall) ping(m *Machine, e Ping) {
 	to := h.index(e.To)
 	if h.rnd.IntN(100) < h.loss {
-		h.mail = append(h.mail, letter{h.now.Add(e.Timeout), h.index(m.Self()), func(m *Machine) { m.PingFailed(h.at(m), e.To, false, "no answer") }, nil})
+		h.mail = append(h.mail, letter{h.now.Add(e.Timeout), h.index(m.Self()), func(m *Machine) { m.PingFailed(h.at(m), e, false, "no answer") }, nil})
 		return
 	}
 	h.mail = append(h.mail, letter{h.now.Add(time.Duration(h.rnd.IntN(30)) * time.Millisecond), to, func(o *Machine) {
 		c, _ := o.Status(h.now)
 		m.Ponged(h.at(m), e.To, Pong{Fact: o.Fact(), Generation: o.Generation(), Coordinator: c})
-	}, func() { m.PingFailed(h.at(m), e.To, true, "refused") }})
+	}, func() { m.PingFailed(h.at(m), e, true, "refused") }})
 }
 
 // settled tells whether all living nodes run one view of exactly the living.

@@ -126,6 +126,7 @@ type Machine struct {
 	lapses     time.Time // when the next moment of timed, or asideUntil, comes; zero if none does
 	graves     []grave   // in the order of death
 	sore       []*peer   // who has something to be forgiven
+	canvassed  time.Time // when all members were last asked at once
 	healed     time.Time // when something last was
 
 	phase      phase
@@ -275,6 +276,7 @@ func (m *Machine) Ponged(now time.Time, n Node, a Pong) {
 	if p == nil || a.Fact.Node() != n || a.Fact.check() != nil {
 		return
 	}
+	p.heard = now
 	if p.pinging {
 		p.mute = p.mute || !p.reporter.IsZero() // somebody has taken it for lost
 		if p.mute || now.Sub(p.pinged) > p.timeout/2 {
@@ -292,11 +294,13 @@ func (m *Machine) Ponged(now time.Time, n Node, a Pong) {
 
 // PingFailed tells that a ping was not answered, and why. It is certain where the
 // connection was refused or reset. Silence proves something only about a node
-// that was suspected before; of any other it is a first suspicion.
-func (m *Machine) PingFailed(now time.Time, n Node, certain bool, reason string) {
+// that was suspected before and has not been heard since it was asked; of any other it is a
+// first suspicion.
+func (m *Machine) PingFailed(now time.Time, ping Ping, certain bool, reason string) {
 	now = m.advance(now)
+	n := ping.To
 	p := m.peers[n]
-	if p != nil && !p.pinging && !certain {
+	if p != nil && !certain && (!p.pinging || p.heard.After(ping.Sent)) {
 		m.suspect(now, n, Node{})
 	} else {
 		m.lose(now, n, reason)
@@ -438,6 +442,7 @@ func (m *Machine) Receive(now time.Time, msg Msg) {
 	now = m.advance(now)
 	m.learn(msg.From)
 	from := msg.From.Node()
+	m.peers[from].heard = now
 	switch p := m.peers[from]; {
 	case m.unwanted(p):
 		m.dismiss(p)
@@ -531,9 +536,46 @@ func (m *Machine) suspect(now time.Time, n, by Node) {
 		}
 		return
 	}
-	p.pinging, p.pinged, p.reporter = true, now, by
+	p.pinging, p.reporter = true, by
 	m.regard(p)
-	m.emit(Ping{n, p.fact.Addr, p.timeout})
+	m.ping(now, p)
+}
+
+func (m *Machine) ping(now time.Time, p *peer) {
+	p.pinged = now
+	m.emit(Ping{p.fact.Node(), p.fact.Addr, p.timeout, now})
+}
+
+// canvass asks all members of a view at once whether they live, and has them ask
+// likewise, as soon as one of them takes long to answer: a network that is cut in two
+// takes many, who cost one ping's time together and not one after another. Where there
+// are very many, all asking all would be too much: the ring finds them one by one.
+func (m *Machine) canvass(now time.Time) {
+	v := m.accepted
+	if v == nil {
+		v = m.last
+	}
+	if v == nil || m.many(asked) == 0 || v.World() > crowd || now.Sub(m.canvassed) < m.cfg.PingAfter {
+		return
+	}
+	slow := slices.IndexFunc(v.Members, func(w Member) bool {
+		p := m.peers[w.Node()]
+		return p != nil && p.marks&asked != 0 && now.Sub(p.pinged) >= m.cfg.Retry
+	})
+	if slow < 0 {
+		return
+	}
+	m.canvassed = now
+	for _, w := range v.Members {
+		p := m.peers[w.Node()]
+		if p == nil || p.gone || p.pinging {
+			continue
+		}
+		m.suspect(now, w.Node(), Node{})
+		if m.phase != idle && m.last == v {
+			m.send(w.Node(), w.Addr, Msg{Hello: &Hello{View: v.Name(), Lost: v.Members[slow].Node()}})
+		}
+	}
 }
 
 // lose takes a node for dead until it gives a sign of life.
@@ -561,6 +603,7 @@ func (m *Machine) reconsider(now time.Time) {
 	if m.over() {
 		return
 	}
+	m.canvass(now)
 	if m.leaving {
 		if m.accepted != nil {
 			m.awaitStart(now)
@@ -909,7 +952,8 @@ func (m *Machine) standAside(now time.Time) {
 // --- the member's side ---
 
 // onHello takes the word of one whose group has broken while ours, the same, has
-// not yet: whoever it lost is asked. So is whoever we have not asked since.
+// not yet, or who asks a member and gets no answer: whoever it lost is asked. So is
+// whoever we have not asked since.
 func (m *Machine) onHello(now time.Time, h Hello) {
 	p := m.peers[h.Lost]
 	if p == nil || m.last == nil || h.View != m.last.Name() || m.last.Rank(h.Lost) < 0 {
@@ -1070,6 +1114,9 @@ func (m *Machine) awaitStart(now time.Time) {
 		m.doomed, m.phase = false, stopping
 		m.emit(Halt{Cause{By: m.accepted.Proposer, Reason: fmt.Sprintf("generation %d goes on without all of this group", m.accepted.Generation)}})
 	}
+	if pause := 2 * m.pace(m.accepted.World()); m.phase == idle && now.Sub(m.waiting) >= pause && now.Sub(p.pinged) >= pause {
+		m.suspect(now, p.fact.Node(), Node{}) // it may have gone since it proposed, and nothing else would tell
+	}
 	if m.phase == idle && now.Sub(m.ackSent) >= m.pace(m.accepted.World()) {
 		if now.Sub(m.waiting) > 3*m.cfg.Patience {
 			m.pass(p, now.Add(m.cfg.Patience))
@@ -1102,13 +1149,17 @@ func (m *Machine) awaitProposal(now time.Time) {
 		m.waiting = now
 		return
 	}
-	p.pinged, m.helloed, m.noticed = now, now, false
+	m.helloed, m.noticed = now, false
 	hello := Hello{Lost: m.lost}
 	if m.last != nil {
 		hello.View = m.last.Name()
 	}
 	m.send(n, p.fact.Addr, Msg{Hello: &hello})
-	m.emit(Ping{n, p.fact.Addr, p.timeout})
+	if p.heard.Before(p.pinged) { // the last one is not answered yet
+		m.suspect(now, n, Node{})
+	} else {
+		m.ping(now, p)
+	}
 	if now.Sub(m.waiting) > m.cfg.Patience/2 {
 		m.complain(now, "a proposal of the coordinator "+n.ID)
 	}

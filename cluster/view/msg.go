@@ -316,6 +316,7 @@ type (
 		To      Node
 		Addr    string
 		Timeout time.Duration
+		Sent    time.Time // by the machine's own clock
 	}
 	// Boundary asks training to end the running group after the step in hand.
 	Boundary struct{ Reason string }

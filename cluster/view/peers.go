@@ -26,6 +26,7 @@ type peer struct {
 	passed   time.Time     // not taken for the coordinator until then; zero if it may be
 	barred   time.Time     // kept out until then: it was lost, and may be again at once; zero if not
 	pinged   time.Time     // when it was last pinged
+	heard    time.Time     // when it last gave a sign of life itself
 	buried   time.Time     // when it was last found gone
 	expelled string        // why it is never a member again; "" if it may be
 }
@@ -242,7 +243,7 @@ func (m *Machine) forget(now time.Time) {
 // forbear gives p more time to answer: it lives, and took long to show it. One who
 // was lost for that gets all there is: what is learnt step by step costs a view each.
 func (m *Machine) forbear(p *peer) {
-	most := mostPatient * m.cfg.PingAfter
+	most := time.Duration(mostPatient * float64(m.cfg.PingAfter))
 	if p.timeout = min(2*p.timeout, most); p.mute {
 		p.timeout = most
 	}
@@ -252,8 +253,8 @@ func (m *Machine) forbear(p *peer) {
 
 // mostPatient is how many times PingAfter the answer to a ping is waited for at most:
 // so long that a machine which swaps can give one, and so short that a frozen node is
-// out within five seconds all the same.
-const mostPatient = 4
+// out, and the others at work again, within five seconds all the same.
+const mostPatient = 2.5
 
 // patience is how long p may be without any progress in an exchange: twice as long, and
 // twice that, where it was lost since it last completed a transition with us.

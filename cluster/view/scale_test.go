@@ -306,7 +306,7 @@ func (h *hive) ping(b *bee, e Ping) {
 	to := h.find(e.Addr)
 	h.after(h.transmit(b, 100), func() {
 		if !to.alive {
-			h.after(h.latency(), func() { h.tell(b, func() { b.m.PingFailed(h.clock(), e.To, true, "refused") }) })
+			h.after(h.latency(), func() { h.tell(b, func() { b.m.PingFailed(h.clock(), e, true, "refused") }) })
 			return
 		}
 		c, _ := to.m.Status(h.clock())
