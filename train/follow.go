@@ -218,10 +218,16 @@ func (n *Node) lenders() (facts []view.Fact) {
 	return facts
 }
 
-// enlist asks more members, as gossip tells of them.
+// enlist asks more members, as gossip tells of them. Who has come back as another
+// life is asked no more as the one before, whose end nobody may have told of.
 func (n *Node) enlist() {
 	f := n.follower
 	for _, p := range n.lenders() {
+		for i, d := range f.donors {
+			if d.ID == p.ID && d.Incarnation != p.Incarnation && d.Entry < p.Entry {
+				n.dismiss(i)
+			}
+		}
 		known := func(d donor) bool { return d.Node() == p.Node() }
 		if len(f.donors) < maxDonors && !slices.ContainsFunc(f.donors, known) {
 			f.donors = append(f.donors, donor{Fact: p})
