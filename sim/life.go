@@ -395,7 +395,7 @@ func (l *life) Fetch(addr string, r rpc.FetchRequest, done func([]byte, error)) 
 }
 
 // Follow gets pieces that take a share of a copy's time.
-func (l *life) Follow(addr string, r rpc.FollowRequest, done func(rpc.Piece, error)) (cancel func()) {
+func (l *life) Follow(addr string, r rpc.FollowRequest, silence time.Duration, done func(rpc.Piece, error)) (cancel func()) {
 	if !l.crosses(r) {
 		return func() {}
 	}
@@ -405,7 +405,7 @@ func (l *life) Follow(addr string, r rpc.FollowRequest, done func(rpc.Piece, err
 	r.Packed = l.c.chance(0.5)
 	over := false
 	var piece rpc.Piece
-	l.call("follow", addr, fetchSilence, func(to *life, answer func([]byte, error)) {
+	l.call("follow", addr, silence, func(to *life, answer func([]byte, error)) {
 		to.host.Borrow(r, owing(to, func(p rpc.Piece, err error) {
 			if err != nil {
 				answer(nil, err)

@@ -28,11 +28,17 @@ import (
 // They are asked for the next record before there is one, each for the elements that it
 // has first, and answer when those are there: maybe before the members have committed.
 //
+// A donor may fall silent without an end of its connections. If others answer
+// meanwhile, it is asked no more: what it was asked for is had from them, and if that
+// was the state, the copy begins anew with the one that answered last.
+//
 // Whatever cannot be had from anybody any more, it begins again with another donor;
 // after maxTries it asks to be taken in as it is, and copies in the view, while all
 // wait.
 type follower struct {
-	donors []donor // the first one lends its state, too
+	donors []donor
+	lender int // the donor that lends its state, too
+	silent int // doublings of the silence that is borne
 	asks   map[uint64]asking
 	newest uint64 // transition that a donor was last heard to stand at
 	told   bool   // that this node has caught up
@@ -51,10 +57,11 @@ type follower struct {
 // donor is a member that lends.
 type donor struct {
 	view.Fact
-	first   uint64 // it has no record of a transition before
-	own     span   // elements of gradients that it has before others do
-	asks    int    // under way
-	strikes int    // in a row
+	first   uint64    // it has no record of a transition before
+	own     span      // elements of gradients that it has before others do
+	asks    int       // under way
+	strikes int       // in a row
+	heard   time.Time // when it answered last
 }
 
 // gone tells that a donor is asked no more.
@@ -120,6 +127,7 @@ type (
 		Donor   view.Fact
 		Number  uint64
 		Request rpc.FollowRequest
+		Silence time.Duration // the longest
 	}
 	// CancelFollow ends a Follow that is under way.
 	CancelFollow struct{ Number uint64 }
@@ -146,6 +154,11 @@ const (
 	maxComing = 2
 	// maxStrikes is how often in a row a donor may fail.
 	maxStrikes = 3
+	// shortestSilence is how long nothing may come from a donor at first, which answers
+	// within holdFor; each silence doubles it up to longestSilence, as for a chunk on a
+	// thin link.
+	shortestSilence = holdFor + 2*time.Second
+	longestSilence  = 10 * time.Second
 )
 
 // wantsToFollow tells that this node is outside and nobody is to wait for it.
@@ -272,7 +285,7 @@ func (n *Node) want(i int) (asking, bool) {
 		if k == len(f.coming) && !n.expectMore() {
 			break
 		}
-		if c := f.coming[k]; c.isState && i > 0 || !c.isState && c.transition < d.first {
+		if c := f.coming[k]; c.isState && i != f.lender || !c.isState && c.transition < d.first {
 			continue
 		} else if s, ok := c.take(n.lending.Piece, d.own, c.isState || f.newest > c.transition); ok {
 			return asking{i, c, s}, true
@@ -372,7 +385,7 @@ func (n *Node) send(a asking) {
 	n.asked++
 	f.asks[n.asked] = a
 	f.donors[a.donor].asks++
-	n.emit(Follow{f.donors[a.donor].Fact, n.asked, r})
+	n.emit(Follow{f.donors[a.donor].Fact, n.asked, r, min(shortestSilence<<f.silent, longestSilence)})
 }
 
 // forsaken tells that nobody is left who could give what is needed next.
@@ -382,7 +395,7 @@ func (f *follower) forsaken() bool {
 	}
 	c := f.coming[0]
 	for i := range f.donors {
-		if d := &f.donors[i]; !d.gone() && (i == 0 || !c.isState) && (c.isState || d.first <= c.transition) {
+		if d := &f.donors[i]; !d.gone() && (i == f.lender || !c.isState) && (c.isState || d.first <= c.transition) {
 			return false
 		}
 	}
@@ -406,6 +419,7 @@ func (n *Node) Followed(now time.Time, number uint64, p rpc.Piece, err error) {
 	d := &f.donors[a.donor]
 	d.asks--
 	if err == nil {
+		d.heard = now
 		f.newest, d.first, d.own = max(f.newest, p.Newest), max(d.first, p.First), span{int(p.Lo), int(p.Hi)}
 		f.bytes += int64(len(p.Bytes))
 		err = n.use(now, a, p)
@@ -418,10 +432,42 @@ func (n *Node) Followed(now time.Time, number uint64, p rpc.Piece, err error) {
 		return
 	}
 	a.what.back(a.span)
+	if rpc.KindOf(err) == rpc.Timeout {
+		f.silent = min(f.silent+1, 2)
+		if n.passOver(now, a.donor) {
+			return
+		}
+	}
 	if d.strikes++; d.gone() {
 		n.tell(now, "copy", d.ID, fmt.Sprintf("%s is not copied from any more: %v", d.ID, err), 0)
 		n.dismiss(a.donor)
 	}
+}
+
+// passOver dismisses a donor that was silent while others answered, and reports whether
+// there are any: else it may be this node that is cut off, or was frozen. If the donor
+// lent its state, the one that answered last does now.
+func (n *Node) passOver(now time.Time, silent int) bool {
+	f := n.follower
+	last := -1
+	for i := range f.donors {
+		d := &f.donors[i]
+		if i != silent && !d.gone() && now.Sub(d.heard) < shortestSilence && (last < 0 || d.heard.After(f.donors[last].heard)) {
+			last = i
+		}
+	}
+	if last < 0 {
+		return false
+	}
+	n.tell(now, "copy", f.donors[silent].ID, fmt.Sprintf("%s is silent while others answer: it is not copied from any more", f.donors[silent].ID), 0)
+	n.dismiss(silent)
+	if silent == f.lender {
+		f.lender = last
+		if !f.hasState {
+			f.coming = []*coming{{isState: true, left: 1}}
+		}
+	}
+	return true
 }
 
 // dismiss asks a donor no more, and others for what it was asked for.
@@ -519,7 +565,7 @@ func (n *Node) moveOn(now time.Time) error {
 		}
 		n.adopt(c.state)
 		f.hasState, f.copied, f.behind = true, now, f.newest-min(f.newest, n.state.Transition)
-		n.tell(now, "copied", f.donors[0].ID, fmt.Sprintf("copied the state of step %d from %s in the background (%d bytes)", n.state.Step, f.donors[0].ID, f.bytes), now.Sub(f.begun))
+		n.tell(now, "copied", f.donors[f.lender].ID, fmt.Sprintf("copied the state of step %d from %s in the background (%d bytes)", n.state.Step, f.donors[f.lender].ID, f.bytes), now.Sub(f.begun))
 	} else {
 		err := n.task.replay(n.state, c.head.Record, c.mean, n.each)
 		if errors.Is(err, errOdd) {
@@ -549,7 +595,7 @@ func (n *Node) caughtUp(now time.Time) bool {
 		return false
 	}
 	f.told, n.tries = true, 0
-	n.tell(now, "caught up", f.donors[0].ID, fmt.Sprintf("caught up with %s at step %d: %d records", f.names(), n.state.Step, f.records), now.Sub(f.begun))
+	n.tell(now, "caught up", f.donors[f.lender].ID, fmt.Sprintf("caught up with %s at step %d: %d records", f.names(), n.state.Step, f.records), now.Sub(f.begun))
 	n.views.Caught(now)
 	n.drain(now)
 	return true

@@ -1,12 +1,70 @@
 package train
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/dlnode/dlnode/allreduce/rpc"
+	"github.com/dlnode/dlnode/checkpoint"
 	"github.com/dlnode/dlnode/cluster/view"
 )
+
+// TestASilentDonorIsPassedOver: another one, that answers, lends its state then, or gives
+// the pieces of a record. Where no other answers, the donor is asked again, more patiently.
+func TestASilentDonorIsPassedOver(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ state, answered bool }{{true, true}, {true, false}, {false, true}, {false, false}} {
+		t.Run(fmt.Sprintf("state %v, answered %v", c.state, c.answered), func(t *testing.T) {
+			t.Parallel()
+			task := simTask(t)
+			n := NewNode(task, task.Start(), view.DefaultConfig(view.Fact{ID: "newcomer", Incarnation: 9, Trajectory: task.Trajectory}), checkpoint.Policy{Replicas: 1}, time.Now())
+			f := &follower{donors: []donor{{Fact: view.Fact{ID: "mute"}}, {Fact: view.Fact{ID: "lively"}}}, asks: map[uint64]asking{}, hasState: !c.state}
+			f.coming = []*coming{{isState: true, left: 1}}
+			if !c.state {
+				f.coming, f.newest = []*coming{expected(0, make([]float32, task.Model.NumParams()))}, 1
+			}
+			n.follower = f
+			now := time.Now()
+			asked := map[string][]Follow{}
+			ask := func() {
+				clear(asked)
+				for n.ask() {
+				}
+				for _, e := range n.Take() {
+					if e, is := e.(Follow); is {
+						asked[e.Donor.ID] = append(asked[e.Donor.ID], e)
+					}
+				}
+			}
+			wanted := func(of []Follow) bool { // of the item
+				return slices.ContainsFunc(of, func(e Follow) bool { return e.Request.Transition == 0 })
+			}
+			ask()
+			first := asked["mute"][0]
+			if !wanted(asked["mute"]) || first.Silence != shortestSilence {
+				t.Fatalf("asked at first: %+v", asked)
+			}
+			now = now.Add(shortestSilence)
+			if c.answered {
+				n.Followed(now, asked["lively"][0].Number, rpc.Piece{Newest: 1}, nil)
+			}
+			n.Followed(now, first.Number, rpc.Piece{}, &rpc.Error{Kind: rpc.Timeout})
+			ask()
+			next := "mute"
+			if c.answered {
+				next = "lively"
+			}
+			if !wanted(asked[next]) || asked[next][0].Silence != 2*shortestSilence {
+				t.Errorf("asked after the silence: %+v", asked)
+			}
+			if c.answered && len(asked["mute"]) > 0 {
+				t.Errorf("the silent donor is asked for more: %+v", asked["mute"])
+			}
+		})
+	}
+}
 
 func TestADonorIsAskedNoMoreOnceAnotherLifeHasItsPlace(t *testing.T) {
 	task := lateOverflow(t)

@@ -396,7 +396,7 @@ func (h *Host) fetch(e Fetch) {
 }
 
 func (h *Host) follow(e Follow) {
-	h.stopFollow[e.Number] = h.world.Follow(e.Donor.Addr, e.Request, func(p rpc.Piece, err error) {
+	h.stopFollow[e.Number] = h.world.Follow(e.Donor.Addr, e.Request, e.Silence, func(p rpc.Piece, err error) {
 		delete(h.stopFollow, e.Number)
 		h.event(func(now time.Time) { h.node.Followed(now, e.Number, p, err) })
 	})

@@ -130,7 +130,9 @@ func (w *stand) Describe(_ string, done func([]byte, error)) { w.later(func() { 
 
 func (w *stand) Fetch(string, rpc.FetchRequest, func([]byte, error)) func() { return func() {} }
 
-func (w *stand) Follow(string, rpc.FollowRequest, func(rpc.Piece, error)) func() { return func() {} }
+func (w *stand) Follow(string, rpc.FollowRequest, time.Duration, func(rpc.Piece, error)) func() {
+	return func() {}
+}
 
 func (w *stand) Announce(f view.Fact) {
 	for i, o := range w.on {

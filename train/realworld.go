@@ -77,9 +77,9 @@ func (d *driver) Fetch(addr string, r rpc.FetchRequest, done func([]byte, error)
 }
 
 // Follow implements World.
-func (d *driver) Follow(addr string, r rpc.FollowRequest, done func(rpc.Piece, error)) func() {
+func (d *driver) Follow(addr string, r rpc.FollowRequest, silence time.Duration, done func(rpc.Piece, error)) func() {
 	ctx, cancel := context.WithCancel(d.ctx)
-	ask(ctx, cancel, d, func(ctx context.Context) (rpc.Piece, error) { return d.client.Follow(ctx, addr, r) }, done)
+	ask(ctx, cancel, d, func(ctx context.Context) (rpc.Piece, error) { return d.client.Follow(ctx, addr, r, silence) }, done)
 	return cancel
 }
 

@@ -34,8 +34,9 @@ type World interface {
 	// Fetch copies a state. cancel hurries it; done is called all the same.
 	Fetch(addr string, r rpc.FetchRequest, done func(blob []byte, err error)) (cancel func())
 
-	// Follow gets a piece of what a donor lends. After cancel, done need not be called.
-	Follow(addr string, r rpc.FollowRequest, done func(rpc.Piece, error)) (cancel func())
+	// Follow gets a piece of what a donor lends, of which nothing may come for at most
+	// silence at a time. After cancel, done need not be called.
+	Follow(addr string, r rpc.FollowRequest, silence time.Duration, done func(rpc.Piece, error)) (cancel func())
 
 	// Announce has gossip tell a fact about this node.
 	Announce(f view.Fact)

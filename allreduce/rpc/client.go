@@ -204,20 +204,20 @@ func (c *Client) bulk(ctx context.Context, op, addr string, open func(context.Co
 	if p == nil {
 		return nil, &Error{Op: op, Addr: addr, Kind: Canceled, Message: "the client is closed"}
 	}
-	blob, err := c.fetch(ctx, p.link, op, addr, open, func() {})
+	blob, err := c.fetch(ctx, p.link, op, addr, c.cfg.ChunkTimeout, open, func() {})
 	c.release(key, p, err)
 	return blob, err
 }
 
-// fetch copies a blob over a connection, as long as chunks keep coming and it doesn't take longer than a
-// blob of its size may; came is called for each chunk.
-func (c *Client) fetch(ctx context.Context, l *link, op, addr string, open func(context.Context, nodepb.NodeClient) (grpc.ClientStream, error), came func()) ([]byte, error) {
+// fetch copies a blob over a connection, as long as chunks come no further apart than patience and it doesn't
+// take longer than a blob of its size may; came is called for each chunk.
+func (c *Client) fetch(ctx context.Context, l *link, op, addr string, patience time.Duration, open func(context.Context, nodepb.NodeClient) (grpc.ClientStream, error), came func()) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	giveUp := func(after time.Duration, why string) *time.Timer {
 		return time.AfterFunc(after, func() { cancel(&Error{Op: op, Addr: addr, Kind: Timeout, Message: why}) })
 	}
-	silence := giveUp(c.cfg.ChunkTimeout, "nothing came for "+brief(c.cfg.ChunkTimeout))
+	silence := giveUp(patience, "nothing came for "+brief(patience))
 	defer silence.Stop()
 	stream, err := open(ctx, nodepb.NewNodeClient(l.cc))
 	if err != nil {
@@ -229,7 +229,7 @@ func (c *Client) fetch(ctx context.Context, l *link, op, addr string, open func(
 			limit := c.cfg.ChunkTimeout + time.Duration(float64(size)/float64(c.cfg.SlowestBlob)*float64(time.Second))
 			whole = giveUp(limit, fmt.Sprintf("%d bytes have not come within %s", size, brief(limit)))
 		}
-		silence.Reset(c.cfg.ChunkTimeout)
+		silence.Reset(patience)
 		c.received.Add(uint64(chunk))
 		came()
 	})

@@ -363,19 +363,19 @@ func TestFollowBringsPieces(t *testing.T) {
 		return Piece{Newest: 1 << 60, First: 1 << 55, Transition: 3, Elements: 1 << 50, Attempt: 1 << 63, Lo: 5, Hi: 1 << 40, Packed: true, Took: time.Second, Bytes: bytes.Repeat([]byte{5}, 2*blobChunk+1)}, nil
 	}})
 	c := newClient(t, ClientConfig{})
-	p, err := c.Follow(t.Context(), s.Addr(), want)
+	p, err := c.Follow(t.Context(), s.Addr(), want, 10*time.Second)
 	same := p.Newest == 1<<60 && p.First == 1<<55 && p.Transition == 3 && p.Elements == 1<<50 && p.Attempt == 1<<63 && p.Lo == 5 && p.Hi == 1<<40 && p.Packed && p.Took == time.Second
 	if err != nil || !same || len(p.Bytes) != 2*blobChunk+1 || bytes.ContainsFunc(p.Bytes, func(r rune) bool { return r != 5 }) {
 		t.Errorf("%d bytes, %+v: %v", len(p.Bytes), p, err)
 	}
-	if p, err := c.Follow(t.Context(), s.Addr(), FollowRequest{Transition: 4}); err != nil || p.Newest != 9 || p.Transition != 4 || len(p.Bytes) > 0 {
+	if p, err := c.Follow(t.Context(), s.Addr(), FollowRequest{Transition: 4}, 10*time.Second); err != nil || p.Newest != 9 || p.Transition != 4 || len(p.Bytes) > 0 {
 		t.Errorf("nothing new: transition %d of %d, %d bytes: %v", p.Transition, p.Newest, len(p.Bytes), err)
 	}
-	if _, err := c.Follow(t.Context(), s.Addr(), FollowRequest{Hi: 1}); KindOf(err) != Rejected || !strings.Contains(err.Error(), "something was lost") {
+	if _, err := c.Follow(t.Context(), s.Addr(), FollowRequest{Hi: 1}, 10*time.Second); KindOf(err) != Rejected || !strings.Contains(err.Error(), "something was lost") {
 		t.Errorf("a refusal: %v", err)
 	}
 	mute := serve(t, listen(t), Handlers{})
-	if _, err := c.Follow(t.Context(), mute.Addr(), want); KindOf(err) != Rejected {
+	if _, err := c.Follow(t.Context(), mute.Addr(), want, 10*time.Second); KindOf(err) != Rejected {
 		t.Errorf("nobody lends here: %v", err)
 	}
 }

@@ -64,9 +64,10 @@ func parsePiece(b []byte) Piece {
 	}
 }
 
-// Follow gets a piece from the node at addr. The caller verifies it. Whether it
-// comes packed is decided here, from what the link has carried lately.
-func (c *Client) Follow(ctx context.Context, addr string, r FollowRequest) (Piece, error) {
+// Follow gets a piece from the node at addr. The caller verifies it. Between two
+// chunks, and before the first, silence may pass at most, then it is a [Timeout].
+// Whether it comes packed is decided here, from what the link has carried lately.
+func (c *Client) Follow(ctx context.Context, addr string, r FollowRequest, silence time.Duration) (Piece, error) {
 	key := linkKey{addr, true}
 	p := c.acquire(key)
 	if p == nil {
@@ -78,7 +79,7 @@ func (c *Client) Follow(ctx context.Context, addr string, r FollowRequest) (Piec
 		Transition: r.Transition, Lo: r.Lo, Hi: r.Hi, Packed: r.Packed,
 	}
 	var first time.Time // when its first bytes were here
-	blob, err := c.fetch(ctx, p.link, "follow", addr, func(ctx context.Context, n nodepb.NodeClient) (grpc.ClientStream, error) {
+	blob, err := c.fetch(ctx, p.link, "follow", addr, silence, func(ctx context.Context, n nodepb.NodeClient) (grpc.ClientStream, error) {
 		return n.Follow(ctx, request)
 	}, func() {
 		if first.IsZero() {

@@ -173,7 +173,10 @@ func TestNoPeerHoldsACallerBeyondItsDeadline(t *testing.T) {
 		"Describe": func(c *Client, addr string) error { _, err := c.Describe(t.Context(), addr); return err },
 		"Status":   func(c *Client, addr string) error { _, err := c.Status(t.Context(), addr); return err },
 		"Fetch":    func(c *Client, addr string) error { _, err := c.Fetch(t.Context(), addr, FetchRequest{}); return err },
-		"Follow":   func(c *Client, addr string) error { _, err := c.Follow(t.Context(), addr, FollowRequest{}); return err },
+		"Follow": func(c *Client, addr string) error {
+			_, err := c.Follow(t.Context(), addr, FollowRequest{}, deadline)
+			return err
+		},
 		"Part": func(c *Client, addr string) error {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*deadline) // it is the caller who knows what there is to come
 			defer cancel()
