@@ -182,7 +182,7 @@ func (k *checks) committed(l *life, c train.Committed) {
 
 func (k *checks) groupEnds(l *life, g *group, note allreduce.ClosingNote) {
 	l.parted = note.Ending == allreduce.Orderly
-	l.partedFrom = g.cfg.Config.Fence
+	l.partedFrom, l.partedAt = g.cfg.Config.Fence, l.host.Node().State().Transition
 	if k.c.opt.Gentle && note.Ending == allreduce.Broken && l.exit == nil && l.host.Node().State().Next != train.Done {
 		k.fail("peace", "%s: group %s breaks though nothing fails: %s (by %s)", l.name(), g.cfg.Config.Fence, note.Reason, note.By)
 	}
@@ -207,6 +207,8 @@ func (k *checks) told(l *life, e train.Event) {
 	switch {
 	case e.Kind == "caught up" && l.host.Node().State().Transition < l.newest:
 		k.fail("join", "%s says that it has caught up at transition %d, though it was told of %d", l.name(), l.host.Node().State().Transition, l.newest)
+	case e.Kind == "copy" && strings.HasPrefix(e.Text, "copying in the background failed"):
+		l.newest = 0 // whoever told it may have trained apart; it begins anew
 	case e.Kind == "unfit" && k.flipped == nil:
 		k.fail("join", "%s: %s", l.name(), e.Text)
 	}
@@ -254,7 +256,8 @@ func (k *checks) exited(l *life, e *train.Exit) {
 	case e.Err != nil:
 	case strings.HasPrefix(e.Reason, "the run is finished") && l.gen > 0 && !l.expelled:
 		k.fail("left-out", "%s has trained up to transition %d and goes without the final state: %s", l.name(), s.Transition, e.Reason)
-	case l.leaving && e.Reason == "left" && s.Transition > 0 && l.parted && !l.blamed && l.disk.durable < s.Transition:
+	// What it has copied since then, nobody has compared there: the donors have it.
+	case l.leaving && e.Reason == "left" && s.Transition > 0 && l.parted && l.partedAt == s.Transition && !l.blamed && l.disk.durable < s.Transition:
 		k.fail("durable", "%s left at transition %d; %d is the last that it wrote", l.name(), s.Transition, l.disk.durable)
 	}
 }

@@ -72,6 +72,7 @@ type life struct {
 
 	expelled   bool            // the others went on without it
 	parted     bool            // its last group ended in order
+	partedAt   uint64          // transition at which it did
 	partedFrom allreduce.Fence // and was this
 }
 
