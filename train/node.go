@@ -850,10 +850,10 @@ func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte,
 		n.partGroup(now, vd)
 	case g.accuses(vd):
 		n.accuse(now, vd)
+	case vd.again != nil: // at a farewell too, where gradients are probed: nobody parts before it is known who is wrong
+		n.again(now, vd)
 	case g.farewell:
 		n.bye()
-	case vd.again != nil:
-		n.again(now, vd)
 	default:
 		n.commit(now, vd, headers, total)
 	}
