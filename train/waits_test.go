@@ -71,8 +71,17 @@ func (f *fleet) ends(t *testing.T, name string, limit time.Duration) outcome {
 
 const busy = 10 * time.Second // what everything may take longer on a machine that has other things to do
 
+// waits skips, in the short form, a test that waits for what hangs to be given up.
+func waits(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("waits until what hangs is given up")
+	}
+}
+
 // A node whose data hang is named by the others, who go on without it; it ends, and says why.
 func TestAReadThatNeverReturnsHoldsNobody(t *testing.T) {
+	waits(t)
 	t.Parallel()
 	task, sick := simTask(t), simTask(t)
 	want := fitted(t, task)
@@ -103,6 +112,7 @@ func TestAReadThatNeverReturnsHoldsNobody(t *testing.T) {
 
 // A node that is to leave does so though its data hang, with an error that says where.
 func TestALeaverWhoseDataHangGoes(t *testing.T) {
+	waits(t)
 	t.Parallel()
 	task := simTask(t)
 	data := dying(task, 0)
@@ -122,6 +132,7 @@ func TestALeaverWhoseDataHangGoes(t *testing.T) {
 
 // A disk that takes no checkpoint holds up no training, and nobody's end for long.
 func TestADiskThatTakesNothingHoldsNobody(t *testing.T) {
+	waits(t)
 	t.Parallel()
 	task := simTask(t)
 	want := fitted(t, task)
@@ -152,6 +163,7 @@ func TestADiskThatTakesNothingHoldsNobody(t *testing.T) {
 
 // A journal on a disk that takes nothing, here a pipe that nobody reads, is given up.
 func TestAJournalThatTakesNothingHoldsNobody(t *testing.T) {
+	waits(t)
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, JournalName)
