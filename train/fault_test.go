@@ -10,8 +10,6 @@ import (
 
 	"github.com/dlnode/dlnode/dataset"
 	"github.com/dlnode/dlnode/job"
-	"github.com/dlnode/dlnode/nn"
-	"github.com/dlnode/dlnode/optim"
 )
 
 // slowly is a data set on a slow disk, so that a run lasts longer than it takes a node
@@ -26,17 +24,9 @@ func (d slowly) Read(i int, x, y []float32) (uint64, error) {
 // longTask has some 400 steps of 7 ms with three nodes of two threads.
 func longTask(t testing.TB) (slow, fast *Task) {
 	t.Helper()
-	train, test, err := (&dataset.Synthetic{Samples: 200, TestSamples: 20, Features: 6, Classes: 3, Seed: 5}).Generate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	j := job.Default()
-	j.Seed, j.Loss, j.Metrics = 7, "sparse_categorical_crossentropy", []string{"accuracy"}
-	j.Data = &dataset.Synthetic{Samples: 200, TestSamples: 20, Features: 6, Classes: 3, Seed: 5}
-	j.Model = []job.Section{nn.NewDense(16, "relu"), nn.NewDropout(0.2), nn.NewDense(3, "softmax")}
-	opt, _ := optim.NewSpec("adam")
-	j.Optimizer = opt
+	j, train, test := smallJob(t)
 	j.Batch, j.Epochs = job.Batch{Global: 40, Microbatch: 4}, 80
+	var err error
 	if slow, err = NewTask(j, slowly{train}, test); err == nil {
 		fast, err = NewTask(j, train, test)
 	}

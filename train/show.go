@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dlnode/dlnode/cluster/view"
+	"github.com/dlnode/dlnode/internal/cputime"
 )
 
 // shown is what the driver keeps for people: nothing of it decides anything.
@@ -219,7 +220,7 @@ func (d *driver) refresh(now time.Time) {
 	st := &Status{
 		Ready: Ready{Node: d.self.ID, Incarnation: d.self.Incarnation, GRPC: d.self.Addr, Trajectory: hex.EncodeToString(d.task.Trajectory[:])},
 		Job:   d.task.Job.Name, State: d.stateWord(), Progress: d.progressNow(now), Rate: d.shown.rate,
-		Phases: d.phases(), Ahead: d.pool.ahead.found(), Counters: d.host.Counters(), CPUSeconds: cpuTime().Seconds(), Allocated: allocated(), Events: d.shown.events[:len(d.shown.events):len(d.shown.events)],
+		Phases: d.phases(), Ahead: d.pool.ahead.found(), Counters: d.host.Counters(), CPUSeconds: cputime.Used().Seconds(), Allocated: allocated(), Events: d.shown.events[:len(d.shown.events):len(d.shown.events)],
 		Since: d.shown.since, History: slices.Clone(s.History), Scalars: d.task.scalars, Checkpoint: d.shown.checkpoint,
 		Goroutines: runtime.NumGoroutine(),
 	}

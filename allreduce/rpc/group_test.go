@@ -573,29 +573,7 @@ func TestNobodyListeningIsKnownAtOnce(t *testing.T) {
 }
 
 // silent returns the address of a listener that accepts and says nothing.
-func silent(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		var conns []net.Conn
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				break
-			}
-			conns = append(conns, c)
-		}
-		for _, c := range conns {
-			c.Close()
-		}
-	}()
-	t.Cleanup(func() { l.Close(); <-gone })
-	return l.Addr().String()
-}
+func silent(t testing.TB) string { return acceptor(t, func(net.Conn) {}) }
 
 func TestSetupEndsWhenANeighbourSaysNothing(t *testing.T) {
 	nodes := []*node{newNode(t, 0), newNode(t, 1), newNode(t, 2)}

@@ -43,7 +43,7 @@ func mustCover[T any](t *testing.T, cases map[string]T) {
 }
 
 // acceptor gives each connection that comes to a function of its own, until the test ends.
-func acceptor(t *testing.T, serve func(net.Conn)) string {
+func acceptor(t testing.TB, serve func(net.Conn)) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

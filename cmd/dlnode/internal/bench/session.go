@@ -13,6 +13,7 @@ import (
 
 	"github.com/dlnode/dlnode/allreduce"
 	"github.com/dlnode/dlnode/allreduce/rpc"
+	"github.com/dlnode/dlnode/internal/cputime"
 	"github.com/dlnode/dlnode/train"
 )
 
@@ -119,13 +120,13 @@ func (s *session) measure(ctx context.Context, m *measureRequest) (*measured, er
 		return nil, err
 	}
 	r := &measured{Times: make([]time.Duration, m.Ops)}
-	cpu, bytes := cpuTime(), sent()
+	cpu, bytes := cputime.Used(), sent()
 	for i := range r.Times {
 		if r.Times[i], err = op(); err != nil {
 			return nil, err
 		}
 	}
-	r.CPU = cpuTime() - cpu
+	r.CPU = cputime.Used() - cpu
 	if err := s.group.barrier(ctx); err != nil { // behind all frames, so that they are counted
 		return nil, err
 	}

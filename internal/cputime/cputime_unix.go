@@ -1,14 +1,15 @@
 //go:build unix
 
-package train
+// Package cputime tells how much CPU time a process has used.
+package cputime
 
 import (
 	"syscall"
 	"time"
 )
 
-// cpuTime is what this process has used of all CPUs.
-func cpuTime() time.Duration {
+// Used returns what this process has used of all CPUs since it began, in user and system mode.
+func Used() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0 // of oneself: it cannot fail
