@@ -76,17 +76,14 @@ func (l *limits) lacks(what string) bool {
 	return false
 }
 
-const cgroupRoot = "/sys/fs/cgroup"
-
 func (l *limits) makeGroups() error {
 	name := fmt.Sprintf("%s%d", lives.Prefix, os.Getpid())
 	sweepGroups()
-	if _, err := os.Stat(filepath.Join(cgroupRoot, "cgroup.controllers")); err == nil {
-		l.v2 = true
-		return l.makeGroups2(filepath.Join(cgroupRoot, name))
+	if l.v2 = lives.CgroupV2(); l.v2 {
+		return l.makeGroups2(filepath.Join(lives.CgroupRoot, name))
 	}
 	for _, controller := range []string{"cpu", "memory"} {
-		parent := filepath.Join(cgroupRoot, controller, name)
+		parent := filepath.Join(lives.CgroupRoot, controller, name)
 		if err := os.Mkdir(parent, 0o755); err != nil {
 			return err
 		}
@@ -100,14 +97,14 @@ func (l *limits) makeGroups() error {
 }
 
 func (l *limits) makeGroups2(parent string) error {
-	for _, dir := range []string{cgroupRoot, parent} {
+	for _, dir := range []string{lives.CgroupRoot, parent} {
 		if dir == parent {
 			if err := os.Mkdir(parent, 0o755); err != nil {
 				return err
 			}
 			l.parent = []string{parent}
 		}
-		if err := put(dir, "cgroup.subtree_control", "+cpu +memory"); err != nil {
+		if err := lives.WriteFile(dir, "cgroup.subtree_control", "+cpu +memory"); err != nil {
 			return err
 		}
 	}
@@ -130,7 +127,7 @@ func (l *limits) children(parent string) (all []string, err error) {
 // sweepGroups removes what others have left that were killed.
 func sweepGroups() {
 	for _, pattern := range []string{"cpu/", "memory/", ""} {
-		dirs, _ := filepath.Glob(filepath.Join(cgroupRoot, pattern+lives.Prefix+"[0-9]*"))
+		dirs, _ := filepath.Glob(filepath.Join(lives.CgroupRoot, pattern+lives.Prefix+"[0-9]*"))
 		for _, dir := range dirs {
 			if !lives.Alive(strings.TrimPrefix(filepath.Base(dir), lives.Prefix)) {
 				_ = removeGroup(dir) // somebody else may have swept as well
@@ -151,10 +148,6 @@ func removeGroup(dir string) error {
 		}
 	}
 	return os.Remove(dir)
-}
-
-func put(dir, file, value string) error {
-	return os.WriteFile(filepath.Join(dir, file), []byte(value), 0o644)
 }
 
 func (l *limits) makeDisks() error {
@@ -217,20 +210,14 @@ func (l *limits) strike(f Fault, victim int) (heal func() error, err error) {
 	panic(fmt.Sprintf("chaos: %s is no fault of a machine", f.Kind))
 }
 
-// period is that of a CPU's quota, in microseconds.
-const period = 100_000
+// period is that of a CPU's quota.
+const period = 100 * time.Millisecond
 
 func (l *limits) starve(i int, share float64) (heal func() error, err error) {
 	if l.cpu == nil {
 		return starveBySignals(l.procs[i].Signal, share), nil
 	}
-	quota := int(share * period)
-	if l.v2 {
-		return func() error { return put(l.cpu[i], "cpu.max", fmt.Sprintf("max %d", period)) },
-			put(l.cpu[i], "cpu.max", fmt.Sprintf("%d %d", quota, period))
-	}
-	return func() error { return put(l.cpu[i], "cpu.cfs_quota_us", "-1") },
-		errors.Join(put(l.cpu[i], "cpu.cfs_period_us", strconv.Itoa(period)), put(l.cpu[i], "cpu.cfs_quota_us", strconv.Itoa(quota)))
+	return func() error { return lives.LimitCPU(l.cpu[i], 0, period) }, lives.LimitCPU(l.cpu[i], share, period)
 }
 
 // beat is how often a process that is starved by signals gets its share.
@@ -284,24 +271,24 @@ func (l *limits) exhaust(i int) (heal func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := put("/proc/"+strconv.Itoa(l.procs[i].PID()), "oom_score_adj", "1000"); err != nil {
+	if err := lives.WriteFile("/proc/"+strconv.Itoa(l.procs[i].PID()), "oom_score_adj", "1000"); err != nil {
 		return nil, err
 	}
-	if err := put(l.memory[i], limit, strconv.FormatInt(used+headroom, 10)); err != nil {
+	if err := lives.WriteFile(l.memory[i], limit, strconv.FormatInt(used+headroom, 10)); err != nil {
 		return nil, err
 	}
 	hog := exec.Command("sh", "-c", `echo $$ >"$1/cgroup.procs" && exec tail /dev/zero`, "sh", l.memory[i])
 	hog.Stderr = io.Discard
 	hog.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := hog.Start(); err != nil {
-		return nil, errors.Join(err, put(l.memory[i], limit, none))
+		return nil, errors.Join(err, lives.WriteFile(l.memory[i], limit, none))
 	}
 	return func() error {
 		if err := hog.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return err
 		}
 		_ = hog.Wait() // it was killed, by us or by the kernel
-		return put(l.memory[i], limit, none)
+		return lives.WriteFile(l.memory[i], limit, none)
 	}, nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -152,9 +151,10 @@ type quotas []string
 // a node has what its quota says.
 func newQuotas(t *testing.T, shares []float64) (q quotas) {
 	t.Helper()
-	root, v2 := "/sys/fs/cgroup", true
-	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err != nil {
-		root, v2 = filepath.Join(root, "cpu"), false
+	root := lives.CgroupRoot
+	weight, most := "cpu.weight", "10000"
+	if !lives.CgroupV2() {
+		root, weight, most = filepath.Join(root, "cpu"), "cpu.shares", "100000"
 	}
 	t.Cleanup(func() {
 		for _, dir := range q {
@@ -169,22 +169,12 @@ func newQuotas(t *testing.T, shares []float64) (q quotas) {
 			t.Skipf("no control groups: %v", err)
 		}
 		q = append(q, dir)
-		period := strconv.FormatInt(quotaPeriod.Microseconds(), 10)
-		quota := strconv.FormatInt(int64(share*float64(quotaPeriod.Microseconds())), 10)
-		if v2 {
-			err = errors.Join(put(dir, "cpu.max", quota+" "+period), put(dir, "cpu.weight", "10000"))
-		} else {
-			err = errors.Join(put(dir, "cpu.cfs_period_us", period), put(dir, "cpu.cfs_quota_us", quota), put(dir, "cpu.shares", "100000"))
-		}
+		err = errors.Join(lives.LimitCPU(dir, share, quotaPeriod), lives.WriteFile(dir, weight, most))
 		if err != nil {
 			t.Skipf("no quotas of CPU time: %v", err)
 		}
 	}
 	return q
-}
-
-func put(dir, file, value string) error {
-	return os.WriteFile(filepath.Join(dir, file), []byte(value), 0)
 }
 
 // through is a command that starts the program in the i-th group.

@@ -17,7 +17,7 @@ import (
 	"github.com/dlnode/dlnode/shard"
 )
 
-var everyWay = flag.Bool("ways", false, "every combination of ways in TestOneStateWhicheverWayTheSumsGo: a minute")
+var everyWay = flag.Bool("ways", false, "every combination of ways in TestOneStateWhicheverWayTheSumsGo: minutes")
 
 // way is how sums get from rank to rank.
 type way struct {

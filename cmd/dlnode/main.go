@@ -29,7 +29,7 @@
 //	2  used wrongly: flags, or a job file that can't be
 //	3  data or a checkpoint missing or damaged
 //	4  does not belong here: another job, other data
-//	5  the run itself failed, on all nodes alike: not a number, or replicas that differ
+//	5  the run itself failed, on all nodes alike: not a number, or replicas that differ and nobody can know who is right
 //	6  this machine is at fault: others have proved it, again and again
 package main
 
