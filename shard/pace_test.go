@@ -111,13 +111,17 @@ func TestRanksThatObserveAlikeDealAlike(t *testing.T) {
 }
 
 // Where steps vary at random, as those of processes with a quota of CPU time do, what
-// is dealt settles.
+// is dealt settles. The seeds are fixed: how often a dealing changes is a matter of
+// chance, and a bound that each of a hundred new seeds keeps is too wide to mean
+// anything.
 func TestStepsThatVaryDoNotUnsettleTheDealing(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
-		p, changes := NewPace(3), 0
+	const runs, steps = 500, 200
+	changes := 0
+	for seed := range uint64(runs) {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		p := NewPace(3)
 		slow := []float64{1e6, 1e6, 3e6}
-		for range 200 {
+		for range steps {
 			ranges := p.Assign(48, 0)
 			work := make([]Work, 3)
 			for rank, r := range ranges {
@@ -127,8 +131,14 @@ func TestStepsThatVaryDoNotUnsettleTheDealing(t *testing.T) {
 				changes++
 			}
 		}
-		if n := p.Assign(48, 0)[2].Len(); n < 5 || n > 9 || changes > 8 {
-			t.Fatalf("the slow rank has %d of 48 microbatches after %d changes", n, changes)
+		if n := p.Assign(48, 0)[2].Len(); n < 5 || n > 9 {
+			t.Errorf("seed %d: the slow rank has %d of 48 microbatches, want about 7", seed, n)
 		}
-	})
+	}
+	// 3.0 with a memory of 21 steps; 11 were the last 7 alone remembered.
+	if mean := float64(changes) / runs; mean > 4 {
+		t.Errorf("%.2f changes in %d steps, want at most 4", mean, steps)
+	} else {
+		t.Logf("%.2f changes in %d steps", mean, steps)
+	}
 }
