@@ -117,7 +117,7 @@ func (w *Worker) digest() uint64 {
 		if kernel.MaxExponent(piece) == 0xff {
 			return notFinite
 		}
-		gradient = crc32.Update(gradient, castagnoli, bytesOf(piece))
+		gradient = kernel.CRC32C(gradient, bytesOf(piece))
 	}
 	return uint64(gradient) | uint64(numbers)<<32
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dlnode/dlnode/allreduce/packing"
 	"github.com/dlnode/dlnode/cluster/view"
+	"github.com/dlnode/dlnode/internal/kernel"
 	"github.com/dlnode/dlnode/internal/pages"
 )
 
@@ -210,7 +211,7 @@ func copySum(each Each, dst, src []float32) uint32 {
 	each(len(crcs), func(i int) {
 		lo, hi := i*pieceLen, min((i+1)*pieceLen, len(src))
 		copy(dst[lo:hi], src[lo:hi])
-		crcs[i] = crc32.Checksum(bytesOf(dst[lo:hi]), castagnoli)
+		crcs[i] = kernel.CRC32C(0, bytesOf(dst[lo:hi]))
 	})
 	return crc32.Checksum(bytesOf(crcs), castagnoli)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dlnode/dlnode/allreduce/exact"
 	"github.com/dlnode/dlnode/checkpoint"
+	"github.com/dlnode/dlnode/internal/kernel"
 	"github.com/dlnode/dlnode/internal/pages"
 	"github.com/dlnode/dlnode/nn"
 )
@@ -342,7 +343,7 @@ func checksum(each Each, vectors [][]float32) uint32 {
 		for _, v := range vectors {
 			pieces := (len(v) + pieceLen - 1) / pieceLen
 			if k < pieces {
-				crcs[i] = crc32.Checksum(bytesOf(v[k*pieceLen:min((k+1)*pieceLen, len(v))]), castagnoli)
+				crcs[i] = kernel.CRC32C(0, bytesOf(v[k*pieceLen:min((k+1)*pieceLen, len(v))]))
 				return
 			}
 			k -= pieces

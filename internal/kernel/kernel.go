@@ -116,6 +116,8 @@ type variant struct {
 	unpackAdd64 func(acc []float64, src []byte) (done, read int)
 	pack32      func(dst []byte, x []float32) int
 	unpack32    func(dst []float32, src []byte) (done, read int)
+
+	foldCRC func(state *[foldLen]byte, p []byte) // see CRC32C; p is of whole foldLens; nil if there is no fast way
 }
 
 // variants lists what this CPU can run, best first. The portable one is last

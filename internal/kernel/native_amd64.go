@@ -13,7 +13,11 @@ func native() []variant {
 	var vs []variant
 	x := &cpu.X86
 	if x.HasAVX512F && x.HasAVX512DQ && x.HasAVX512BW && x.HasAVX512VL && x.HasBMI2 {
-		vs = append(vs, variantAVX512)
+		v := variantAVX512
+		if x.HasAVX512VPCLMULQDQ {
+			v.foldCRC = foldCRC
+		}
+		vs = append(vs, v)
 	}
 	if x.HasAVX2 && x.HasFMA && x.HasBMI2 {
 		vs = append(vs, variantAVX2)
@@ -506,3 +510,6 @@ func pack32AVX2(dst []byte, x []float32) int
 
 //go:noescape
 func unpack32AVX2(dst []float32, src []byte) (done, read int)
+
+//go:noescape
+func foldCRC(state *[foldLen]byte, p []byte)

@@ -72,5 +72,6 @@ func main() {
 		unpack(s, 4, false)
 	}
 	transpose()
+	foldCRC()
 	Generate()
 }
