@@ -181,6 +181,7 @@ func Draw(seed uint64, loads []*Load) Options {
 	}
 	if c.chance(0.2) {
 		f.Transfer = 5 * time.Second
+		o.FormBound += 2 * f.Transfer // two newcomers that do not catch up copy in two views, while all wait
 	}
 	if c.chance(0.2) {
 		f.Disk = 3 * time.Second
