@@ -137,7 +137,7 @@ func (k *checks) opened(l *life, g *group) {
 		k.fail("members", "%s trains with %d nodes, min_nodes is %d", l.name(), v.World(), k.c.opt.MinNodes)
 	}
 	l.gen, l.view = v.Generation, name
-	l.clean, l.blamed = k.flipped.recalled(), false
+	l.cleansed, l.blamed = k.flipped.isCured(), false
 	if !slices.ContainsFunc(v.Members, func(w view.Member) bool { return w.ID == l.id && w.Incarnation == l.inc }) {
 		k.fail("members", "%s opens a group of %s, in which it is not", l.name(), viewText(v))
 	}
@@ -161,6 +161,7 @@ func (k *checks) committed(l *life, c train.Committed) {
 	if c.Transition != l.last+1 {
 		k.fail("regress", "%s completes transition %d after %d", l.name(), c.Transition, l.last)
 	}
+	l.clean = l.clean || l.cleansed
 	if c.Kind != train.Update && c.Kind != train.Evaluate {
 		return
 	}
@@ -202,9 +203,7 @@ func (k *checks) copies(l, donor *life) {
 func (k *checks) told(l *life, e train.Event) {
 	l.expelled = l.expelled || e.Kind == "expelled"
 	l.blamed = l.blamed || e.Kind == "fault"
-	if e.Kind == "recall" && k.flipped != nil {
-		k.flipped.cured = true
-	}
+	k.flipped.told(e)
 	switch {
 	case e.Kind == "caught up" && l.host.Node().State().Transition < l.newest:
 		k.fail("join", "%s says that it has caught up at transition %d, though it was told of %d", l.name(), l.host.Node().State().Transition, l.newest)

@@ -23,7 +23,9 @@ type flip struct {
 	gradient bool // its gradients are wrong from then on
 	once     bool // one is, of which it tells the digest
 	spent    bool // that one has been
-	cured    bool // somebody has gone back to a state before
+	named    bool // everybody knows which node it is
+	back     bool // somebody has gone back to a state before
+	cured    bool // likewise, and goes on without that node
 }
 
 // covers tells that a life may have another state than others because of the flip:
@@ -37,7 +39,22 @@ func (f *flip) covers(l *life) bool {
 }
 
 // recalled tells that lives may go back.
-func (f *flip) recalled() bool { return f != nil && f.cured }
+func (f *flip) recalled() bool { return f != nil && f.back }
+
+// isCured tells that states which are made from now on are right.
+func (f *flip) isCured() bool { return f != nil && f.cured }
+
+// told hears what lives tell.
+func (f *flip) told(e train.Event) {
+	switch {
+	case f == nil:
+	case e.Kind == "fault" && e.Node == f.who.id:
+		f.named = true
+	case e.Kind == "recall":
+		f.back = true
+		f.cured = f.cured || f.named || !f.who.alive
+	}
+}
 
 // spoilGradient flips the bit of a gradient that a life computes. The last of its
 // elements to be rounded are the first ones.

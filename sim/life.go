@@ -50,7 +50,8 @@ type life struct {
 	read      []uint64 // ids of samples, of the computation in hand
 	computing bool
 	blamed    bool          // its last group ended for somebody's fault: then nobody has probed the last gradients
-	clean     bool          // it has come to a view since a wrong gradient was proved
+	cleansed  bool          // its view was made after all had gone back, since a gradient was proved wrong
+	clean     bool          // and it has gone on in it
 	begun     time.Duration // the computation in hand
 	beats     uint64        // of those before
 	hangs     bool          // the next computation never ends, whoever cancels it

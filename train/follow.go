@@ -567,12 +567,7 @@ func (n *Node) moveOn(now time.Time) error {
 		f.hasState, f.copied, f.behind = true, now, f.newest-min(f.newest, n.state.Transition)
 		n.tell(now, "copied", f.donors[f.lender].ID, fmt.Sprintf("copied the state of step %d from %s in the background (%d bytes)", n.state.Step, f.donors[f.lender].ID, f.bytes), now.Sub(f.begun))
 	} else {
-		err := n.task.replay(n.state, c.head.Record, c.mean, n.each)
-		if errors.Is(err, errOdd) {
-			n.exit(Exit{Err: n.ownFault(fmt.Sprintf("%s %v: its memory is at fault", n.views.Self().ID, err))})
-			return nil
-		}
-		if err != nil {
+		if err := n.task.replay(n.state, c.head.Record, c.mean, n.each); err != nil {
 			return err
 		}
 		f.records++
@@ -584,7 +579,7 @@ func (n *Node) moveOn(now time.Time) error {
 		n.arrive(now)
 		return nil
 	}
-	n.views.Moved(n.state.Transition, n.mark())
+	n.views.Moved(n.stand())
 	return nil
 }
 
@@ -648,7 +643,7 @@ func (n *Node) arrive(now time.Time) {
 		n.fetch()
 		return
 	}
-	n.begin(now, n.task.attempt(n.state))
+	n.enter(now)
 }
 
 // unfollow ends this try.

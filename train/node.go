@@ -46,6 +46,9 @@ type Node struct {
 	sound    uint64  // likewise, and their gradients right: see probe.go
 	agreedOn witness // and what all of them said of it
 
+	proved   uint64      // see view.Stand
+	recalled view.Recall // likewise
+
 	ahead *Ahead // makes updates while their gradients are still on the way; nil if nobody does
 
 	soundStep  uint64        // the step of the last audit, or since when this node trains
@@ -104,7 +107,8 @@ type generation struct {
 	farewell  bool    // the last all-reduce is under way
 	fatal     error   // why the run ends with it; all ranks judge alike, but not at once
 	faults    []fault // likewise: who is expelled when it has ended
-	recall    bool    // and all go back to a sound state
+	recall    bool    // all go back to a sound state when it has ended: gradients are in dispute, or proved wrong
+	own       bool    // nobody else is in it, and no gradient of others in the state is unproved
 	probes    bool    // ranks tell of gradients in the attempt in hand
 	probed    bool    // gradients were found right, with all that the state then had
 	probedAt  uint64  // which is that of so many steps
@@ -256,13 +260,18 @@ type Event struct {
 func NewNode(t *Task, s *State, cfg view.Config, policy checkpoint.Policy, now time.Time) *Node {
 	n := &Node{
 		task: t, policy: policy, state: s, spare: t.blank(),
-		agreed: nobodyAgrees, sound: nobodyAgrees, kept: nobodyAgrees, soundStep: s.Step,
+		agreed: nobodyAgrees, sound: nobodyAgrees, kept: nobodyAgrees, soundStep: s.Step, proved: s.Transition,
 		each: inTurn, aroundCopy: func(copy func()) { copy() }, clock: func(f func()) time.Duration { f(); return 0 },
-		views: view.New(cfg, s.Transition, s.mark(s.witness(inTurn)), now),
+	}
+	w := s.witness(inTurn)
+	n.views = view.New(cfg, view.Stand{Transition: s.Transition, Digest: s.mark(w), Proved: n.proved}, now)
+	if s.Transition > 0 { // of a checkpoint: only what is sound is written
+		n.spare.copyFrom(s, inTurn)
+		n.kept, n.keptOn = s.Transition, w
 	}
 	n.lending.withDefaults(s)
 	if s.Next == Done {
-		n.views.Finished()
+		n.views.Finished(true)
 		// Who wrote it may have died before its name was durable: Save sees to that.
 		n.wantSave = policy.Due(checkpoint.Moment{Step: s.Step, Finished: true})
 	}
@@ -562,7 +571,7 @@ func (n *Node) install(now time.Time, in view.Install) {
 	switch {
 	case n.stands(in):
 		n.letGo()
-		n.begin(now, n.task.attempt(n.state))
+		n.enter(now)
 	case n.catchUp():
 	default:
 		n.letGo()
@@ -574,6 +583,19 @@ func (n *Node) install(now time.Time, in view.Install) {
 func (n *Node) stands(in view.Install) bool {
 	return n.state.Transition == in.Start.Transition &&
 		(len(in.Start.Donors) == in.View.World() || slices.Contains(in.Start.Donors, in.Rank) || n.mark() == in.Start.Digest)
+}
+
+// enter begins to train from the state that the view starts from.
+func (n *Node) enter(now time.Time) {
+	g := n.gen
+	n.recalled = g.start.Recall
+	g.own = g.view.World() == 1 && n.proved == n.state.Transition
+	n.begin(now, n.task.attempt(n.state))
+}
+
+// stand tells where the state stands, to be held against those of others.
+func (n *Node) stand() view.Stand {
+	return view.Stand{Transition: n.state.Transition, Digest: n.mark(), Proved: n.proved, Recall: n.recalled}
 }
 
 // story tells in one line what changed and what it cost.
@@ -675,7 +697,7 @@ func (n *Node) Fetched(now time.Time, v view.Name, blob []byte, err error) {
 			n.wantSave = n.policy.Due(checkpoint.Moment{Step: s.Step, Finished: true})
 		}
 		n.tell(now, "copied", "", fmt.Sprintf("copied the state of step %d (%d bytes)", s.Step, len(blob)), 0)
-		n.begin(now, n.task.attempt(n.state))
+		n.enter(now)
 		return
 	}
 	n.tell(now, "copy", "", "copying the state failed: "+err.Error(), 0)
@@ -840,6 +862,9 @@ func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte,
 	if vd.probed && vd.again == nil {
 		g.probed, g.probedAt = true, g.attempt.Step
 	}
+	if vd.torn == nil && g.faults == nil { // a dispute may outlive its group: who was wrong is not known then, but that somebody was
+		g.recall = vd.again != nil && vd.again.Dispute != nil
+	}
 	switch {
 	case vd.torn != nil:
 		n.closeGroup(now, view.Cause{By: n.views.Self(), Reason: vd.torn.Error()})
@@ -897,9 +922,7 @@ func (n *Node) commit(now time.Time, vd *verdict, headers [][]byte, total uint64
 	n.measure(now, a)
 	n.report(now, a, vd, n.told.watch, headerSum(headers[n.gen.rank]))
 	n.save(s, a)
-	if s.Next == Done {
-		n.views.Finished()
-	}
+	n.views.Finished(s.Next == Done)
 	if vd.stop && s.Next != Done {
 		n.partGroup(now, vd)
 		return
@@ -1046,7 +1069,10 @@ func (n *Node) settle(now time.Time) {
 	case n.leaving && !n.views.Bound():
 		n.part(Exit{Reason: "left"})
 	default:
-		n.views.Quiet(now, n.state.Transition, n.mark(), g.cause, g.leaving)
+		if g.own {
+			n.proved = n.state.Transition
+		}
+		n.views.Quiet(now, n.stand(), g.cause, g.leaving)
 		n.drain(now)
 	}
 }
@@ -1093,6 +1119,9 @@ func (n *Node) agree() {
 	n.agreed, n.agreedOn = n.state.Transition, n.told
 	if g.sound(n.state) {
 		n.sound, n.soundStep = n.state.Transition, n.state.Step
+		if g.view.World() > 1 || g.own {
+			n.proved = n.state.Transition
+		}
 		n.keep()
 		n.trySave()
 		n.tryLend()
@@ -1116,7 +1145,7 @@ func (n *Node) trySave() {
 // is all that training waits for when a checkpoint is due. The copy is made here
 // and now: a moment later the state has moved on.
 func (n *Node) keep() {
-	if n.writing || n.kept == n.state.Transition {
+	if n.writing || n.kept == n.state.Transition && n.keptOn == n.agreedOn {
 		return
 	}
 	same := false

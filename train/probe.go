@@ -269,25 +269,30 @@ func (n *Node) audited(vd *verdict) {
 	}
 }
 
-// adopt takes over a copied state.
+// adopt takes over a copied state. What this node has kept is good to go back to still,
+// if others have proved it.
 func (n *Node) adopt(s *State) {
-	n.state, n.wantSave = s, ""
-	n.agreed, n.sound, n.soundStep = nobodyAgrees, nobodyAgrees, s.Step
+	if n.kept > min(n.proved, s.Transition) {
+		n.kept = nobodyAgrees
+	}
+	n.state, n.wantSave, n.blob, n.lender = s, "", nil, nil
+	n.agreed, n.sound, n.soundStep, n.proved = nobodyAgrees, nobodyAgrees, s.Step, 0
+	n.views.Finished(s.Next == Done)
 }
 
 // recall goes back to the last sound state, or, where there is none, to the start:
 // then others have one.
 func (n *Node) recall(now time.Time, g *generation) {
 	from := n.state.Step
-	n.wantSave, n.blob, n.lender = "", nil, nil
+	n.recalled = view.Recall{Generation: g.view.Generation, At: n.state.Transition}
 	if n.kept != nobodyAgrees && n.spare.witness(n.each) == n.keptOn {
+		n.wantSave, n.blob, n.lender = "", nil, nil
 		n.state.copyFrom(n.spare, n.each)
-		n.agreed, n.agreedOn, n.sound, n.soundStep = n.kept, n.keptOn, n.kept, n.state.Step
+		n.agreed, n.agreedOn, n.sound, n.soundStep, n.proved = n.kept, n.keptOn, n.kept, n.state.Step, n.kept
+		n.views.Finished(false)
 	} else {
 		n.adopt(n.task.Start())
 	}
-	s := n.state
-	n.views.Recall(g.view.Generation)
-	text := fmt.Sprintf("back from step %d to the state of step %d, in which no gradient is in doubt", from, s.Step)
-	n.emit(Tell{Event{Time: now, Kind: "recall", Generation: g.view.Generation, Step: s.Step, Text: text}})
+	text := fmt.Sprintf("back from step %d to the state of step %d, in which no gradient is in doubt", from, n.state.Step)
+	n.emit(Tell{Event{Time: now, Kind: "recall", Generation: g.view.Generation, Step: n.state.Step, Text: text}})
 }

@@ -123,12 +123,8 @@ func (t *Task) openState(h *stateHead) *State {
 	return s
 }
 
-var (
-	// errWitness says that a copy is not what the donor had.
-	errWitness = errors.New("the copy is not the state that the donor has")
-	// errOdd says that a state, which was right when it was copied, is so no more.
-	errOdd = errors.New("has another state than the members")
-)
+// errWitness says that a copy is not what the donor had.
+var errWitness = errors.New("the copy is not the state that the donor has")
 
 // check holds a copied state against the donor's word.
 func (h *stateHead) check(t *Task, s *State, each Each) error {
@@ -171,7 +167,7 @@ func (t *Task) replay(s *State, r *recordHead, mean []float32, each Each) error 
 	case vd.again != nil:
 		return fmt.Errorf("the record of transition %d is of an attempt that was repeated", a.Transition)
 	case headerWatch(r.Headers[0]) != s.watch(each):
-		return fmt.Errorf("%w at transition %d", errOdd, s.Transition)
+		return fmt.Errorf("the members had another state at transition %d: they have gone back meanwhile, or a bit has flipped here", s.Transition)
 	case a.Kind == Update && !vd.skip && r.Elements != len(s.params):
 		return fmt.Errorf("the record of transition %d has a gradient of %d elements, want %d", a.Transition, r.Elements, len(s.params))
 	case checksum(each, [][]float32{mean[:r.Elements]}) != r.Sum:

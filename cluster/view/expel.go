@@ -36,13 +36,28 @@ func (m *Machine) Expel(now time.Time, n Node, reason string) {
 	m.reconsider(now)
 }
 
-// Recall tells that the members of a generation have gone back to an older state, since
-// the one they had was proved wrong. Who knows nothing of that, having been cut off, is
-// behind, however far it has come.
-func (m *Machine) Recall(generation uint64) { m.recall = max(m.recall, generation) }
+// Recall is an event: the members of a generation have gone back to an older state, since
+// gradients in the one they had were proved wrong, or might be.
+type Recall struct {
+	Generation uint64 // 0 if there was none
+	At         uint64 // transition of the state that they had: none of the gradients in question came later
+}
+
+// Stand is where the state of a node stands.
+type Stand struct {
+	Transition uint64
+	Digest     [32]byte
+	Proved     uint64 `json:",omitzero"` // transition up to which all gradients in it were found right, or came from a checkpoint
+	Recall     Recall `json:",omitzero"` // the last one that this state has behind it
+}
+
+// outlives tells whether a state is as good as before a recall: it was made after that,
+// or all that was in question then has been found right. Who knows nothing of a recall,
+// having been cut off, is behind otherwise, however far it has come.
+func (s *Stand) outlives(r Recall) bool { return s.Recall == r || s.Proved >= r.At }
 
 // at tells whether a node's state is the one that a view starts from.
-func (a *Ack) at(s Start) bool { return a.Recall == s.Recall && a.Transition == s.Transition }
+func (a *Ack) at(s Start) bool { return a.Transition == s.Transition && a.outlives(s.Recall) }
 
 func (m *Machine) expel(p *peer, reason string) {
 	if p.expelled != "" {

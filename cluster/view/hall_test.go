@@ -46,7 +46,7 @@ func newHall(n int) *hall {
 
 func (h *hall) add(i int) {
 	f := Fact{ID: fmt.Sprintf("n%d", i), Incarnation: uint64(i + 1), Addr: fmt.Sprint(i), Trajectory: [32]byte{1}}
-	h.machines = append(h.machines, New(DefaultConfig(f), 0, [32]byte{}, h.now))
+	h.machines = append(h.machines, New(DefaultConfig(f), Stand{}, h.now))
 	h.dead, h.state, h.installs, h.wants = append(h.dead, false), append(h.state, 0), append(h.installs, Install{}), append(h.wants, false)
 	h.since = append(h.since, h.now)
 	h.machines[i].Ready(h.now)
@@ -100,18 +100,18 @@ func (h *hall) train(i int) {
 	for _, w := range v.Members {
 		o := h.index(w.Node())
 		if h.dead[o] {
-			m.Quiet(h.at(m), h.state[i], [32]byte{}, Cause{Blame: w.Node(), By: m.Self(), Reason: "dead"}, nil)
+			m.Quiet(h.at(m), Stand{Transition: h.state[i]}, Cause{Blame: w.Node(), By: m.Self(), Reason: "dead"}, nil)
 			return
 		}
 		if other := h.machines[o].Running(); other == nil || other.Name() != v.Name() {
 			if h.now.Sub(h.since[i]) > 2*time.Second { // its link never came up, or was closed
-				m.Quiet(h.at(m), h.state[i], [32]byte{}, Cause{Blame: w.Node(), By: m.Self(), Reason: "no stream"}, nil)
+				m.Quiet(h.at(m), Stand{Transition: h.state[i]}, Cause{Blame: w.Node(), By: m.Self(), Reason: "no stream"}, nil)
 				return
 			}
 			continue
 		}
 		if h.wants[o] { // said in its header: all end together
-			m.Quiet(h.at(m), h.state[i], [32]byte{}, Cause{}, nil)
+			m.Quiet(h.at(m), Stand{Transition: h.state[i]}, Cause{}, nil)
 			return
 		}
 	}
@@ -143,7 +143,7 @@ func (h *hall) perform(i int) {
 		case Boundary:
 			h.wants[i] = true
 		case Halt:
-			m.Quiet(h.at(m), h.state[i], [32]byte{}, e.Cause, nil)
+			m.Quiet(h.at(m), Stand{Transition: h.state[i]}, e.Cause, nil)
 		case Install:
 			h.installs[i], h.wants[i], h.since[i] = e, false, h.now
 			h.state[i] = max(h.state[i], e.Start.Transition) + 1
@@ -278,7 +278,7 @@ func TestBelowMinNodesNothingIsProposed(t *testing.T) {
 	f := Fact{ID: "n0", Incarnation: 1, Addr: "0", Trajectory: [32]byte{1}}
 	cfg := DefaultConfig(f)
 	cfg.MinNodes = 2
-	m := New(cfg, 0, [32]byte{}, h.now)
+	m := New(cfg, Stand{}, h.now)
 	m.Ready(h.now)
 	told := ""
 	for range 400 {

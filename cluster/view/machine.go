@@ -129,11 +129,10 @@ type Machine struct {
 	canvassed  time.Time // when all members were last asked at once
 	healed     time.Time // when something last was
 
-	phase      phase
-	last       *View  // installed last, and still valid for seniority; nil for a newcomer
-	start      Start  // with which last was started, if this node proposed it
-	transition uint64 // of the state; valid while idle
-	digest     [32]byte
+	phase phase
+	last  *View // installed last, and still valid for seniority; nil for a newcomer
+	start Start // with which last was started, if this node proposed it
+	stand Stand // of the state; valid while idle
 
 	gen      uint64 // order of the newest proposal ever accepted or heard of
 	genName  Name
@@ -156,7 +155,6 @@ type Machine struct {
 	notBefore  time.Time // back-off of proposals after failures
 	bad        map[pair]*badLink
 	expulsions map[string]int // of lives of a node, by id
-	recall     uint64         // generation in which the members last went back to an older state, 0 none
 	complaint  string         // what is waited for
 	complained time.Time      // since when; told once it has lasted
 	told       bool
@@ -165,13 +163,13 @@ type Machine struct {
 	leaving    bool
 }
 
-// New returns the machine of a node whose state is at the given transition.
-func New(cfg Config, transition uint64, digest [32]byte, now time.Time) *Machine {
+// New returns the machine of a node whose state stands there.
+func New(cfg Config, s Stand, now time.Time) *Machine {
 	m := &Machine{
 		cfg: cfg, self: cfg.Self, peers: map[Node]*peer{}, bad: map[pair]*badLink{}, expulsions: map[string]int{},
-		transition: transition, digest: digest, born: now, waiting: now, now: now, seen: now,
+		stand: s, born: now, waiting: now, now: now, seen: now,
 	}
-	m.self.Transition, m.self.Following = transition, cfg.Follow
+	m.self.Transition, m.self.Following = s.Transition, cfg.Follow
 	m.emit(Announce{m.self})
 	return m
 }
@@ -329,9 +327,9 @@ func (m *Machine) Progress(transition uint64) {
 
 // Moved tells that the state of a node outside, which has promised nothing, has
 // come to another transition.
-func (m *Machine) Moved(transition uint64, digest [32]byte) {
-	m.transition, m.digest = transition, digest
-	m.self.Transition = transition
+func (m *Machine) Moved(s Stand) {
+	m.stand = s
+	m.self.Transition = s.Transition
 }
 
 // Caught tells that this node need not copy any longer before it is taken in: it
@@ -382,10 +380,10 @@ func (m *Machine) Ready(now time.Time) {
 	m.reconsider(now)
 }
 
-// Finished tells that the state is final.
-func (m *Machine) Finished() {
-	if !m.self.Finished {
-		m.self.Finished = true
+// Finished tells whether the state is final.
+func (m *Machine) Finished(is bool) {
+	if m.self.Finished != is {
+		m.self.Finished = is
 		m.emit(Announce{m.self})
 	}
 }
@@ -405,14 +403,14 @@ func (m *Machine) Leave(now time.Time) {
 	m.boundary("this node leaves")
 }
 
-// Quiet tells that the running group's goroutines are gone and the state is at
-// a transition. A zero cause is a boundary; leaving lists the members that
+// Quiet tells that the running group's goroutines are gone, and where the state
+// stands. A zero cause is a boundary; leaving lists the members that
 // said in the last header that they go.
-func (m *Machine) Quiet(now time.Time, transition uint64, digest [32]byte, cause Cause, leaving []Node) {
+func (m *Machine) Quiet(now time.Time, s Stand, cause Cause, leaving []Node) {
 	now = m.advance(now)
 	asked := m.phase == stopping
-	m.phase, m.transition, m.digest = idle, transition, digest
-	m.self.Transition = transition
+	m.phase, m.stand = idle, s
+	m.self.Transition = s.Transition
 	m.waiting, m.joinsSince = now, time.Time{}
 	m.lost, m.noticed = cause.Blame, cause.By == m.Self() && !cause.Blame.IsZero()
 	m.tellProgress()
@@ -878,16 +876,18 @@ func (m *Machine) send(to Node, addr string, msg Msg) {
 	m.emit(Send{to, addr, msg})
 }
 
-// startView picks where training goes on: the greatest transition wins, of those who
-// know that a state was taken back, if anybody does.
+// startView picks where training goes on: the greatest transition wins, of the states
+// that outlive the last recall.
 func (m *Machine) startView(now time.Time) {
 	p := m.mine
 	start := Start{View: p.name}
 	for _, s := range p.seats {
-		start.Recall = max(start.Recall, s.ack.Recall)
+		if r := s.ack.Recall; r.Generation > start.Recall.Generation {
+			start.Recall = r
+		}
 	}
 	for _, s := range p.seats {
-		if s.ack.Recall == start.Recall {
+		if s.ack.outlives(start.Recall) {
 			start.Transition = max(start.Transition, s.ack.Transition)
 		}
 	}
@@ -1081,7 +1081,7 @@ func (m *Machine) answer(now time.Time, to Node, v *View) {
 
 func (m *Machine) acknowledge(now time.Time) {
 	m.ackSent = now
-	a := Ack{m.accepted.Name(), m.accepted.Generation, m.transition, m.digest, m.recall}
+	a := Ack{m.accepted.Name(), m.accepted.Generation, m.stand}
 	if m.mine != nil && m.mine.name == a.View {
 		m.mine.acknowledged(now, m.Self(), a)
 		return
@@ -1233,7 +1233,7 @@ func (m *Machine) install(now time.Time, v *View, s Start) {
 	rank := v.Rank(m.Self())
 	entered := m.self.Entry != v.Members[rank].Entry
 	m.mine, m.accepted = nil, nil
-	m.phase, m.last, m.recall = running, v, s.Recall
+	m.phase, m.last = running, v
 	m.self.Generation, m.self.Entry, m.self.Following = v.Generation, v.Members[rank].Entry, false
 	m.joinsSince, m.complaint, m.lost, m.noticed, m.doomed = time.Time{}, "", Node{}, false, false
 	for _, w := range v.Members { // the proposer has heard of each of them

@@ -45,9 +45,7 @@ type Hold struct{ View Name }
 type Ack struct {
 	View       Name
 	Generation uint64
-	Transition uint64
-	Digest     [32]byte
-	Recall     uint64 `json:",omitempty"` // generation in which a state was last taken back
+	Stand
 }
 
 // Refuse answers a proposal that is not accepted, or an Ack for a view that
@@ -65,8 +63,8 @@ type Start struct {
 	View       Name
 	Transition uint64
 	Digest     [32]byte
-	Donors     []int // ranks whose state is the one to start from
-	Recall     uint64
+	Donors     []int  // ranks whose state is the one to start from
+	Recall     Recall // the latest that anybody knows of, which that state has behind it
 }
 
 // Stop ends the run on every member of a view: the replicas differ.
@@ -114,7 +112,7 @@ type startOnWire struct {
 	Transition uint64
 	Digest     [32]byte
 	Donors     [][2]int
-	Recall     uint64 `json:",omitempty"`
+	Recall     Recall `json:",omitzero"`
 }
 
 // Encode returns the wire form: JSON, and for a proposal a letter and the length

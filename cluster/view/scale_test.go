@@ -147,7 +147,7 @@ func (h *hive) join(n, expect int) {
 		f := Fact{ID: fmt.Sprintf("node-%04d", id), Incarnation: h.rnd.Uint64(), Addr: fmt.Sprintf("10.7.%d.%d:7946", id/250, id%250), Trajectory: [32]byte{1}}
 		cfg := DefaultConfig(f)
 		cfg.Expect = expect
-		h.nodes = append(h.nodes, &bee{m: New(cfg, 0, [32]byte{}, h.clock()), id: id, alive: true})
+		h.nodes = append(h.nodes, &bee{m: New(cfg, Stand{}, h.clock()), id: id, alive: true})
 	}
 	h.living += n
 	for _, b := range h.nodes[old:] {
@@ -398,7 +398,7 @@ func (h *hive) endOfStep(g *ring) {
 
 func (h *hive) quiet(g *ring, b *bee, c Cause) {
 	g.gone[b.rank], b.in = true, nil
-	b.m.Quiet(h.clock(), b.state, [32]byte{}, c, nil)
+	b.m.Quiet(h.clock(), Stand{Transition: b.state}, c, nil)
 }
 
 // breaks ends a group at one member, and then at its neighbours.

@@ -113,7 +113,7 @@ func TestWhoLacksTheBaseOfAChangeAsksForTheWhole(t *testing.T) {
 	h := newHall(3)
 	h.settle(t, time.Minute)
 	m := h.machines[2]
-	m.Quiet(h.now, 1, [32]byte{}, Cause{}, nil)
+	m.Quiet(h.now, Stand{Transition: 1}, Cause{}, nil)
 	m.last = nil // it has forgotten
 	m.regardAll()
 	h.dead[1], h.logs = true, true
@@ -210,9 +210,9 @@ func TestMessagesSurviveTheirEncoding(t *testing.T) {
 	v := &View{Generation: 3, Proposer: Node{"a", 1}, Members: []Member{{ID: "a", Incarnation: 1, Entry: 1}}}
 	for _, m := range []Msg{
 		{Hello: &Hello{}}, {Hello: &Hello{v.Name(), Node{"b", 2}}}, {Propose: v}, {Change: reminder(v)}, {Ask: &Ask{v.Name()}},
-		{Propose: crowded(300)}, {Change: changeOf(crowded(300), crowded(200))}, {Start: &Start{v.Name(), 9, [32]byte{1}, []int{0, 1, 2, 5, 7, 8}, 3}},
-		{Hold: &Hold{v.Name()}}, {Ack: &Ack{v.Name(), 3, 9, [32]byte{1}, 2}},
-		{Refuse: &Refuse{v.Name(), 4, true, "no"}}, {Start: &Start{v.Name(), 9, [32]byte{1}, []int{0}, 0}}, {Stop: &Stop{v.Name(), "x"}}, {Expel: &Expel{7, "odd", true}},
+		{Propose: crowded(300)}, {Change: changeOf(crowded(300), crowded(200))}, {Start: &Start{v.Name(), 9, [32]byte{1}, []int{0, 1, 2, 5, 7, 8}, Recall{3, 8}}},
+		{Hold: &Hold{v.Name()}}, {Ack: &Ack{v.Name(), 3, Stand{9, [32]byte{1}, 6, Recall{2, 4}}}},
+		{Refuse: &Refuse{v.Name(), 4, true, "no"}}, {Start: &Start{v.Name(), 9, [32]byte{1}, []int{0}, Recall{}}}, {Stop: &Stop{v.Name(), "x"}}, {Expel: &Expel{7, "odd", true}},
 	} {
 		m.From = Fact{ID: "a", Incarnation: 1 << 63, Trajectory: [32]byte{31: 1}}
 		got, err := DecodeMsg(m.Encode())
