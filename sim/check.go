@@ -133,7 +133,7 @@ func (k *checks) opened(l *life, g *group) {
 	if v.Generation < l.gen || v.Generation == l.gen && bytes.Compare(name[:], l.view[:]) <= 0 {
 		k.fail("generation", "%s opens %s after generation %d, view %s", l.name(), viewText(v), l.gen, l.view)
 	}
-	if v.World() < k.c.opt.MinNodes && l.host.Node().State().Next != train.Done {
+	if v.World() < k.c.opt.MinNodes && !k.c.finished(v) {
 		k.fail("members", "%s trains with %d nodes, min_nodes is %d", l.name(), v.World(), k.c.opt.MinNodes)
 	}
 	l.gen, l.view = v.Generation, name
@@ -144,6 +144,13 @@ func (k *checks) opened(l *life, g *group) {
 	if len(l.groups) > 0 {
 		k.fail("overlap", "%s opens a group while another is up", l.name())
 	}
+}
+
+// finished tells that a member of a view has the final state: it needs nobody.
+func (c *Cluster) finished(v *view.View) bool {
+	return slices.ContainsFunc(c.living(), func(l *life) bool {
+		return l.host.Node().State().Next == train.Done && v.Rank(view.Node{ID: l.id, Incarnation: l.inc}) >= 0
+	})
 }
 
 func (k *checks) computed(l *life, a *train.Attempt, ids []uint64) {

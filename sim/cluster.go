@@ -23,6 +23,7 @@ type Cluster struct {
 	checks    checks
 	trace     trace
 	flipNow   bool                 // it is time for a bit to flip
+	afterFlip []func(*Cluster)     // what strikes when it has
 	flipDonor bool                 // in a donor
 	spoiled   map[uint64]bool      // transitions that have had a bit flipped in sums
 	returning int                  // expelled nodes that are about to start anew

@@ -19,10 +19,12 @@ type Options struct {
 	Compute  time.Duration // the longest that a share of an attempt takes while faults happen
 	Faults   Faults
 	Gentle   bool // nodes come and go, and nothing fails
-	Flip     bool // a bit flips in the memory of one of three or more nodes, and nothing else fails
+	Flip     bool // a bit flips in the memory of one of three or more nodes, and nothing else fails in that one
 
 	Algorithm    allreduce.Algorithm // of every all-reduce; Auto draws one for each
 	SegmentBytes int                 // of every group; 0 draws it
+
+	Disturbed bool // but much in others, within a second and a half
 
 	FormBound time.Duration // from the last fault to the full view
 	EndBound  time.Duration // from there to the end of the last node
@@ -199,6 +201,9 @@ func Draw(seed uint64, loads []*Load) Options {
 		o.gentle()
 		o.Gentle, o.Flip = false, true
 		o.Nodes = 3 + c.rnd.IntN(3)
+		if newRand(seed, 0xf11b).IntN(2) == 0 {
+			o.disturbed()
+		}
 	}
 	return o
 }
@@ -211,6 +216,19 @@ func (o *Options) gentle() {
 	f.First, f.Last, f.Incidents = 400*time.Millisecond, last, n
 	f.Weights = Weights{Join: 3, Leave: 1}
 	o.Gentle, o.MinNodes = true, 0
+}
+
+// disturbed has other nodes fail around the one in which a bit flips, before it is known
+// and after. The one itself does not: who computes wrongly and is gone before anybody has
+// compared has done what nobody can know. And nobody goes on with fewer than three, who
+// could not know either. Nor is anybody frozen until the others have all finished and gone,
+// and left with what they have gone back from.
+func (o *Options) disturbed() {
+	o.Nodes, o.MinNodes, o.Disturbed = 5, 3, true
+	f := &o.Faults
+	f.Incidents, f.Restart = 2+2*f.Incidents, 1
+	o.Compute = f.Last / 40
+	f.Weights = Weights{Kill: 4, KillInWrite: 2, Freeze: 3, Leave: 1, Join: 3, ResetStreams: 3}
 }
 
 // newClock makes a clock that starts anywhere and runs a little wrong.
@@ -243,7 +261,11 @@ func (c *Cluster) drawFaults() {
 		for _, w := range all {
 			if x -= w.weight; x < 0 {
 				c.trace.fault(w.name)
-				c.after(c.between(f.First, f.Last), func() { w.strike(c) })
+				if c.opt.Disturbed {
+					c.afterFlip = append(c.afterFlip, w.strike)
+				} else {
+					c.after(c.between(f.First, f.Last), func() { w.strike(c) })
+				}
 				break
 			}
 		}
@@ -254,14 +276,24 @@ func (c *Cluster) drawFaults() {
 func (c *Cluster) victim() *life {
 	var ls []*life
 	for _, l := range c.living() {
-		if !l.frozen && !l.leaving {
+		if !l.frozen && !l.leaving && !c.checks.flipped.mustStay(l) {
 			ls = append(ls, l)
 		}
 	}
-	if len(ls) == 0 {
+	if f := c.checks.flipped; len(ls) == 0 || c.opt.Disturbed && f != nil && !f.named && c.witnesses() <= 3 {
 		return nil
 	}
 	return ls[c.rnd.IntN(len(ls))]
+}
+
+// witnesses counts the nodes that work and have trained.
+func (c *Cluster) witnesses() (n int) {
+	for _, l := range c.living() {
+		if l.gen > 0 && !l.frozen && !l.leaving {
+			n++
+		}
+	}
+	return n
 }
 
 func (c *Cluster) killOne(how death) {

@@ -44,6 +44,9 @@ func (f *flip) recalled() bool { return f != nil && f.back }
 // isCured tells that states which are made from now on are right.
 func (f *flip) isCured() bool { return f != nil && f.cured }
 
+// mustStay tells that a life is the one that others have to find out about first.
+func (f *flip) mustStay(l *life) bool { return f != nil && !f.named && l == f.who }
+
 // told hears what lives tell.
 func (f *flip) told(e train.Event) {
 	switch {
@@ -83,7 +86,12 @@ func (c *Cluster) returns(l *life) {
 
 // flipState flips a bit of a node's state.
 func (c *Cluster) flipState(l *life) {
-	c.flipAt(l, c.rnd.IntN(len(l.host.Node().State().Slots())+5))
+	kinds := len(l.host.Node().State().Slots()) + 5
+	kind := c.rnd.IntN(kinds)
+	if c.opt.Disturbed && c.chance(0.7) {
+		kind = kinds - 2 // gradients: only these are gone back from
+	}
+	c.flipAt(l, kind)
 }
 
 // flipAt flips a bit of a kind of place: parameters, one of the slots, exponents, sums
@@ -195,8 +203,16 @@ func (c *Cluster) planFlip() {
 
 // flipIn flips a bit of a node's state if it is time and others will see it.
 func (c *Cluster) flipIn(l *life) {
-	if c.flipNow && c.checks.flipped == nil && c.replicas(l) >= 3 {
-		c.flipState(l)
+	if !c.flipNow || c.checks.flipped != nil || c.replicas(l) < 3 {
+		return
+	}
+	c.flipState(l)
+	for _, strike := range c.afterFlip {
+		c.after(c.between(0, 1500*time.Millisecond), func() {
+			if !c.calm {
+				strike(c)
+			}
+		})
 	}
 }
 

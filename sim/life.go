@@ -427,6 +427,9 @@ func (l *life) Follow(addr string, r rpc.FollowRequest, silence time.Duration, d
 		if !over {
 			over = true
 			l.following--
+			if err != nil { // the answer was lost on its way
+				piece = rpc.Piece{}
+			}
 			l.newest = max(l.newest, piece.Newest)
 			done(piece, err)
 		}

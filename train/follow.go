@@ -611,7 +611,7 @@ func (f *follower) names() string {
 // a donor that stands there. It reports whether it can.
 func (n *Node) catchUp() bool {
 	f, g := n.follower, n.gen
-	if f == nil || !f.hasState || n.state.Transition > g.start.Transition {
+	if f == nil || !f.hasState || n.state.Transition >= g.start.Transition { // as far, and another state: others have gone back
 		return false
 	}
 	for i := range f.donors {

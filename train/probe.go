@@ -126,20 +126,24 @@ func (w *Worker) digest() uint64 {
 // many patterns for that a processor writes is its own affair.
 const notFinite = ^uint64(0)
 
-// draw draws the microbatches that this rank tells of: one of its own, if it has any,
-// and the one of the next rank.
+// draw draws the microbatches that this rank tells of: one of its own, and the one of the
+// next rank. A rank that has none may have computed some since the last audit, or may
+// from now on: it is given one of all of them, for this alone.
 func (g *generation) draw(t *Task, a *Attempt) []int {
 	if d := a.Dispute; d != nil {
 		return []int{d.Microbatch}
 	}
-	shares, world := g.deal(t.Plan.Microbatches(a.probed(0).step), a.Rotation), g.view.World()
+	all, world := shard.Range{Hi: t.Plan.Microbatches(a.probed(0).step)}, g.view.World()
+	shares := g.deal(all.Hi, a.Rotation)
 	var mbs []int
 	for _, rank := range []int{g.rank, (g.rank + 1) % world} {
-		if r := shares[rank]; r.Len() > 0 {
-			mbs = append(mbs, r.Lo+int(t.lot(a, rank)%uint64(r.Len())))
+		r := shares[rank]
+		if r.Len() == 0 {
+			r = all
 		}
+		mbs = append(mbs, r.Lo+int(t.lot(a, rank)%uint64(r.Len())))
 	}
-	return mbs
+	return slices.Compact(mbs)
 }
 
 // lot is a random number for a rank and an attempt.
