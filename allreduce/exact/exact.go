@@ -93,6 +93,18 @@ func Overflow(exps, seen []int16) bool {
 	return false
 }
 
+// Beyond is by how many powers of two what was seen is too large for a grid: 0 if it
+// fits, NoNumber if no grid holds it. Overflow is true where it is not 0.
+func Beyond(seen, e int16) int {
+	if seen == NonFinite {
+		return NoNumber
+	}
+	return max(0, int(seen)-int(e))
+}
+
+// NoNumber is how far a NaN or an Inf is beyond a grid.
+const NoNumber = math.MaxInt16
+
 // Raise sets each exponent to max(e, seen), for the repeat of an attempt that
 // overflowed. Ask FirstNonFinite first: no grid holds a NaN.
 func Raise(exps, seen []int16) {

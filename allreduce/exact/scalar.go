@@ -65,27 +65,42 @@ func (s *Scalars) Reset(exps []int16) {
 	clear(s.added)
 }
 
-// Add rounds the values of some samples and adds them to the first sum of group i.
-func (s *Scalars) Add(i int, values []float64) {
+// Add rounds the values of some samples and adds them to the first sum of group i. It
+// returns how far they are beyond its grid.
+func (s *Scalars) Add(i int, values []float64) (beyond int) {
 	at := s.first[i]
 	s.count(at, uint64(len(values)))
-	acc, seen, scale := s.acc[at], s.seen[i], s.scale[i]
+	acc, scale := s.acc[at], s.scale[i]
 	for _, v := range values {
 		acc += math.RoundToEven(float64(v * scale))
-		seen = max(seen, exponent64(v))
 	}
-	s.acc[at], s.seen[i] = acc, seen
+	s.acc[at] = acc
+	seen := SeenOf(values)
+	s.seen[i] = max(s.seen[i], seen)
+	return Beyond(seen, s.exps[i])
 }
 
-// Put rounds what one sample gives to sum j of group i, and adds it.
-func (s *Scalars) Put(i, j int, v float64) {
+// SeenOf is what is seen of values.
+func SeenOf(values []float64) int16 {
+	seen := int16(None)
+	for _, v := range values {
+		seen = max(seen, exponent64(v))
+	}
+	return seen
+}
+
+// Put rounds what one sample gives to sum j of group i, and adds it. It returns what
+// Add does.
+func (s *Scalars) Put(i, j int, v float64) (beyond int) {
 	at := s.first[i] + j
 	if j < 0 || at >= s.first[i+1] {
 		panic(fmt.Sprintf("exact: sum %d of %d", j, s.first[i+1]-s.first[i]))
 	}
 	s.count(at, 1)
 	s.acc[at] += math.RoundToEven(float64(v * s.scale[i]))
-	s.seen[i] = max(s.seen[i], exponent64(v))
+	seen := exponent64(v)
+	s.seen[i] = max(s.seen[i], seen)
+	return Beyond(seen, s.exps[i])
 }
 
 // Merge adds what o holds, sums on the same grids.

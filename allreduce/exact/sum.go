@@ -20,7 +20,8 @@ type Sum struct {
 	terms   int // most that may be added, over all ranks
 	bits    int // Bits(terms)
 
-	scale  []float64 // per tensor 2^(B−e); valid between Reset and Reset
+	exps   []int16   // per tensor, in force between Reset and Reset
+	scale  []float64 // likewise 2^(B−e)
 	acc    []float64 // integers, never −0
 	blocks []block
 	seen   []int16 // per tensor, as Seen returns it
@@ -48,6 +49,7 @@ func NewSum(windows []Window, terms int) *Sum {
 		windows: windows,
 		terms:   terms,
 		bits:    Bits(terms),
+		exps:    make([]int16, len(windows)),
 		scale:   make([]float64, len(windows)),
 		acc:     pages.Float64s(length(windows)),
 		seen:    make([]int16, len(windows)),
@@ -63,6 +65,7 @@ func NewSum(windows []Window, terms int) *Sum {
 // Reset empties the sum and puts it on the grids of exps, one per tensor.
 func (s *Sum) Reset(exps []int16) {
 	mustMatch(exps, s.seen)
+	copy(s.exps, exps)
 	for i, e := range exps {
 		s.scale[i] = pow2(s.bits - checked(e))
 	}
@@ -89,9 +92,9 @@ func (s *Sum) Add(g []float32) {
 }
 
 // AddBlock rounds block i of one microbatch's gradient and adds it. It returns how
-// many terms the block has now. Every microbatch must come with a block before that
-// is used.
-func (s *Sum) AddBlock(i int, g []float32) (terms int) {
+// many terms the block has now, and how far this one is beyond its grid. Every
+// microbatch must come with a block before that is used.
+func (s *Sum) AddBlock(i int, g []float32) (terms, beyond int) {
 	b := &s.blocks[i]
 	if b.added++; b.added > s.terms {
 		panic(fmt.Sprintf("exact: term %d of a sum of %d", b.added, s.terms))
@@ -102,8 +105,9 @@ func (s *Sum) AddBlock(i int, g []float32) (terms int) {
 	}
 	ints, field := round(s.acc[b.Lo:b.Hi], g, s.scale[b.tensor])
 	b.ints += ints
-	b.seen = max(b.seen, exponent(field))
-	return b.added
+	seen := exponent(field)
+	b.seen = max(b.seen, seen)
+	return b.added, Beyond(seen, s.exps[b.tensor])
 }
 
 // Memory returns where Acc will be, for who takes the sum block by block, as they
