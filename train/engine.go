@@ -23,10 +23,19 @@ type Attempt struct {
 	Grad       []int16 // exponents in force, one for each tensor
 	Scalar     []int16 // one for each scalar
 	Rotation   int     // of the assignment: a non-finite result is computed elsewhere before it is believed
-	Doubts     int     // how many of the repeats are for sums that changed on their way
+	Doubts     int     // how many of the repeats are for sums that changed on their way, or for what was seen once and not again
 
-	Dispute *Dispute `json:",omitempty"` // two ranks have computed one gradient differently; nil if not
+	Raised  *Raise   `json:",omitempty"` // the exponents are no more those of the state; nil if they are
+	Dispute *Dispute `json:",omitempty"` // all ranks compute a microbatch of the attempt before, which one of them may have computed wrong; nil if not
 	Probes  []int    `json:"-"`          // the microbatches of which this rank tells a digest, in its range or not
+}
+
+// Raise is why an attempt has greater exponents than the state: what was seen in the
+// attempt before did not fit those. What is seen is a function of state and step, so
+// the attempt sees it again, or one of the two was computed wrong.
+type Raise struct {
+	Grad, Scalar         []int16 // exponents of the state
+	GradSeen, ScalarSeen []int16 // in the attempt before
 }
 
 // Microbatches returns how many there are in the attempt, over all ranks.
@@ -53,6 +62,16 @@ type Contribution struct {
 
 	Probes  []uint64      // digests, as Attempt.Probes
 	Probing time.Duration // spent for them alone
+
+	misfit misfit
+}
+
+// misfit is the microbatch of a rank that is furthest beyond its grids, the first of
+// them if there are several.
+type misfit struct {
+	microbatch int
+	beyond     int // see exact.Beyond; 0 where all fit
+	digest     uint64
 }
 
 // Input is the time that samples took.
@@ -81,6 +100,8 @@ type Engine struct {
 	read    time.Duration    // as readTime was at the last Collect
 	probes  []uint64         // digests, as Attempt.Probes
 	probing atomic.Int64     // time spent for them alone, since Begin
+	worst   sync.Mutex       // of misfit
+	misfit  misfit           // so far
 	spoil   Spoiler          // for tests; nil for none
 }
 
@@ -230,6 +251,7 @@ func (e *Engine) Begin(a *Attempt, microbatches int, ready func(lo, hi int)) {
 	e.waited = e.DataTime()
 	e.probes = make([]uint64, len(a.Probes))
 	e.probing.Store(0)
+	e.misfit = misfit{}
 }
 
 // Collect merges what the workers have. The result is valid until Begin.
@@ -239,7 +261,7 @@ func (e *Engine) Collect(a *Attempt) Contribution {
 	if mean == nil {
 		mean = first.grads
 	}
-	c := Contribution{Count: first.count, IDSum: first.idSum, Grad: e.grad, Scalars: first.scalars(a), Mean: mean, Threads: len(e.workers), Input: e.input(), Probes: e.probes, Probing: time.Duration(e.probing.Load())}
+	c := Contribution{Count: first.count, IDSum: first.idSum, Grad: e.grad, Scalars: first.scalars(a), Mean: mean, Threads: len(e.workers), Input: e.input(), Probes: e.probes, Probing: time.Duration(e.probing.Load()), misfit: e.misfit}
 	for _, w := range e.workers[1:] {
 		if w.count == 0 {
 			continue
@@ -278,6 +300,8 @@ type Worker struct {
 	reader  *reader  // of the next one; nil if nobody reads ahead
 	grads   []float32
 	added   int // blocks from here on are in the engine's sum
+	beyond  int // how far the microbatch in hand is beyond its grids
+	hash    hash
 	train   *exact.Scalars
 	eval    *exact.Scalars
 	count   uint64
@@ -367,6 +391,7 @@ func (w *Worker) compute(a *Attempt, params []float32) error {
 	w.attempt = a
 	w.count += uint64(w.hand.batch.N)
 	w.idSum += w.hand.idSum
+	w.beyond = 0
 	train := a.Kind == Update
 	w.ws.Forward(params, &w.hand.batch, nn.Key{Seed: w.task.Job.Seed, Step: a.Step}, train)
 	if train {
@@ -378,18 +403,32 @@ func (w *Worker) compute(a *Attempt, params []float32) error {
 	}
 	w.sum(a)
 	w.witness(a)
+	w.notice()
 	w.beats.Add(1)
 	return nil
+}
+
+// notice keeps the digest of the microbatch in hand if it is the worst misfit so far.
+func (w *Worker) notice() {
+	if w.beyond == 0 {
+		return
+	}
+	e, mb := w.engine, w.hand.at.mb
+	e.worst.Lock()
+	defer e.worst.Unlock()
+	if m := &e.misfit; w.beyond > m.beyond || w.beyond == m.beyond && mb < m.microbatch {
+		*m = misfit{mb, w.beyond, w.digest()}
+	}
 }
 
 // sum adds losses and metrics, on their grids.
 func (w *Worker) sum(a *Attempt) {
 	s := w.scalars(a)
-	s.Add(0, w.ws.Losses())
+	w.beyond = max(w.beyond, s.Add(0, w.ws.Losses()))
 	for i, c := range w.task.summed(a.Kind)[1:] {
-		s.Add(i+1, w.ws.MetricValues(c.index))
+		w.beyond = max(w.beyond, s.Add(i+1, w.ws.MetricValues(c.index)))
 		for _, m := range w.ws.Marks(c.index) {
-			s.Put(i+1, m.Sum, m.Value)
+			w.beyond = max(w.beyond, s.Put(i+1, m.Sum, m.Value))
 		}
 	}
 }
@@ -404,23 +443,24 @@ func (w *Worker) round(lo int) {
 	}
 	n := last - w.added
 	for i := range n {
-		e.add(w.added+(i+n*w.index/len(e.workers))%n, w.grads)
+		w.beyond = max(w.beyond, e.add(w.added+(i+n*w.index/len(e.workers))%n, w.grads))
 	}
 }
 
-// add adds a block of a gradient.
-func (e *Engine) add(block int, g []float32) {
+// add adds a block of a gradient, and returns how far that is beyond its grid.
+func (e *Engine) add(block int, g []float32) (beyond int) {
 	part := e.grad.Block(block)
 	e.locks[block].Lock()
-	terms := e.grad.AddBlock(block, g[part.Lo:part.Hi])
+	terms, beyond := e.grad.AddBlock(block, g[part.Lo:part.Hi])
 	e.locks[block].Unlock()
 	if e.ready == nil || terms < e.terms {
-		return
+		return beyond
 	}
 	if b := &e.buckets[block/e.bucketLen()]; b.open.Add(-1) == 0 {
 		e.ready(b.lo, b.hi)
 		runtime.Gosched() // to whoever sends it, while it lies in the cache: else that might wait for the end of the microbatch
 	}
+	return beyond
 }
 
 // timed adds the time that f takes to sum, if the worker has a clock.

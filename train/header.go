@@ -23,7 +23,7 @@ type header struct {
 	Threads    uint64    // on which it did
 	Sum        uint64    // of the integers that the rank gives to the ring, mod 2^64, as they were computed
 	Audits     uint64    // nanoseconds that the rank's last audit took
-	ProbeAt    [2]uint64 // microbatches of which it tells a digest, counted from 1; 0 is none
+	ProbeAt    [2]uint64 // microbatches of which it tells a digest, counted from 1; 0 is none. The first may be a misfit, see flagMisfit
 	Probe      [2]uint64 // and the digests
 	GradSeen   []int16
 	ScalarSeen []int16   // of each column
@@ -31,9 +31,10 @@ type header struct {
 }
 
 const (
-	flagStop  = 1 << iota // the group ends after this op
-	flagLeave             // and the sender goes
-	flagAudit             // the sender will write the state after this op: all are to audit it
+	flagStop   = 1 << iota // the group ends after this op
+	flagLeave              // and the sender goes
+	flagAudit              // the sender will write the state after this op: all are to audit it
+	flagMisfit             // the first claim is of the microbatch of the attempt that is furthest beyond its grids
 )
 
 var kindCodes = map[Kind]byte{Update: 1, Evaluate: 2, Restore: 3, Finish: 4, Farewell: 5}
@@ -107,6 +108,14 @@ func headerWatch(b []byte) uint64 { return binary.LittleEndian.Uint64(b[3+3*8:])
 
 // headerSum reads just the sum of a rank's integers; likewise.
 func headerSum(b []byte) uint64 { return binary.LittleEndian.Uint64(b[3+7*8:]) }
+
+// misfit is the claim of a microbatch that did not fit its grids.
+func (h *header) misfit(rank int) (c claim, told bool) {
+	if all := h.claims(rank); h.Flags&flagMisfit != 0 && len(all) > 0 && h.ProbeAt[0] > 0 {
+		return all[0], true
+	}
+	return claim{}, false
+}
 
 // claims lists what a rank tells of gradients.
 func (h *header) claims(rank int) (all []claim) {

@@ -138,7 +138,7 @@ func oneStep(t *testing.T, task *Task, s *State) *State {
 		}
 		vd := &verdict{grad: c.Grad.Seen(), scalar: c.Scalars.Seen(), scalars: c.Scalars.Acc(), count: c.Count}
 		a.Rotation = 1
-		task.judgeExponents(a, vd)
+		task.judgeExponents(a, ranks(1), nil, vd)
 		if vd.fatal != nil {
 			t.Fatal(vd.fatal)
 		}

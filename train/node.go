@@ -904,7 +904,7 @@ func (n *Node) again(now time.Time, vd *verdict) {
 		n.tell(now, "nonfinite", "", fmt.Sprintf("a result of step %d is not finite: computed once more, by others where there are any, before it is believed", n.state.Step), 0)
 	}
 	if vd.again.Doubts != n.gen.attempt.Doubts {
-		n.tell(now, "sums", "", fmt.Sprintf("the ranks' sums and the ring's total differ at step %d: computed once more before it is believed", n.state.Step), 0)
+		n.tell(now, "sums", "", fmt.Sprintf("%s at step %d: computed once more before it is believed", vd.doubt, n.state.Step), 0)
 	}
 	n.begin(now, vd.again)
 }

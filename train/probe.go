@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dlnode/dlnode/allreduce/exact"
 	"github.com/dlnode/dlnode/cluster/view"
 	"github.com/dlnode/dlnode/internal/kernel"
 	"github.com/dlnode/dlnode/nn"
@@ -27,9 +28,16 @@ import (
 // Where two digests of one microbatch differ the attempt is made again, and all ranks
 // tell the digest of that one: who is contradicted by most, or by itself, is at fault.
 // Which microbatches these are is drawn, the same on all ranks.
+//
+// A rank also tells, unasked, of the microbatch that is furthest beyond its grids, up to
+// no number at all. The attempt is repeated for that anyway, and in the repeat all ranks
+// compute that microbatch: nothing that one rank alone has seen moves the exponents of
+// all, has an update skipped or ends the run.
 
-// Dispute is about a microbatch whose gradient two ranks have computed differently.
+// Dispute is about a microbatch that two ranks have computed differently, or one alone
+// with a result that the others have to see for themselves.
 type Dispute struct {
+	Kind       Kind // of attempts in which the microbatch is: Update or Evaluate
 	Microbatch int
 	Claims     []claim // of the attempt before
 }
@@ -57,7 +65,7 @@ func (w *Worker) spoil(lo, hi int) {
 // besides lists the probes that a rank does not compute for its sums anyway.
 func (a *Attempt) besides(r shard.Range) (mbs []int) {
 	for _, mb := range a.Probes {
-		if a.Kind != Update || mb < r.Lo || mb >= r.Hi {
+		if a.probed(mb).kind != a.Kind || mb < r.Lo || mb >= r.Hi {
 			mbs = append(mbs, mb)
 		}
 	}
@@ -65,15 +73,18 @@ func (a *Attempt) besides(r shard.Range) (mbs []int) {
 }
 
 // probed is where a probe's microbatch is: in the step of an update; for other kinds,
-// which have no gradient, in the step before.
+// which have no gradient, in the step before, unless the dispute is about themselves.
 func (a *Attempt) probed(mb int) place {
+	if a.Dispute != nil && a.Dispute.Kind == Evaluate {
+		return place{Evaluate, a.Step, mb}
+	}
 	if a.Kind != Update {
 		return place{Update, max(a.Step, 1) - 1, mb}
 	}
 	return place{Update, a.Step, mb}
 }
 
-// Probe computes the gradient of a microbatch for its digest alone.
+// Probe computes a microbatch for its digest alone.
 func (w *Worker) Probe(ctx context.Context, a *Attempt, mb int, params []float32) error {
 	w.ctx, w.attempt = ctx, a
 	at := a.probed(mb)
@@ -82,8 +93,11 @@ func (w *Worker) Probe(ctx context.Context, a *Attempt, mb int, params []float32
 		if err = w.take(at); err != nil {
 			return
 		}
-		w.ws.Forward(params, &w.hand.batch, nn.Key{Seed: w.task.Job.Seed, Step: at.step}, true)
-		w.ws.Backward(params, w.grads, w.spoil)
+		train := at.kind == Update
+		w.ws.Forward(params, &w.hand.batch, nn.Key{Seed: w.task.Job.Seed, Step: at.step}, train)
+		if train {
+			w.ws.Backward(params, w.grads, w.spoil)
+		}
 		if w.ws.Aborted() {
 			err = context.Cause(ctx)
 			return
@@ -96,9 +110,6 @@ func (w *Worker) Probe(ctx context.Context, a *Attempt, mb int, params []float32
 
 // witness notes the digest of the microbatch in hand, if it is one of the probes.
 func (w *Worker) witness(a *Attempt) {
-	if w.hand.at.kind != Update {
-		return
-	}
 	for i, mb := range a.Probes {
 		if w.hand.at == a.probed(mb) {
 			w.engine.probes[i] = w.digest()
@@ -106,20 +117,45 @@ func (w *Worker) witness(a *Attempt) {
 	}
 }
 
-// digest is of all that a training microbatch gives: gradient, losses, metrics.
+// digest is of all that the microbatch in hand gives: gradient, losses, metrics.
 func (w *Worker) digest() uint64 {
-	numbers := crc32.Checksum(bytesOf(w.ws.Losses()), castagnoli)
-	for _, c := range w.task.summed(Update)[1:] {
-		numbers = crc32.Update(numbers, castagnoli, bytesOf(w.ws.MetricValues(c.index)))
+	h := &w.hash
+	*h = hash{}
+	h.add(w.ws.Losses())
+	for _, c := range w.task.summed(w.hand.at.kind)[1:] {
+		h.add(w.ws.MetricValues(c.index))
+		for _, m := range w.ws.Marks(c.index) {
+			h.mark = [2]float64{float64(m.Sum), m.Value}
+			h.add(h.mark[:])
+		}
+	}
+	switch {
+	case h.bad:
+		return notFinite
+	case w.hand.at.kind != Update:
+		return uint64(h.sum)
 	}
 	gradient := uint32(0)
-	for piece := range slices.Chunk(w.grads, pieceLen) {
+	for lo := 0; lo < len(w.grads); lo += pieceLen {
+		piece := w.grads[lo:min(lo+pieceLen, len(w.grads))]
 		if kernel.MaxExponent(piece) == 0xff {
 			return notFinite
 		}
 		gradient = kernel.CRC32C(gradient, bytesOf(piece))
 	}
-	return uint64(gradient) | uint64(numbers)<<32
+	return uint64(gradient) | uint64(h.sum)<<32
+}
+
+// hash is of numbers of samples.
+type hash struct {
+	sum  uint32
+	bad  bool // some are not finite
+	mark [2]float64
+}
+
+func (h *hash) add(values []float64) {
+	h.sum = crc32.Update(h.sum, castagnoli, bytesOf(values))
+	h.bad = h.bad || exact.SeenOf(values) == exact.NonFinite
 }
 
 // notFinite is the digest of what has something in it that is no number: which of the
@@ -155,15 +191,16 @@ func (t *Task) lot(a *Attempt, rank int) uint64 {
 	return x
 }
 
-// judgeProbes compares what ranks have told of the same microbatches, in an attempt
-// that would count otherwise, or end the run.
+// judgeProbes compares what ranks have told of the same microbatches, whatever becomes
+// of the attempt otherwise.
 func (t *Task) judgeProbes(a *Attempt, v *view.View, hs []header, vd *verdict) {
-	if vd.again != nil || vd.fatal != nil {
-		return
-	}
 	of := map[int][]claim{}
 	for rank := range hs {
-		for _, c := range hs[rank].claims(rank) {
+		all := hs[rank].claims(rank)
+		if _, told := hs[rank].misfit(rank); told && a.Kind != Update {
+			all = all[1:] // that one is of another kind
+		}
+		for _, c := range all {
 			of[c.Microbatch] = append(of[c.Microbatch], c)
 		}
 	}
@@ -176,7 +213,7 @@ func (t *Task) judgeProbes(a *Attempt, v *view.View, hs []header, vd *verdict) {
 		if slices.ContainsFunc(all, func(c claim) bool { return c.Digest != all[0].Digest }) {
 			again := *a
 			again.Repeat++
-			again.Dispute = &Dispute{mb, all}
+			again.Dispute = &Dispute{Update, mb, all}
 			vd.again = &again
 			return
 		}
@@ -184,9 +221,40 @@ func (t *Task) judgeProbes(a *Attempt, v *view.View, hs []header, vd *verdict) {
 	}
 }
 
-// decideDispute names who was wrong: who contradicts itself, or else most others.
+// suspect is the dispute about the microbatch that is furthest beyond its grids, the
+// first of them if there are several: nobody but the rank that has computed it knows
+// yet whether it is so. It is nil if no rank tells of one, or there is one rank alone.
+func (a *Attempt) suspect(hs []header) *Dispute {
+	var worst *Dispute
+	furthest := 0
+	for rank := range hs {
+		c, told := hs[rank].misfit(rank)
+		far := a.beyond(&hs[rank])
+		if told && len(hs) > 1 && (worst == nil || far > furthest || far == furthest && c.Microbatch < worst.Microbatch) {
+			worst, furthest = &Dispute{a.Kind, c.Microbatch, []claim{c}}, far
+		}
+	}
+	return worst
+}
+
+// beyond is how far a rank's microbatches are beyond their grids.
+func (a *Attempt) beyond(h *header) (far int) {
+	for i, e := range a.Grad {
+		far = max(far, exact.Beyond(h.GradSeen[i], e))
+	}
+	for i, e := range a.Scalar {
+		far = max(far, exact.Beyond(h.ScalarSeen[i], e))
+	}
+	return far
+}
+
+// decideDispute names who was wrong: who contradicts itself, or else most others. Where
+// all agree nobody was.
 func (t *Task) decideDispute(a *Attempt, v *view.View, now []claim, vd *verdict) {
 	what := fmt.Sprintf("the gradient of microbatch %d of step %d", a.Dispute.Microbatch, a.probed(0).step)
+	if a.Dispute.Kind == Evaluate {
+		what = fmt.Sprintf("microbatch %d of the evaluation after step %d", a.Dispute.Microbatch, a.Step)
+	}
 	name := func(c claim) string { return v.Members[c.Rank].ID }
 	steady := slices.DeleteFunc(slices.Clone(now), func(c claim) bool {
 		i := slices.IndexFunc(a.Dispute.Claims, func(d claim) bool { return d.Rank == c.Rank && d.Digest != c.Digest })
@@ -203,13 +271,17 @@ func (t *Task) decideDispute(a *Attempt, v *view.View, now []claim, vd *verdict)
 	for _, i := range odd {
 		vd.faults = append(vd.faults, fault{steady[i].Rank, fmt.Sprintf("%s computes %s otherwise than %d others (%016x): its processor or its memory is at fault", name(steady[i]), what, len(steady)-len(odd), steady[i].Digest)})
 	}
-	if !known || len(vd.faults) == 0 {
+	switch {
+	case !known:
 		vd.faults = nil
 		vd.fatal = fmt.Errorf("train: %s compute %s differently, each again and again: nobody can know who is right", strings.Join(v.IDs(), " and "), what)
-		return
+	case len(vd.faults) > 0:
+		slices.SortFunc(vd.faults, func(a, b fault) int { return cmp.Compare(a.rank, b.rank) })
+		vd.recall = true
+	default: // one rank's word for a misfit, or all were wrong the same way
+		vd.probed = a.Dispute.Kind == Update && len(now) == v.World() // else no gradient was among what they computed
+		vd.proved = len(now) > 0 && now[0].Digest == notFinite
 	}
-	slices.SortFunc(vd.faults, func(a, b fault) int { return cmp.Compare(a.rank, b.rank) })
-	vd.recall = true
 }
 
 // An audit compares all of the state, and probes gradients. How often that is done is

@@ -47,6 +47,10 @@ func (t *Task) header(a *Attempt, c Contribution, w witness, flags byte, nanos, 
 	for i, mb := range a.Probes {
 		h.ProbeAt[i], h.Probe[i] = uint64(mb)+1, c.Probes[i]
 	}
+	if m := c.misfit; m.beyond > 0 && a.Dispute == nil { // in a dispute the claim is about that
+		h.Flags |= flagMisfit
+		h.ProbeAt[0], h.Probe[0] = uint64(m.microbatch)+1, m.digest
+	}
 	if a.Kind == Update || a.Kind == Evaluate {
 		h.ScalarSeen, h.Scalars = c.Scalars.Seen(), c.Scalars.Acc()
 	}
@@ -98,6 +102,8 @@ type verdict struct {
 	scalars []float64 // totals
 	figures []float64 // of the step, as Task.Scalars, once it is committed: for display, no part of the state
 	probed  bool      // ranks have computed gradients twice, with the same results
+	proved  bool      // all ranks have computed a microbatch, and it is not finite
+	doubt   string    // why the attempt is repeated, if Attempt.Doubts counts it
 	audits  uint64    // nanoseconds that an audit takes where it takes longest
 	skip    bool      // a non-finite gradient, and the job says to skip it
 }
@@ -125,10 +131,12 @@ func (t *Task) judge(a *Attempt, v *view.View, ranges []shard.Range, headers [][
 	if vd.fatal = t.checkSamples(a, v, ranges, hs); vd.fatal != nil {
 		return vd
 	}
-	t.judgeExponents(a, vd)
+	if t.judgeProbes(a, v, hs, vd); vd.again != nil || vd.fatal != nil || vd.faults != nil {
+		return vd
+	}
+	t.judgeExponents(a, v, hs, vd)
 	t.judgeSums(a, v, vd, total)
-	t.judgeProbes(a, v, hs, vd)
-	if vd.again == nil && vd.faults == nil && vd.fatal == nil {
+	if vd.again == nil && vd.fatal == nil {
 		vd.fatal = vd.nonfinite
 	}
 	return vd
@@ -197,17 +205,25 @@ func (t *Task) blameSamples(a *Attempt, v *view.View, ranges []shard.Range, hs [
 
 // judgeExponents decides whether the sums are exact, must be repeated with
 // raised exponents, or hold something that no grid holds.
-func (t *Task) judgeExponents(a *Attempt, vd *verdict) {
+//
+// What is seen is a function of the state and the step. But one wrong gradient can make
+// an attempt overflow, and then its repeat, computed right, would be rounded to a grid
+// that is far too coarse, or be given up. So a repeat has to see what has raised its
+// exponents, and where there are several ranks all of them compute the microbatch that
+// did, or that is not finite.
+func (t *Task) judgeExponents(a *Attempt, v *view.View, hs []header, vd *verdict) {
 	if a.Kind != Update && a.Kind != Evaluate {
 		return
 	}
 	tensor, badGrad := exact.FirstNonFinite(vd.grad)
 	scalar, badScalar := exact.FirstNonFinite(vd.scalar)
 	switch {
-	case (badGrad || badScalar) && a.Rotation == 0:
-		again := *a // computed on other hardware before it is believed
-		again.Repeat, again.Rotation = a.Repeat+1, 1
-		vd.again = &again
+	case a.Raised != nil && !a.Raised.by(vd), vd.proved && !badGrad && !badScalar:
+		t.doubt(a.afresh(), v, vd, "what is seen of the gradients differs from one attempt to the next")
+	case (badGrad || badScalar) && t.incredible(a, hs, vd):
+		vd.again = a.afresh() // computed on other hardware before it is believed
+		vd.again.Rotation++
+		vd.again.Dispute = a.suspect(hs)
 	case badGrad && a.Kind == Update && t.Job.OnNonfinite == "skip", badScalar && t.Job.OnNonfinite == "skip":
 		vd.skip = true
 	case badGrad:
@@ -215,37 +231,71 @@ func (t *Task) judgeExponents(a *Attempt, vd *verdict) {
 	case badScalar:
 		vd.nonfinite = fmt.Errorf("train: step %d: the %s is not finite; lower the learning rate, set clip_norm, or say on_nonfinite: skip", a.Step, t.columns[scalar].metric.Name)
 	case a.Kind == Update && exact.Overflow(a.Grad, vd.grad), exact.Overflow(a.Scalar, vd.scalar):
-		again := *a
-		again.Repeat++
-		again.Grad, again.Scalar = append([]int16(nil), a.Grad...), append([]int16(nil), a.Scalar...)
-		if a.Kind == Update {
-			exact.Raise(again.Grad, vd.grad)
-		}
-		exact.Raise(again.Scalar, vd.scalar)
-		vd.again = &again
+		vd.again = a.raise(vd)
+		vd.again.Dispute = a.suspect(hs)
 	}
+}
+
+// incredible tells that a result that is not finite may be the fault of one rank: it has
+// not been computed twice, or, where there are several ranks, some microbatch is told to
+// be the cause that not all of them have computed.
+func (t *Task) incredible(a *Attempt, hs []header, vd *verdict) bool {
+	return !vd.proved && (a.Rotation == 0 || a.suspect(hs) != nil)
+}
+
+// afresh is the repeat of an attempt from the exponents of the state.
+func (a *Attempt) afresh() *Attempt {
+	again := *a
+	again.Repeat++
+	again.Dispute = nil
+	if r := a.Raised; r != nil {
+		again.Grad, again.Scalar, again.Raised = r.Grad, r.Scalar, nil
+	}
+	return &again
+}
+
+// raise is the repeat of an attempt that did not fit.
+func (a *Attempt) raise(vd *verdict) *Attempt {
+	again := a.afresh()
+	again.Raised = &Raise{again.Grad, again.Scalar, slices.Clone(vd.grad), slices.Clone(vd.scalar)}
+	again.Grad, again.Scalar = slices.Clone(again.Grad), slices.Clone(again.Scalar)
+	if a.Kind == Update {
+		exact.Raise(again.Grad, vd.grad)
+	}
+	exact.Raise(again.Scalar, vd.scalar)
+	return again
+}
+
+// by tells that what was seen is what has raised the exponents.
+func (r *Raise) by(vd *verdict) bool {
+	return slices.Equal(r.GradSeen, vd.grad) && slices.Equal(r.ScalarSeen, vd.scalar)
 }
 
 // maxDoubts is how often in a row an attempt is repeated because of its sums.
 const maxDoubts = 2
+
+// doubt has an attempt repeated so, or ends the run where that has not helped.
+func (t *Task) doubt(again *Attempt, v *view.View, vd *verdict, why string) {
+	if again.Doubts == maxDoubts {
+		vd.fatal = fmt.Errorf("train: step %d: %s, %d times in a row: memory, processor or network card of one of %s is at fault",
+			again.Step, why, again.Doubts+1, strings.Join(v.IDs(), ", "))
+		return
+	}
+	again.Doubts++
+	vd.again, vd.doubt = again, why
+}
 
 // judgeSums holds the integers that the ranks had against those that the ring
 // has added up (I9): a bit that flipped between, in memory or on the way, would
 // reach all replicas alike. Attempts that are not to be committed are not
 // judged; where something does not fit its grid, the integers are none.
 func (t *Task) judgeSums(a *Attempt, v *view.View, vd *verdict, total uint64) {
-	if a.Kind != Update || vd.again != nil || vd.nonfinite != nil || vd.skip || vd.sum == total {
-		return
-	}
-	if a.Doubts == maxDoubts {
-		vd.fatal = fmt.Errorf("train: step %d: the ranks' sums and the ring's total differ, %d times in a row: memory, processor or network card of one of %s is at fault",
-			a.Step, a.Doubts+1, strings.Join(v.IDs(), ", "))
+	if a.Kind != Update || vd.again != nil || vd.fatal != nil || vd.nonfinite != nil || vd.skip || vd.sum == total {
 		return
 	}
 	again := *a
 	again.Repeat++
-	again.Doubts++
-	vd.again = &again
+	t.doubt(&again, v, vd, "the ranks' sums and the ring's total differ")
 }
 
 // commit moves s over one transition. It cannot fail and touches nothing else;
@@ -253,7 +303,7 @@ func (t *Task) judgeSums(a *Attempt, v *view.View, vd *verdict, total uint64) {
 // nil, may have made the update of it.
 func (t *Task) commit(s *State, a *Attempt, vd *verdict, grads []float32, ahead *Ahead, each Each) {
 	s.Transition++
-	if a.Repeat > a.Rotation+a.Doubts { // a repeat for the hardware's sake is no matter of the state
+	if a.Raised != nil { // a repeat for the hardware's sake is no matter of the state
 		s.Repeats++
 	}
 	switch a.Kind {

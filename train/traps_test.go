@@ -67,7 +67,7 @@ func TestSumsOfRawSquaredErrorsAreExact(t *testing.T) {
 		}
 		a.Rotation = 1
 		vd := &verdict{grad: c.Grad.Seen(), scalar: c.Scalars.Seen(), scalars: c.Scalars.Acc(), count: c.Count}
-		if task.judgeExponents(a, vd); vd.again == nil {
+		if task.judgeExponents(a, ranks(1), nil, vd); vd.again == nil {
 			break
 		}
 		a = vd.again
