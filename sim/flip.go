@@ -20,12 +20,13 @@ type flip struct {
 	at        uint64 // transition of its state
 	undecided bool   // somebody has said that nobody can know
 
-	gradient bool // its gradients are wrong from then on
-	once     bool // one is, of which it tells the digest
-	spent    bool // that one has been
-	named    bool // everybody knows which node it is
-	back     bool // somebody has gone back to a state before
-	cured    bool // likewise, and goes on without that node
+	gradient     bool // its gradients are wrong from then on
+	element, bit int  // there
+	once         bool // one is, where that shows
+	spent        bool // that one has been
+	named        bool // everybody knows which node it is
+	back         bool // somebody has gone back to a state before
+	cured        bool // likewise, and goes on without that node
 }
 
 // covers tells that a life may have another state than others because of the flip:
@@ -59,15 +60,35 @@ func (f *flip) told(e train.Event) {
 	}
 }
 
-// spoilGradient flips the bit of a gradient that a life computes. The last of its
-// elements to be rounded are the first ones.
+// spoilGradient flips the bit of a gradient that a life computes.
 func (l *life) spoilGradient(a *train.Attempt, microbatch, lo int, grads []float32) {
 	f := l.c.checks.flipped
-	if f == nil || !f.gradient || f.who != l || lo != 0 || l.last < f.at || f.once && (f.spent || !slices.Contains(a.Probes, microbatch)) {
+	if f == nil || !f.gradient || f.who != l || l.last < f.at {
+		return
+	}
+	i := f.element - lo
+	if i < 0 || i >= len(grads) {
+		return
+	}
+	wrong := math.Float32frombits(math.Float32bits(grads[i]) ^ 1<<f.bit)
+	if f.once && (f.spent || !slices.Contains(a.Probes, microbatch) && l.fits(a, f.element, wrong)) {
 		return
 	}
 	f.spent = true
-	grads[0] = math.Float32frombits(math.Float32bits(grads[0]) ^ 1<<21)
+	l.logf("element %d of the gradient of microbatch %d, %v, is computed as %v", f.element, microbatch, grads[i], wrong)
+	grads[i] = wrong
+}
+
+// fits tells that an element of a gradient fits its grid in an attempt. One that is wrong
+// once and does so shows nowhere but where it is probed.
+func (l *life) fits(a *train.Attempt, element int, g float32) bool {
+	for i, t := range l.task.Model.Tensors() {
+		if element >= t.Off && element < t.Off+t.Len {
+			field := math.Float32bits(g) >> 23 & 0xff
+			return field != 0xff && int(field)-126 <= int(a.Grad[i])
+		}
+	}
+	return true
 }
 
 // returns has a node start anew whose life was expelled, as its process does.
@@ -109,10 +130,10 @@ func (c *Cluster) flipAt(l *life, i int) {
 		k := c.rnd.IntN(len(s.Running))
 		s.Running[k] = train.Number(math.Float64frombits(math.Float64bits(float64(s.Running[k])) ^ 1<<c.rnd.IntN(62)))
 		f.what = fmt.Sprintf("sum %d", k)
-	case 2:
-		f.what, f.gradient = "gradients", true
-	case 3:
-		f.what, f.gradient, f.once = "a gradient", true, true
+	case 2, 3:
+		f.gradient, f.once = true, i-len(vectors) == 3
+		f.element, f.bit = c.rnd.IntN(len(s.Params())), c.rnd.IntN(32)
+		f.what = fmt.Sprintf("bit %d of element %d of %s", f.bit, f.element, map[bool]string{false: "all gradients", true: "a gradient"}[f.once])
 	default:
 		v := vectors[i]
 		k := c.rnd.IntN(len(v))
