@@ -13,8 +13,12 @@ import (
 // A gradient is wrong, and all go back to what they had before; and something else
 // happens at the same time.
 
-// wrongGradients is the place for flipAt that makes all gradients of a node wrong.
-const wrongGradients = 2 + 3
+// miscomputes has all gradients of a node be wrong from now on, and so little that no
+// grid is too small: they are in the states of all until they are probed.
+func (c *Cluster) miscomputes(l *life) {
+	c.checks.flipped = &flip{who: l, what: "gradients", at: l.host.Node().State().Transition, gradient: true, bit: 21}
+	l.logf("computes wrongly from now on")
+}
 
 // wrong has a life compute all its gradients wrongly.
 func (l *life) wrong() {
@@ -57,7 +61,7 @@ func through(t *testing.T, seeds uint64, play func(seed uint64) (r *Result, happ
 func (c *Cluster) cutOff() *life {
 	c.begin(10)
 	bad, e := c.of("node-4"), c.of("node-3")
-	c.flipAt(bad, wrongGradients)
+	c.miscomputes(bad)
 	e.disk.rotten = true // what it writes alone nobody has proved
 	dispute, cut := false, false
 	c.see(func(l *life, x any) {
@@ -150,7 +154,7 @@ func TestADisputeOutlivesWhoIsInIt(t *testing.T) {
 		r := direct(o, func(c *Cluster) {
 			c.begin(10)
 			bad := c.of("node-3")
-			c.flipAt(bad, wrongGradients)
+			c.miscomputes(bad)
 			c.see(func(l *life, e any) {
 				if a, is := e.(*train.Attempt); is && a.Dispute != nil && l == bad && bad.alive {
 					dead = true
@@ -178,7 +182,7 @@ func TestARecallAfterARestartGoesBackToTheCheckpoint(t *testing.T) {
 			for _, id := range c.ids() {
 				from = max(from, c.boot(id, 3).last)
 			}
-			c.flipAt(c.of("node-2"), wrongGradients)
+			c.miscomputes(c.of("node-2"))
 			c.await(time.Minute, "all go back", func() bool { return c.checks.flipped.cured })
 			c.run(time.Second)
 			for _, l := range c.living() {
@@ -200,7 +204,7 @@ func TestAnOldRecallTakesNothingBackThatWasProvedSince(t *testing.T) {
 		o.Trace = true
 		r := direct(o, func(c *Cluster) {
 			c.begin(10)
-			c.flipAt(c.of("node-4"), wrongGradients)
+			c.miscomputes(c.of("node-4"))
 			c.await(time.Minute, "all go back", func() bool { return c.checks.flipped.cured })
 			c.together(5)
 			old := c.of("node-3")
@@ -243,7 +247,7 @@ func TestANewcomerIsNotAtFaultForWhatOthersTakeBack(t *testing.T) {
 			var late *life
 			c.see(func(l *life, x any) {
 				if r, is := x.(rpc.FollowRequest); is && l == late && !r.State && r.Transition != ^uint64(0) && c.checks.flipped == nil {
-					c.flipAt(bad, wrongGradients)
+					c.miscomputes(bad)
 				}
 			})
 			late = c.boot("late", 5)
@@ -310,7 +314,7 @@ func TestWhoGoesBackFromTheFinalStateHasNotFinished(t *testing.T) {
 			c.see(func(l *life, x any) {
 				if k, is := x.(train.Committed); is && k.Kind == train.Finish && c.checks.flipped == nil {
 					c.resetStreams()
-					c.flipAt(bad, wrongGradients)
+					c.miscomputes(bad)
 				}
 			})
 			c.await(time.Minute, "the end", func() bool { return c.checks.flipped != nil })

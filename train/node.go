@@ -863,7 +863,7 @@ func (n *Node) Reduced(now time.Time, v view.Name, seq uint64, headers [][]byte,
 		g.probed, g.probedAt = true, g.attempt.Step
 	}
 	if vd.torn == nil && g.faults == nil { // a dispute may outlive its group: who was wrong is not known then, but that somebody was
-		g.recall = vd.again != nil && vd.again.Dispute != nil
+		g.recall = vd.again != nil && vd.again.Dispute.proves()
 	}
 	switch {
 	case vd.torn != nil:

@@ -42,6 +42,11 @@ type Dispute struct {
 	Claims     []claim // of the attempt before
 }
 
+// proves tells that somebody was wrong: it is not only one rank's word that is asked for.
+func (d *Dispute) proves() bool {
+	return d != nil && slices.ContainsFunc(d.Claims, func(c claim) bool { return c.Digest != d.Claims[0].Digest })
+}
+
 // claim is what a rank tells of the gradient of a microbatch.
 type claim struct {
 	Rank       int
