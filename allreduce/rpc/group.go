@@ -178,11 +178,14 @@ func (g *Group) locked(do func()) {
 	do()
 }
 
-// deliver tells results, once gRPC has given back the memory that they lie in, or anyhow. What a callback
-// brings about is told by the one that called it.
+// deliver tells results, once gRPC has given back the memory that they lie in, or anyhow: then nobody is in Done when
+// it returns. What a callback brings about is told by the one that called it.
 func (g *Group) deliver(anyhow bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	for anyhow && g.telling { // what is told by Down comes after
+		g.told.Wait()
+	}
 	for !g.telling && g.result != nil && (anyhow || g.lent.Load() == 0) {
 		r := g.result
 		g.result, g.telling = nil, true
@@ -194,15 +197,6 @@ func (g *Group) deliver(anyhow bool) {
 	}
 }
 
-// awaitTold returns when nobody is in Done any more: what is told by Down comes after.
-func (g *Group) awaitTold() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for g.telling {
-		g.told.Wait()
-	}
-}
-
 // run waits for the end, and for its own turn to go as the last one.
 func (g *Group) run() {
 	defer close(g.gone)
@@ -210,7 +204,6 @@ func (g *Group) run() {
 	g.tearDown()
 	g.server.groups.remove(g)
 	g.deliver(true)
-	g.awaitTold()
 	g.cfg.Down(g.note)
 }
 

@@ -272,6 +272,34 @@ func TestDownComesAfterTheDoneThatIsBeingTold(t *testing.T) {
 	}
 }
 
+// The next result is complete while one is told, and gRPC holds memory of it, as the group ends.
+func TestAResultThatIsCompleteIsToldBeforeDown(t *testing.T) {
+	var told []uint64
+	var n *node
+	downs := make(chan []uint64, 1)
+	n = newWorld(t, 1, func(c *GroupConfig) {
+		c.Done = func(seq uint64, _ [][]byte, _ uint64, _ []float32) {
+			told = append(told, seq)
+			if seq == 2 {
+				return
+			}
+			n.group.lent.Add(1)
+			n.group.Start(allreduce.Op{Seq: 2})
+			n.group.Close(allreduce.Orderly, "", "while a result is told")
+			eventually(t, "all else is gone", func() bool {
+				_, note, _ := n.server.groups.find(fence)
+				return note != nil
+			})
+			time.Sleep(20 * time.Millisecond) // Down may only come after
+		}
+		c.Down = func(allreduce.ClosingNote) { downs <- told }
+	})[0]
+	n.group.Start(allreduce.Op{Seq: 1})
+	if got := wait(t, "Down", downs); !slices.Equal(got, []uint64{1, 2}) {
+		t.Errorf("told %v before Down", got)
+	}
+}
+
 func TestADoneCallbackMayClose(t *testing.T) {
 	nodes := []*node{newNode(t, 0), newNode(t, 1)}
 	for rank, n := range nodes {
