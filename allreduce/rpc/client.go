@@ -12,7 +12,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -259,7 +258,7 @@ func receiveBlob(stream grpc.ClientStream, limit int64, alive func(size int64, c
 	alive(size, 0)
 	blob := make([]byte, 0, min(size, 64<<20))
 	for {
-		m := message{pool: mem.DefaultBufferPool()}
+		var m message
 		if err := stream.RecvMsg(&m); err == io.EOF && announced && int64(len(blob)) == size {
 			return blob, nil
 		} else if err == io.EOF {

@@ -1,8 +1,6 @@
 package rpc
 
 import (
-	"sync"
-
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
@@ -13,7 +11,6 @@ import (
 // message is a message of raw bytes, for the streams that carry no protobuf.
 type message struct {
 	bufs      mem.BufferSlice // the bytes to send, which sending gives away
-	pool      mem.BufferPool  // where storage comes from, when receiving
 	buf       mem.Buffer      // the bytes received, which are the caller's; or, if large and piecewise:
 	pieces    mem.BufferSlice
 	piecewise bool
@@ -50,9 +47,9 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 		m.pieces = data
 		return nil
 	}
-	b := m.pool.Get(messagePrefix + data.Len())
+	b := bulkPool.Get(messagePrefix + data.Len())
 	data.CopyTo((*b)[messagePrefix:])
-	all := mem.NewBuffer(b, m.pool)
+	all := mem.NewBuffer(b, bulkPool)
 	m.buf = all.Slice(messagePrefix, len(*b))
 	all.Free()
 	return nil
@@ -71,31 +68,3 @@ func frames(b []byte) []byte { return b[min(messagePad, len(b)):] }
 
 // Name implements encoding.CodecV2. Control calls are protobuf for every other gRPC client too.
 func (c codec) Name() string { return proto.Name }
-
-// framePool hands out buffers of one size. gRPC's own pool would take a megabyte for a segment and
-// clear it each time.
-type framePool struct {
-	size int // bytes of a pooled buffer; larger ones are made and left to the collector
-	free sync.Pool
-}
-
-// Get implements mem.BufferPool.
-func (p *framePool) Get(length int) *[]byte {
-	if length > p.size {
-		b := make([]byte, length)
-		return &b
-	}
-	if b, ok := p.free.Get().(*[]byte); ok {
-		*b = (*b)[:length]
-		return b
-	}
-	b := make([]byte, length, p.size)
-	return &b
-}
-
-// Put implements mem.BufferPool.
-func (p *framePool) Put(b *[]byte) {
-	if cap(*b) == p.size {
-		p.free.Put(b)
-	}
-}

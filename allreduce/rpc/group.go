@@ -55,8 +55,7 @@ func (c GroupConfig) check() {
 type Group struct {
 	cfg    GroupConfig
 	server *Server
-	pool   *framePool // of received messages
-	peers  []*peer    // by rank; nil where there is no link
+	peers  []*peer // by rank; nil where there is no link
 	watch  watch
 
 	mu      sync.Mutex       // guards machine and result
@@ -98,7 +97,6 @@ func StartGroup(s *Server, cfg GroupConfig) *Group {
 	setDefault(&cfg.Group.Config.SegmentBytes, allreduce.DefaultSegmentBytes)
 	g := &Group{
 		cfg: cfg, server: s,
-		pool:    &framePool{size: cfg.Group.Config.SegmentBytes + allreduce.FrameOverhead},
 		peers:   make([]*peer, cfg.Group.Config.World),
 		watch:   watch{base: time.Now()},
 		drained: make(chan struct{}, 1),

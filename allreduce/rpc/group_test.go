@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/dlnode/dlnode/allreduce"
@@ -513,7 +512,7 @@ func openOn(t *testing.T, l *link, from string, f allreduce.Fence) (ringStream, 
 		t.Fatal(err)
 	}
 	if head, err := stream.Header(); err != nil || len(head.Get(fromKey)) == 0 {
-		return nil, stream.RecvMsg(&message{pool: mem.DefaultBufferPool()})
+		return nil, stream.RecvMsg(&message{})
 	}
 	return stream, nil
 }
@@ -559,7 +558,7 @@ func TestBadFramesEndTheGroupAndSayWhich(t *testing.T) {
 			}
 			var f allreduce.Frame
 			for f.Kind != allreduce.Closing { // after probes
-				m := message{pool: mem.DefaultBufferPool()}
+				var m message
 				if err := stream.RecvMsg(&m); err != nil {
 					t.Fatal(err)
 				}

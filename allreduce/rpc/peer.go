@@ -170,7 +170,7 @@ func (p *peer) listen(s stream) {
 func (p *peer) read(s stream) error {
 	closed := false
 	for {
-		m := message{pool: p.g.pool, piecewise: true}
+		m := message{piecewise: true}
 		if err := s.RecvMsg(&m); closed || isClosed(p.g.dying) && err != nil {
 			return nil
 		} else if err != nil {

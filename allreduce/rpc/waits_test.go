@@ -15,7 +15,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/dlnode/dlnode/allreduce"
@@ -294,7 +293,7 @@ func TestNoCallerHoldsAServerBeyondItsDeadline(t *testing.T) {
 			ctx = metadata.AppendToOutgoingContext(ctx, fenceKey, string(fence[:]), fromKey, "nobody")
 			stream, err := n.Ring(ctx)
 			if err == nil { // of a group that is not here
-				err = stream.RecvMsg(&message{pool: mem.DefaultBufferPool()})
+				err = stream.RecvMsg(&message{})
 			}
 			return err
 		},
