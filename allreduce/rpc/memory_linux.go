@@ -51,7 +51,10 @@ func newRegion() (r region, err error) {
 	if err := unix.Ftruncate(r.fd, regionBytes); err != nil {
 		return r, fmt.Errorf("ftruncate: %w", err)
 	}
-	if err := unix.Fallocate(r.fd, 0, 0, regionBytes); err != nil {
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); { // any signal will do, those of the runtime among them
+		err = unix.Fallocate(r.fd, 0, 0, regionBytes)
+	}
+	if err != nil {
 		return r, fmt.Errorf("fallocate: %w", err)
 	}
 	if r.b, err = unix.Mmap(r.fd, 0, regionBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {

@@ -7,7 +7,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -82,6 +84,28 @@ func TestMemoryIsSharedWhereBothEndsWantIt(t *testing.T) {
 				t.Errorf("%+v: end %d has %+v", c, i, g)
 			}
 		}
+	}
+}
+
+// Many kernels end fallocate for any signal that comes meanwhile.
+func TestASignalDoesNotKeepMemoryFromBeingTaken(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	thread, stop := unix.Gettid(), make(chan struct{})
+	var signals sync.WaitGroup
+	signals.Go(func() {
+		for !isClosed(stop) {
+			_ = unix.Tgkill(unix.Getpid(), thread, unix.SIGURG) // which the runtime sends to preempt, too
+		}
+	})
+	defer signals.Wait()
+	defer close(stop)
+	for range 200 {
+		r, err := newRegion()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.close()
 	}
 }
 
