@@ -101,23 +101,32 @@ func mapRegion(fd int) ([]byte, error) {
 	return b, nil
 }
 
-// bell wakes the other end of a link: one of a pair of sockets, of which a byte means to look again.
+// bell wakes the other end of a link: one of a pair of sockets, of which a byte means to look again. Who was called has
+// whatever the caller has sent for one, and the caller may still change it.
 type bell struct{ f *os.File }
 
 // newBell makes a bell of a socket, which it owns.
 func newBell(fd int) (bell, error) {
-	if err := unix.SetNonblock(fd, true); err != nil { // so that the runtime's poller waits, and no thread
+	if err := unix.SetNonblock(fd, true); err != nil { // so that NewFile gives it to the runtime's poller
 		unix.Close(fd)
 		return bell{}, err
 	}
 	return bell{os.NewFile(uintptr(fd), "bell")}, nil
 }
 
-// wait returns when the other end has rung; false if it is gone, or interrupt was called.
+// wait returns when the other end has rung; false if it is gone, interrupt was called, or that is no bell.
 func (b bell) wait() bool {
+	raw, err := b.f.SyscallConn()
+	if err != nil {
+		return false
+	}
 	var rings [64]byte
-	_, err := b.f.Read(rings[:])
-	return err == nil
+	n, failed := 0, error(nil)
+	err = raw.Read(func(fd uintptr) bool { // it is the poller that waits, whatever the caller makes of the socket
+		n, _, failed = unix.Recvfrom(int(fd), rings[:], unix.MSG_DONTWAIT)
+		return !errors.Is(failed, unix.EAGAIN)
+	})
+	return err == nil && failed == nil && n > 0
 }
 
 // ring wakes the other end. Where it can't, that end is gone or has rings to hear still.

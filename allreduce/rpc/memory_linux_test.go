@@ -222,12 +222,44 @@ func TestACountThatCannotBeIsRefused(t *testing.T) {
 }
 
 func TestAWaitForRoomEndsWhenItIsInterruptedOrTheOtherEndIsGone(t *testing.T) {
-	for name, end := range map[string]func(a, b *memory){
-		"interrupted": func(a, b *memory) { a.bell.interrupt() },
-		"gone":        func(a, b *memory) { b.free() },
+	file := func(t *testing.T) int {
+		fd, err := unix.Open("/dev/zero", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	socket := func(t *testing.T) int {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(pair[1]) })
+		return pair[0]
+	}
+	interrupt := func(a, _ *memory) { a.bell.interrupt() }
+	for name, c := range map[string]struct {
+		sent func(t *testing.T) int // for a bell, by an end that has it block; nil for a good one
+		end  func(a, b *memory)
+	}{
+		"interrupted":           {nil, interrupt},
+		"gone":                  {nil, func(_, b *memory) { b.free() }},
+		"no bell":               {file, func(_, _ *memory) {}},
+		"interrupted, blocking": {socket, interrupt},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := ends(t)
+			if c.sent != nil {
+				a.bell.f.Close()
+				fd := c.sent(t)
+				var err error
+				if a.bell, err = newBell(fd); err != nil {
+					t.Fatal(err)
+				}
+				if err := unix.SetNonblock(fd, false); err != nil {
+					t.Fatal(err)
+				}
+			}
 			for range 2 {
 				if _, ok, err := a.put(make([]byte, mostShared)); !ok {
 					t.Fatal(err)
@@ -239,7 +271,7 @@ func TestAWaitForRoomEndsWhenItIsInterruptedOrTheOtherEndIsGone(t *testing.T) {
 				ended <- ok
 			}()
 			eventually(t, "it waits", func() bool { return word(a.own, wantedAt).Load() > 0 })
-			end(a, b)
+			c.end(a, b)
 			if wait(t, "the end of the wait", ended) {
 				t.Error("there was no room")
 			}
