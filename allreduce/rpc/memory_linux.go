@@ -151,7 +151,10 @@ func (m *memory) unmap() {
 	}
 }
 
-var errNotWanted = errors.New("not wanted")
+var (
+	errNotWanted = errors.New("not wanted")
+	errDropped   = errors.New("its files did not come: this process may have no more")
+)
 
 // call greets whom this end has called. The memory is nil unless both ends share some, and why says what is missing. An
 // error means that the connection is of no use.
@@ -159,23 +162,26 @@ func call(c *net.UnixConn, share bool) (m *memory, why, err error) {
 	m, theirs, why := newMemory(share)
 	if why != nil {
 		if err = say(c, false); err == nil {
-			_, err = hear(c, 0)
+			_, _, err = hear(c, 0)
 		}
 		return nil, why, err
 	}
 	err = say(c, true, theirs...)
 	closeAll(theirs)
 	var fds []int
+	var yes bool
 	if err == nil {
-		fds, err = hear(c, 1)
+		yes, fds, err = hear(c, 1)
 	}
 	defer closeAll(fds)
 	switch {
 	case err != nil:
-	case len(fds) == 0:
+	case !yes:
 		why = errors.New("the other end has none")
 	default:
-		m.other, why = mapRegion(fds[0])
+		if why = errDropped; len(fds) > 0 {
+			m.other, why = mapRegion(fds[0])
+		}
 		err = say(c, why == nil)
 	}
 	if why != nil || err != nil {
@@ -211,12 +217,14 @@ func newMemory(share bool) (m *memory, theirs []int, err error) {
 
 // answer greets whom this end was called by; see call.
 func answer(c *net.UnixConn, share bool) (m *memory, why, err error) {
-	fds, err := hear(c, 2)
-	if err != nil {
+	yes, fds, err := hear(c, 2)
+	switch {
+	case err != nil:
 		return nil, nil, err
-	}
-	if len(fds) == 0 {
+	case !yes:
 		return nil, errors.New("the caller has none"), say(c, false)
+	case len(fds) == 0:
+		return nil, errDropped, say(c, false)
 	}
 	m, own, why := takeMemory(fds[0], fds[1], share)
 	unix.Close(fds[0])
@@ -272,17 +280,18 @@ func say(c *net.UnixConn, yes bool, fds ...int) error {
 	return err
 }
 
-// hear reads a greeting and the files that come with it: none, or as many as there have to be.
-func hear(c *net.UnixConn, files int) (fds []int, err error) {
-	yes, fds, err := hearAny(c)
-	if err == nil && (yes && len(fds) != files || !yes && len(fds) > 0) {
+// hear reads a greeting and the files that come with it: as many as belong to a yes, or none. The system drops those
+// for which this process has no room.
+func hear(c *net.UnixConn, files int) (yes bool, fds []int, err error) {
+	yes, fds, err = hearAny(c)
+	if err == nil && (len(fds) > files || !yes && len(fds) > 0) {
 		err = fmt.Errorf("rpc: a greeting with %d files", len(fds))
 	}
-	if err != nil {
+	if err != nil || len(fds) < files {
 		closeAll(fds)
-		return nil, err
+		fds = nil
 	}
-	return fds, nil
+	return yes, fds, err
 }
 
 // hearWhether reads the greeting that says whether the caller has mapped what it was sent.

@@ -356,7 +356,6 @@ func TestAGreetingThatIsNoneIsRefusedAndItsFilesAreClosed(t *testing.T) {
 		"half":           func(c *net.UnixConn) { _, _ = c.Write([]byte("dlno")); c.Close() },
 		"version":        func(c *net.UnixConn) { _, _ = c.Write([]byte("dlnode\x00\x00")) },
 		"files for none": func(c *net.UnixConn) { _ = say(c, false, 0) },
-		"a file too few": func(c *net.UnixConn) { _ = say(c, true, 0) },
 		"many files":     func(c *net.UnixConn) { _ = say(c, true, 0, 1, 2, 0, 1, 2, 0, 1) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -370,6 +369,48 @@ func TestAGreetingThatIsNoneIsRefusedAndItsFilesAreClosed(t *testing.T) {
 			b.Close()
 		})
 	}
+	if after := openFiles(t); after > before {
+		t.Errorf("%d files are open, %d before", after, before)
+	}
+}
+
+// The system drops files for which a process has no room: what goes through the socket does so all the same.
+func TestWhoseFilesDoNotComeSharesNothing(t *testing.T) {
+	before := openFiles(t)
+	lacks := func(g greeted) {
+		if g.m != nil || g.why == nil || g.err != nil {
+			t.Errorf("%+v", g)
+		}
+	}
+	for files := range 2 { // of a caller
+		a, b := socketPair(t)
+		if err := say(a, true, []int{0, 1}[:files]...); err != nil {
+			t.Fatal(err)
+		}
+		m, why, err := answer(b, true)
+		lacks(greeted{m, why, err})
+		if yes, _, err := hear(a, 0); yes || err != nil {
+			t.Errorf("the caller of %d files is told %v, %v", files, yes, err)
+		}
+		a.Close()
+		b.Close()
+	}
+	a, b := socketPair(t)
+	if err := say(b, true); err != nil { // to whatever the caller says
+		t.Fatal(err)
+	}
+	m, why, err := call(a, true)
+	lacks(greeted{m, why, err})
+	if yes, fds, err := hear(b, 2); !yes || err != nil {
+		t.Errorf("the caller said %v, %v", yes, err)
+	} else {
+		closeAll(fds)
+	}
+	if why, err := hearWhether(b); why == nil || err != nil {
+		t.Errorf("a caller without the other end's memory says that it has it: %v, %v", why, err)
+	}
+	a.Close()
+	b.Close()
 	if after := openFiles(t); after > before {
 		t.Errorf("%d files are open, %d before", after, before)
 	}
