@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/experimental"
 
 	"github.com/dlnode/dlnode/allreduce"
@@ -49,7 +50,9 @@ type Server struct {
 	cfg    ServerConfig
 	grpc   *grpc.Server
 	groups registry
-	parts  *queue        // of calls that are answered with data
+	parts  *queue          // of calls that are answered with data
+	open   context.Context // ended by shut, before gRPC stops
+	shut   context.CancelFunc
 	done   chan struct{} // closed when accepting has ended
 	once   sync.Once
 }
@@ -65,9 +68,10 @@ func Serve(cfg ServerConfig) *Server {
 	setDefault(&cfg.PingIdle, time.Minute)
 	setDefault(&cfg.Log, slog.New(slog.DiscardHandler))
 	s := &Server{cfg: cfg, done: make(chan struct{}), groups: newRegistry(), parts: newQueue(partCalls, partGrace)}
+	s.open, s.shut = context.WithCancel(context.Background())
 	answers := &service{server: s}
 	s.grpc = grpc.NewServer(append(answers.limits(),
-		grpc.Creds(newCredentials(cfg.TLS, cfg.Local)),
+		grpc.Creds(arrivals{newCredentials(cfg.TLS, cfg.Local), s}),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
 		grpc.ReadBufferSize(wireBuffer), grpc.WriteBufferSize(wireBuffer),
@@ -111,6 +115,21 @@ func (s *Server) Close() {
 		g.Close(allreduce.Broken, "", "the node stops")
 		g.Wait()
 	}
+	s.shut()
 	s.once.Do(s.grpc.Stop)
 	<-s.done
+}
+
+// arrivals are credentials of a server whose connections don't keep it from stopping while they come up: gRPC waits for
+// those, however long they say nothing.
+type arrivals struct {
+	credentials.TransportCredentials
+	server *Server
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (a arrivals) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	arrived := context.AfterFunc(a.server.open, func() { raw.Close() })
+	time.AfterFunc(a.server.cfg.ConnectTimeout, func() { arrived() }) // it has come up by then, or gRPC has closed it
+	return a.TransportCredentials.ServerHandshake(raw)
 }

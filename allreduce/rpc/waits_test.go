@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
@@ -245,6 +246,39 @@ func TestNoConnectionThatSaysNothingIsKept(t *testing.T) {
 			c.Close()
 			<-said
 		})
+	}
+}
+
+func TestNoConnectionThatComesUpHoldsAServerThatCloses(t *testing.T) {
+	const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	for _, c := range []struct{ network, says string }{
+		{"tcp", ""}, {"tcp", preface[:5]}, {"tcp", preface}, {"unix", ""}, {"unix", "dlnode\x01\x00"},
+	} {
+		for _, secret := range []*tls.Config{nil, selfSigned(t)} {
+			s := Serve(ServerConfig{Listener: listen(t), TLS: secret})
+			addr := s.Addr()
+			if c.network == "unix" {
+				names := localNames(netip.MustParseAddrPort(addr))
+				if names == nil {
+					continue
+				}
+				addr = names[0]
+			}
+			conn, err := net.Dial(c.network, addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(conn, c.says); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Millisecond)
+			begun := time.Now()
+			s.Close()
+			if took := time.Since(begun); took > tolerance {
+				t.Errorf("a connection by %s that has said %q (TLS %v): closing took %v", c.network, c.says, secret != nil, took)
+			}
+			conn.Close()
+		}
 	}
 }
 
