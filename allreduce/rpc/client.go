@@ -312,7 +312,7 @@ func (c *Client) acquire(key linkKey) *pooled {
 
 // linkConfig describes the connection of a key. Only bulk ones are worth a second attempt to connect.
 func (c *Client) linkConfig(key linkKey) linkConfig {
-	l := linkConfig{addr: key.addr, timeout: c.cfg.DialTimeout, maxMessage: maxControl, tls: c.cfg.TLS, bulk: key.bulk, local: TCP}
+	l := linkConfig{addr: key.addr, timeout: c.cfg.DialTimeout, tls: c.cfg.TLS, bulk: key.bulk, local: TCP}
 	if key.bulk {
 		l.local = UnixSocket
 	}

@@ -20,17 +20,16 @@ const (
 	streamWindow = 2 << 20
 	connWindow   = 4 << 20
 	wireBuffer   = 512 << 10
-	maxControl   = 16 << 20 // bytes of a control message
+	maxMessage   = 16 << 20 // bytes of any message, a segment with its head among them
 )
 
 // linkConfig describes a client connection.
 type linkConfig struct {
-	addr       string
-	timeout    time.Duration // of one attempt to connect
-	maxMessage int           // bytes of a message received
-	tls        *tls.Config
-	bulk       bool      // much is to go over it
-	local      Transport // the quickest way to a node of this machine that it may take
+	addr    string
+	timeout time.Duration // of one attempt to connect
+	tls     *tls.Config
+	bulk    bool      // much is to go over it
+	local   Transport // the quickest way to a node of this machine that it may take
 }
 
 // link is a client connection that remembers why it could not be made, and can always be closed at once.
@@ -50,7 +49,7 @@ func newLink(c linkConfig) *link {
 	options := []grpc.DialOption{
 		grpc.WithContextDialer(l.dial),
 		grpc.WithTransportCredentials(newCredentials(c.tls, c.local)),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newCodec()), grpc.MaxCallRecvMsgSize(c.maxMessage), grpc.MaxCallSendMsgSize(c.maxMessage)),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newCodec()), grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: c.timeout}),
 		grpc.WithIdleTimeout(0),
 		grpc.WithDisableRetry(),

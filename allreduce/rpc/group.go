@@ -35,15 +35,12 @@ type GroupConfig struct {
 	Down func(note allreduce.ClosingNote)
 }
 
-// maxRingMessage bounds a message of frames on the wire.
-const maxRingMessage = 64 << 20
-
 // check panics if the caller breaks a promise; allreduce.NewGroup checks the rest.
 func (c GroupConfig) check() {
 	switch {
 	case c.Done == nil || c.Down == nil:
 		panic("rpc: a group without callbacks")
-	case c.Group.Config.SegmentBytes+allreduce.FrameOverhead > maxRingMessage:
+	case c.Group.Config.SegmentBytes+allreduce.FrameOverhead > maxMessage:
 		panic(fmt.Sprintf("rpc: segments of %d bytes", c.Group.Config.SegmentBytes))
 	case len(c.Addrs) != c.Group.Config.World:
 		panic(fmt.Sprintf("rpc: %d addresses of a world of %d", len(c.Addrs), c.Group.Config.World))

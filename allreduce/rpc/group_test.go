@@ -497,7 +497,7 @@ func TestOnlyWhoIsToOpenAStreamMayDoSoAndOnce(t *testing.T) {
 // openRaw opens a ring stream to n by hand, and returns once it is accepted.
 func openRaw(t *testing.T, n *node, from string, f allreduce.Fence) (ringStream, error) {
 	t.Helper()
-	l := newLink(linkConfig{addr: n.listener.addr(), timeout: time.Second, maxMessage: maxRingMessage, bulk: true, local: UnixSocket})
+	l := newLink(linkConfig{addr: n.listener.addr(), timeout: time.Second, bulk: true, local: UnixSocket})
 	t.Cleanup(l.close)
 	return openOn(t, l, from, f)
 }
@@ -772,7 +772,7 @@ func TestWhatGRPCHoldsComesBack(t *testing.T) {
 func TestALinkClosesAtOnceWhenThePeerReadsNothing(t *testing.T) {
 	nodes := []*node{newNode(t, 0), newNode(t, 1)}
 	nodes[1].start(1, nodes, nil)
-	l := newLink(linkConfig{addr: nodes[1].listener.addr(), timeout: time.Second, maxMessage: maxRingMessage, bulk: true, local: UnixSocket})
+	l := newLink(linkConfig{addr: nodes[1].listener.addr(), timeout: time.Second, bulk: true, local: UnixSocket})
 	stream, err := openOn(t, l, "node-0", fence)
 	if err != nil {
 		t.Fatal(err)
@@ -802,7 +802,7 @@ func TestBrokenPromisesPanic(t *testing.T) {
 		"callbacks": func() { nodes[0].start(0, nodes, func(c *GroupConfig) { c.Down = nil }) },
 		"addresses": func() { nodes[0].start(0, nodes, func(c *GroupConfig) { c.Addrs = nil }) },
 		"segments": func() {
-			nodes[0].start(0, nodes, func(c *GroupConfig) { c.Group.Config.SegmentBytes = maxRingMessage })
+			nodes[0].start(0, nodes, func(c *GroupConfig) { c.Group.Config.SegmentBytes = maxMessage })
 		},
 		"two groups": func() { nodes[0].start(0, nodes, nil); nodes[0].start(0, nodes, nil) },
 	} {

@@ -461,7 +461,7 @@ func TestProgressTellsWhatALinkIs(t *testing.T) {
 // openSharing opens a stream to n by hand, as a peer that shares memory.
 func openSharing(t *testing.T, n *node) (ringStream, *memory) {
 	t.Helper()
-	l := newLink(linkConfig{addr: n.listener.addr(), timeout: time.Second, maxMessage: maxRingMessage, bulk: true, local: SharedMemory})
+	l := newLink(linkConfig{addr: n.listener.addr(), timeout: time.Second, bulk: true, local: SharedMemory})
 	t.Cleanup(l.close)
 	s, err := openOn(t, l, "node-0", fence)
 	if err != nil {

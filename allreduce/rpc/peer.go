@@ -82,7 +82,7 @@ func (p *peer) open() {
 func (p *peer) try() (again bool) {
 	c := &p.g.cfg
 	l := newLink(linkConfig{
-		addr: c.Addrs[p.rank], timeout: c.SetupTimeout, maxMessage: maxRingMessage, tls: c.TLS, bulk: true, local: p.g.server.cfg.Local,
+		addr: c.Addrs[p.rank], timeout: c.SetupTimeout, tls: c.TLS, bulk: true, local: p.g.server.cfg.Local,
 	})
 	defer l.close() // ends the sender too, if it hangs
 	p.link.Store(l)

@@ -76,7 +76,7 @@ func Serve(cfg ServerConfig) *Server {
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
 		grpc.ReadBufferSize(wireBuffer), grpc.WriteBufferSize(wireBuffer),
 		experimental.BufferPool(bulkPool),
-		grpc.MaxRecvMsgSize(maxRingMessage), grpc.MaxSendMsgSize(maxRingMessage),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.WaitForHandlers(true),
 	)...)
 	nodepb.RegisterNodeServer(s.grpc, answers)

@@ -15,8 +15,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/dlnode/dlnode/allreduce"
 	"github.com/dlnode/dlnode/allreduce/rpc/internal/nodepb"
@@ -363,7 +365,7 @@ func TestNoCallerHoldsAServerBeyondItsDeadline(t *testing.T) {
 		})
 		t.Cleanup(s.Close)
 		for name, call := range open {
-			l := newLink(linkConfig{addr: s.Addr(), timeout: time.Second, maxMessage: maxRingMessage, local: TCP})
+			l := newLink(linkConfig{addr: s.Addr(), timeout: time.Second, local: TCP})
 			t.Cleanup(l.close)
 			blob := name == "Fetch" || name == "Follow" || name == "Part"
 			begun := time.Now()
@@ -382,6 +384,37 @@ func TestNoCallerHoldsAServerBeyondItsDeadline(t *testing.T) {
 			}
 		}
 		eventually(t, "no call is being answered", func() bool { return len(s.parts.room) == 0 })
+	}
+}
+
+// openAny opens any method, by its name alone.
+func openAny(t *testing.T, s *Server, method string) (grpc.ClientStream, *link) {
+	t.Helper()
+	l := newLink(linkConfig{addr: s.Addr(), timeout: time.Second, local: TCP})
+	t.Cleanup(l.close)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	desc := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
+	stream, err := l.cc.NewStream(ctx, desc, "/"+nodepb.Node_ServiceDesc.ServiceName+"/"+method, grpc.MaxCallSendMsgSize(1<<30))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stream, l
+}
+
+func TestNoCallerIsHeardOutBeyondTheLimitOfAMessage(t *testing.T) {
+	s := serve(t, listen(t), Handlers{})
+	for _, method := range methods() {
+		if method == "Ring" { // its messages are the group's, and read by it alone
+			continue
+		}
+		stream, _ := openAny(t, s, method)
+		if err := stream.SendMsg(whole(make([]byte, maxMessage+1))); err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+		if err := stream.RecvMsg(&message{}); status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("%s: %v", method, err)
+		}
 	}
 }
 
@@ -408,7 +441,7 @@ func TestThoseWhoTakeSlowlyDoNotStarveTheOthers(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), partDeadline)
 	defer cancel()
 	for range partCalls {
-		l := newLink(linkConfig{addr: s.Addr(), timeout: time.Second, maxMessage: maxRingMessage, local: TCP})
+		l := newLink(linkConfig{addr: s.Addr(), timeout: time.Second, local: TCP})
 		t.Cleanup(l.close)
 		if _, err := nodepb.NewNodeClient(l.cc).Part(ctx, &nodepb.PartRequest{Name: "x", Length: MaxPart}); err != nil {
 			t.Fatal(err)
