@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 
 	"github.com/dlnode/dlnode/allreduce/rpc/internal/nodepb"
 )
@@ -21,11 +23,13 @@ import (
 //
 //	connecting      ConnectTimeout, for TLS and the greetings of HTTP/2
 //	idle            PingIdle, and a third of it to answer a ping of the transport
+//	asking          AnswerTimeout, from the head of a call to its request's end, and maxMessage
 //	being answered  AnswerTimeout, whatever deadline the caller has named, but for data, see Part
 //	taking          each chunk within AnswerTimeout, or the connection is closed, and all it holds with it
 //	a group's link  lives as long as the group, which ends by Close within GroupConfig.Linger
 //
-// maxStreams bounds how many calls of a connection may have something that the caller has not taken.
+// Those who ask for a small answer have one AnswerTimeout for both. maxStreams bounds how many calls of a connection may
+// have something that the caller has not taken.
 const maxStreams = 128
 
 // limits are the options by which all of this holds for every call.
@@ -35,10 +39,13 @@ func (s *service) limits() []grpc.ServerOption {
 		grpc.ConnectionTimeout(c.ConnectTimeout),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: c.PingIdle, Timeout: c.PingIdle / 3}),
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+		grpc.InTapHandle(func(ctx context.Context, info *tap.Info) (context.Context, error) {
+			if !isUnary(info.FullMethodName) { // a stream may take as long as there are messages
+				return ctx, nil
+			}
 			ctx, cancel := context.WithTimeout(ctx, c.AnswerTimeout)
-			defer cancel()
-			return handle(ctx, request)
+			context.AfterFunc(ctx, cancel) // gRPC ends what this comes from with the call
+			return ctx, nil
 		}),
 		grpc.ChainStreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 			limit := c.AnswerTimeout
@@ -50,39 +57,75 @@ func (s *service) limits() []grpc.ServerOption {
 			}
 			ctx, cancel := context.WithTimeout(stream.Context(), limit)
 			defer cancel()
-			return handle(srv, &bounded{stream, ctx})
+			return handle(srv, &bounded{stream, ctx, c.AnswerTimeout})
 		}),
 	}
 }
 
-// bounded is a stream whose call has a deadline of ours: for the handler, while sending has its own.
+// isUnary tells whether a method has one request and one small answer.
+func isUnary(method string) bool {
+	return slices.ContainsFunc(nodepb.Node_ServiceDesc.Methods, func(m grpc.MethodDesc) bool {
+		return method == "/"+nodepb.Node_ServiceDesc.ServiceName+"/"+m.MethodName
+	})
+}
+
+// bounded is a stream whose call has a deadline of ours: for the handler, while each message has its own.
 type bounded struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx      context.Context
+	patience time.Duration // for a message to come, or to be taken
 }
 
 func (b *bounded) Context() context.Context { return b.ctx }
 
-// sendBlob sends a blob, given in parts, in chunks, which are windows of them, never copies. A caller that
-// takes nothing for AnswerTimeout loses its connection. t, if not nil, is told of each chunk.
-func (s *service) sendBlob(stream grpc.ServerStream, t *taker, parts ...[]byte) error {
-	size := 0
-	for _, p := range parts {
-		size += len(p)
-	}
-	if err := stream.SetHeader(metadata.Pairs(sizeKey, strconv.Itoa(size))); err != nil {
+// RecvMsg implements grpc.ServerStream.
+func (b *bounded) RecvMsg(m any) error {
+	defer b.expect()()
+	return b.ServerStream.RecvMsg(m)
+}
+
+// SendMsg implements grpc.ServerStream. It returns when gRPC has room for the next message, or has done with this one,
+// if that tells.
+func (b *bounded) SendMsg(m any) error {
+	defer b.expect()()
+	if err := b.ServerStream.SendMsg(m); err != nil {
 		return err
 	}
-	conn := infoOf(stream.Context()).conn
-	limit := s.server.cfg.AnswerTimeout
-	silence := time.AfterFunc(limit, func() { conn.Close() })
-	defer silence.Stop()
+	if m, ok := m.(*message); ok && m.gone != nil {
+		select {
+		case <-m.gone:
+		case <-b.ServerStream.Context().Done(): // gRPC need not tell any more
+			return status.FromContextError(b.ServerStream.Context().Err()).Err()
+		}
+	}
+	return nil
+}
+
+// expect closes the connection of a caller that does nothing until the returned function is called.
+func (b *bounded) expect() (stop func() bool) {
+	conn := infoOf(b.ctx).conn
+	return time.AfterFunc(b.patience, func() { conn.Close() }).Stop
+}
+
+// sendBlob sends a blob, given in parts, in chunks, which are windows of them, never copies. It returns when the last one
+// is taken: until then all of the blob is held. t, if not nil, is told of each chunk.
+func sendBlob(stream grpc.ServerStream, t *taker, parts ...[]byte) error {
+	left := 0
+	for _, p := range parts {
+		left += len(p)
+	}
+	if err := stream.SetHeader(metadata.Pairs(sizeKey, strconv.Itoa(left))); err != nil {
+		return err
+	}
 	for _, p := range parts {
 		for c := range slices.Chunk(p, blobChunk) {
-			if err := stream.SendMsg(whole(c)); err != nil {
+			m := whole(c)
+			if left -= len(c); left == 0 {
+				m = telling(c)
+			}
+			if err := stream.SendMsg(m); err != nil {
 				return err
 			}
-			silence.Reset(limit)
 			if t != nil {
 				t.takes()
 			}

@@ -11,10 +11,36 @@ import (
 // message is a message of raw bytes, for the streams that carry no protobuf.
 type message struct {
 	bufs      mem.BufferSlice // the bytes to send, which sending gives away
+	gone      chan struct{}   // closed when gRPC has done with them, if not nil
 	buf       mem.Buffer      // the bytes received, which are the caller's; or, if large and piecewise:
 	pieces    mem.BufferSlice
 	piecewise bool
 }
+
+// whole is a message of memory that stays as it is.
+func whole(b []byte) *message { return &message{bufs: mem.BufferSlice{mem.SliceBuffer(b)}} }
+
+// telling is a message likewise, which tells when gRPC has done with it.
+func telling(b []byte) *message {
+	if len(b) < leastPooled {
+		b = append(make([]byte, 0, leastPooled), b...)
+	}
+	gone := make(chan struct{})
+	return &message{bufs: mem.BufferSlice{mem.NewBuffer(&b, teller(gone))}, gone: gone}
+}
+
+// teller is where the memory of a telling message comes back.
+type teller chan struct{}
+
+// Get implements mem.BufferPool. Nobody takes memory from here.
+func (t teller) Get(int) *[]byte { panic("rpc: memory taken from a teller") }
+
+// Put implements mem.BufferPool.
+func (t teller) Put(*[]byte) { close(t) }
+
+// leastPooled is a size of buffers that gRPC gives back. Smaller ones than 1 KiB it leaves to the collector, and nobody
+// would know that it has done with them.
+const leastPooled = 2 << 10
 
 // codec sends messages as they are and leaves everything else to protobuf.
 type codec struct{ proto encoding.CodecV2 }

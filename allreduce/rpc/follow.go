@@ -142,5 +142,5 @@ func (s *service) Follow(m *nodepb.FollowRequest, stream grpc.ServerStreamingSer
 	if err != nil {
 		return s.refuseStream(stream, err)
 	}
-	return s.sendBlob(stream, nil, p.head(), p.Bytes)
+	return sendBlob(stream, nil, p.head(), p.Bytes)
 }

@@ -56,10 +56,9 @@ func newOutbox() *outbox {
 	return o
 }
 
-// newSmall returns a message of bulkPool that has no frames yet and room for one with a payload of n bytes. Buffers of
-// less than 2 KiB gRPC would leave to the collector, and nobody would know that it has done with them.
+// newSmall returns a message of bulkPool that has no frames yet and room for one with a payload of n bytes.
 func newSmall(n int) *[]byte {
-	b := bulkPool.Get(max(2<<10, messagePad+allreduce.FrameOverhead+n))
+	b := bulkPool.Get(max(leastPooled, messagePad+allreduce.FrameOverhead+n))
 	*b = (*b)[:messagePad]
 	clear(*b)
 	return b

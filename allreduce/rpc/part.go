@@ -57,7 +57,7 @@ func (s *service) Part(m *nodepb.PartRequest, stream grpc.ServerStreamingServer[
 	}
 	taker, done := s.server.parts.sends(infoOf(stream.Context()).conn)
 	defer done()
-	return s.sendBlob(stream, taker, blob)
+	return sendBlob(stream, taker, blob)
 }
 
 // partRequest reads a request, which must not take long and not ask for much.

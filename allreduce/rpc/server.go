@@ -38,7 +38,7 @@ type ServerConfig struct {
 	GroupWait  time.Duration // how long a stream of a group that is not here yet may wait; 0 means 2 s
 
 	ConnectTimeout time.Duration // from a connection to its first call's head; 0 means 5 s
-	AnswerTimeout  time.Duration // for making an answer, and for each chunk of it to be taken; 0 means 10 s
+	AnswerTimeout  time.Duration // for a request to come, for making its answer, and for each chunk of that to be taken; 0 means 10 s
 	PingIdle       time.Duration // after which a connection has to show that it lives; 0 means a minute; 1 s at least
 
 	TLS *tls.Config  // nil means plain TCP

@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -78,7 +77,7 @@ func (s *service) Fetch(m *nodepb.FetchRequest, stream grpc.ServerStreamingServe
 	if err != nil {
 		return s.refuseStream(stream, err)
 	}
-	return s.sendBlob(stream, nil, blob)
+	return sendBlob(stream, nil, blob)
 }
 
 // Ring serves the link that another member has opened for as long as their group lives. A group that is not here
@@ -115,9 +114,6 @@ func caller(ctx context.Context) (fence allreduce.Fence, from string, err error)
 func sendNote(stream grpc.ServerStream, fence allreduce.Fence, note allreduce.ClosingNote) error {
 	return stream.SendMsg(whole(closingMessage(fence, note)))
 }
-
-// whole is a message of memory that stays as it is.
-func whole(b []byte) *message { return &message{bufs: mem.BufferSlice{mem.SliceBuffer(b)}} }
 
 // closingMessage returns the last message of a link.
 func closingMessage(fence allreduce.Fence, note allreduce.ClosingNote) []byte {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -289,7 +290,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout()
 }
 
-// A caller names no deadline, or one far ahead, and takes nothing.
+// A caller names no deadline, or one far ahead, and takes nothing, or asks for nothing.
 func TestNoCallerHoldsAServerBeyondItsDeadline(t *testing.T) {
 	const limit = 100 * time.Millisecond
 	never := func(ctx context.Context) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() }
@@ -384,22 +385,93 @@ func TestNoCallerHoldsAServerBeyondItsDeadline(t *testing.T) {
 			}
 		}
 		eventually(t, "no call is being answered", func() bool { return len(s.parts.room) == 0 })
+		if answers {
+			continue
+		}
+		for _, method := range methods() {
+			for _, asks := range []bool{false, true} {
+				stream := openAny(t, s, method)
+				if asks { // and does not come to an end
+					_ = stream.SendMsg(whole(nil)) // RecvMsg tells more
+				}
+				begun := time.Now()
+				if err := stream.RecvMsg(&message{}); err == nil || time.Since(begun) > limit+tolerance {
+					t.Errorf("%s (a request %v): %v after %v", method, asks, err, time.Since(begun))
+				}
+			}
+		}
+	}
+}
+
+// A caller takes all but what is sent last, of which its window lets little through.
+func TestWhoDoesNotTakeTheLastChunkLosesItsConnection(t *testing.T) {
+	const limit = 500 * time.Millisecond
+	much := make([]byte, 3*blobChunk)
+	s := Serve(ServerConfig{Listener: listen(t), Local: TCP, AnswerTimeout: limit, Handlers: Handlers{
+		Fetch:  func(context.Context, FetchRequest) ([]byte, error) { return much, nil },
+		Follow: func(context.Context, FollowRequest) (Piece, error) { return Piece{Bytes: much}, nil },
+		Part:   func(context.Context, PartRequest) ([]byte, error) { return much, nil },
+	}})
+	t.Cleanup(s.Close)
+	for name, open := range map[string]func(n nodepb.NodeClient) (grpc.ServerStreamingClient[nodepb.Raw], error){
+		"Fetch": func(n nodepb.NodeClient) (grpc.ServerStreamingClient[nodepb.Raw], error) {
+			return n.Fetch(t.Context(), &nodepb.FetchRequest{View: make([]byte, 16)})
+		},
+		"Follow": func(n nodepb.NodeClient) (grpc.ServerStreamingClient[nodepb.Raw], error) {
+			return n.Follow(t.Context(), &nodepb.FollowRequest{Trajectory: make([]byte, 32)})
+		},
+		"Part": func(n nodepb.NodeClient) (grpc.ServerStreamingClient[nodepb.Raw], error) {
+			return n.Part(t.Context(), &nodepb.PartRequest{Name: "x", Length: MaxPart})
+		},
+	} {
+		cc, err := grpc.NewClient("passthrough:///"+s.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newCodec())), grpc.WithStaticStreamWindowSize(64<<10))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cc.Close() })
+		stream, err := open(nodepb.NewNodeClient(cc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, err := stream.Header()
+		size, ok := blobSize(head)
+		if !ok {
+			t.Fatal(head, err)
+		}
+		for got := 0; got < int(size)-blobChunk; {
+			var m message
+			if err := stream.RecvMsg(&m); err != nil {
+				t.Fatal(err)
+			}
+			got += m.buf.Len()
+			m.buf.Free()
+		}
+		if name == "Part" && len(s.parts.room) != 1 {
+			t.Error("it does not keep its place")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), limit+tolerance)
+		defer cancel()
+		if !cc.WaitForStateChange(ctx, connectivity.Ready) {
+			t.Errorf("%s: the connection of one who does not take the last chunk is still there", name)
+		}
+		eventually(t, "no place is kept", func() bool { return len(s.parts.room) == 0 })
 	}
 }
 
 // openAny opens any method, by its name alone.
-func openAny(t *testing.T, s *Server, method string) (grpc.ClientStream, *link) {
+func openAny(t *testing.T, s *Server, method string) grpc.ClientStream {
 	t.Helper()
 	l := newLink(linkConfig{addr: s.Addr(), timeout: time.Second, local: TCP})
 	t.Cleanup(l.close)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*tolerance)
 	t.Cleanup(cancel)
 	desc := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
 	stream, err := l.cc.NewStream(ctx, desc, "/"+nodepb.Node_ServiceDesc.ServiceName+"/"+method, grpc.MaxCallSendMsgSize(1<<30))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return stream, l
+	return stream
 }
 
 func TestNoCallerIsHeardOutBeyondTheLimitOfAMessage(t *testing.T) {
@@ -408,7 +480,7 @@ func TestNoCallerIsHeardOutBeyondTheLimitOfAMessage(t *testing.T) {
 		if method == "Ring" { // its messages are the group's, and read by it alone
 			continue
 		}
-		stream, _ := openAny(t, s, method)
+		stream := openAny(t, s, method)
 		if err := stream.SendMsg(whole(make([]byte, maxMessage+1))); err != nil && err != io.EOF {
 			t.Fatal(err)
 		}
