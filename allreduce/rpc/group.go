@@ -62,7 +62,7 @@ type Group struct {
 	told    sync.Cond        // telling has become false
 	near    allreduce.Link   // the slowest link measured within the zone
 	far     allreduce.Link   // and the slowest to another one
-	packer  packer
+	packers [2]packer        // of sums, and of results, which have fewer bits to leave out
 
 	lent    atomic.Int64  // payloads that gRPC has not given back
 	drained chan struct{} // holds a token when lent has become 0
@@ -247,16 +247,17 @@ func (o outlet) Send(to []int, f allreduce.Frame) {
 		}
 		return
 	}
-	o.g.packer.frames++
+	packer := o.g.packerOf(f)
+	packer.frames++
 	var packed mem.Buffer // of which this function keeps a reference: a link may have sent its own before the next one has one
 	frame := allreduce.Frame{}
 	for _, rank := range to {
 		p := o.g.peers[rank]
-		switch packs := o.g.packs(p); {
+		switch packs := o.g.packs(p, packer); {
 		case !packs:
 			p.out.ship(f, p.lend(f.Payload))
 		case packed == nil:
-			frame, packed = o.g.pack(f)
+			frame, packed = packer.pack(f)
 			fallthrough
 		default:
 			packed.Ref()

@@ -80,20 +80,20 @@ func TestPackedFramesGiveTheSameSumsInFewerBytes(t *testing.T) {
 }
 
 func TestPackingIsWorthWhatTheLinkSays(t *testing.T) {
-	g := &Group{packer: packer{frames: 1, speed: 4e9, ratio: 0.6}}
+	g, k := &Group{}, &packer{frames: 1, speed: 4e9, ratio: 0.6}
 	g.cfg.Addrs = []string{"10.0.0.1:7000", "10.0.0.2:7000", "10.0.0.1:7001"}
 	p := &peer{rank: 1}
 	for beta, want := range map[time.Duration]bool{0: true, 200 * time.Microsecond: false, 8 * time.Millisecond: true} {
 		p.prober.link.Beta = beta
-		if g.packs(p) != want {
+		if g.packs(p, k) != want {
 			t.Errorf("a MiB in %s: packed %v", beta, !want)
 		}
-		if p.local = true; g.packs(p) {
+		if p.local = true; g.packs(p, k) {
 			t.Errorf("packed for a node of the same machine")
 		}
 		p.local = false
 	}
-	if p := (&peer{rank: 2}); g.packs(p) {
+	if p := (&peer{rank: 2}); g.packs(p, k) {
 		t.Error("packed for a node that seems to be of this machine, over a link that nobody knows yet")
 	}
 }

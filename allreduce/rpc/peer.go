@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -42,9 +43,11 @@ type peer struct {
 	prober prober
 	memory *memory   // shared with the other end; nil for none; set when the link comes up, with the group's lock
 	by     Transport // likewise
-	local  bool      // likewise: the other end is on this machine; the lock guards what prober has found, too
-	probes int       // that have come
-	again  bool      // the next step of the prober is due
+	conn   net.Conn  // likewise; nil before
+	local  bool      // likewise: the other end is on this machine; the lock guards what prober has found, and flow, too
+	flow   flow
+	probes int  // that have come
+	again  bool // the next step of the prober is due
 }
 
 func newPeer(g *Group, rank int) *peer {
@@ -146,7 +149,7 @@ func infoOf(ctx context.Context) connInfo {
 
 // attach notes that the link is up. The group's lock is held.
 func (p *peer) attach(s stream, info connInfo) {
-	p.by, p.local = info.transport(), isLocalConn(info.conn)
+	p.by, p.local, p.conn = info.transport(), isLocalConn(info.conn), info.conn
 	if info.memory != nil && info.memory.take() {
 		p.memory = info.memory
 	}
