@@ -292,8 +292,8 @@ func (t *Task) decideDispute(a *Attempt, v *view.View, now []claim, vd *verdict)
 // An audit compares all of the state, and probes gradients. How often that is done is
 // for each node to say: whoever wants one asks for it in a header, and all do it.
 const (
-	auditShare = 0.01 // of the time that steps take, at most
-	auditLeast = 8    // steps from one to the next
+	auditShare = 0.008 // of the time that steps take, at most
+	auditLeast = 8     // steps from one to the next
 	auditMost  = 256
 )
 

@@ -42,6 +42,16 @@ func (d *deadData) Read(i int, x, y []float32) (uint64, error) {
 	return d.Dataset.Read(i, x, y)
 }
 
+// died waits until somebody waits for the data.
+func (d *deadData) died(t *testing.T) {
+	t.Helper()
+	select {
+	case <-d.dies:
+	case <-time.After(stallMost + busy):
+		t.Fatal("nobody waits for the data that give nothing")
+	}
+}
+
 // deadDisk takes no file of a checkpoint, until it may.
 type deadDisk struct {
 	checkpoint.FS
@@ -89,13 +99,16 @@ func TestAReadThatNeverReturnsHoldsNobody(t *testing.T) {
 	f := newFleet(t, task)
 	defer f.wg.Wait()
 	defer close(data.alive)
-	f.start(t.Context(), f.config("a", "", 3))
+	start := func(name, seed string, of *Task) {
+		c := f.config(name, seed, 3)
+		c.Task, c.Even = of, true // who is slow reads as much as the others
+		f.start(t.Context(), c)
+	}
+	start("a", "", task)
 	seed := <-f.seed
-	f.start(t.Context(), f.config("b", seed, 3))
-	c := f.config("c", seed, 3)
-	c.Task = sick
-	f.start(t.Context(), c)
-	<-data.dies
+	start("b", seed, task)
+	start("c", seed, sick)
+	data.died(t)
 	for _, name := range []string{"a", "b"} {
 		if o := f.ends(t, name, stallMost+stuckFloor+hangFor+busy); o.err != nil || o.StateSHA256 != want {
 			t.Errorf("%s: %+v", name, o)
@@ -122,7 +135,7 @@ func TestALeaverWhoseDataHangGoes(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	f.start(ctx, f.config("a", "", 0))
 	<-f.seed
-	<-data.dies
+	data.died(t)
 	leave()
 	o := f.ends(t, "a", 3*hangFor+busy)
 	if o.err == nil || !strings.Contains(o.err.Error(), "it waits for samples of "+data.Info().Name) {
