@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/dlnode/dlnode/cluster/view"
 	"github.com/dlnode/dlnode/dataset"
 	"github.com/dlnode/dlnode/job"
+	"github.com/dlnode/dlnode/shard"
 )
 
 // slowly is a data set on a slow disk, so that a run lasts longer than it takes a node
@@ -103,6 +106,30 @@ func TestANodeThatIsAtFaultInEachLifeEndsWithTheEvidence(t *testing.T) {
 			t.Errorf("b ends with %v", o.err)
 		case name != "b" && (o.err != nil || o.StateSHA256 != want):
 			t.Errorf("%s: error %v, state %s, want %s", name, o.err, o.StateSHA256, want)
+		}
+	}
+}
+
+// A rank that has nothing to compute in a step may have computed wrongly in those since the
+// last audit: it is probed like any other.
+func TestARankWithoutAShareIsProbed(t *testing.T) {
+	task := simTask(t)
+	a := task.attempt(task.Start())
+	draws := make([][]int, 3)
+	for rank := range draws {
+		g := &generation{rank: rank, view: ranks(3), start: view.Start{Donors: []int{0, 1}}, pace: shard.NewPace(3)}
+		if r := g.deal(task.microbatches(a), 0)[2]; r.Len() != 0 {
+			t.Fatalf("who copies computes %v", r)
+		}
+		draws[rank] = g.draw(task, a)
+	}
+	for rank := range draws {
+		own, next := draws[rank][0], draws[(rank+1)%3][0]
+		if !slices.Contains(draws[rank], next) {
+			t.Errorf("rank %d tells of %v, the next one of %d", rank, draws[rank], next)
+		}
+		if own < 0 || own >= task.microbatches(a) {
+			t.Errorf("rank %d tells of microbatch %d of %d", rank, own, task.microbatches(a))
 		}
 	}
 }
