@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -132,6 +133,7 @@ func (p *pool) begin(ctx context.Context, a *Attempt, r shard.Range, params []fl
 
 func (p *pool) work(i int, w *Worker, j *batchJob) {
 	w.ctx = j.ctx
+	letOthersRun()
 	for mb := p.take(i, j); mb != none && !j.broken.Load(); mb = p.take(i, j) {
 		err := w.take(place{j.attempt.Kind, j.attempt.Step, int(mb)})
 		if err == nil && w.reader.pays() {
@@ -158,6 +160,15 @@ func (p *pool) work(i int, w *Worker, j *batchJob) {
 		return
 	}
 	j.done(p.engine.Collect(j.attempt), nil)
+}
+
+// letOthersRun lets goroutines that can run do so before one computes that would keep a
+// processor of its own for ten milliseconds: above all those that bring the last words of
+// a step to peers, which would begin the next one that much later. One may wake another.
+func letOthersRun() {
+	for range 4 {
+		runtime.Gosched()
+	}
 }
 
 // take returns the microbatch that worker i computes now: the one it has in view,
