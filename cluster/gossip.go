@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -185,11 +186,10 @@ func (g *Gossip) Status() Status {
 // Others returns the gossip addresses, "ip:port", of all others that seem to live:
 // whom another life of this node may look for.
 func (g *Gossip) Others() (addrs []string) {
-	for _, n := range g.list.Members() {
-		if n.Name != g.self.String() {
-			addrs = append(addrs, n.Address())
-		}
+	for _, addr := range g.peers.all() {
+		addrs = append(addrs, addr.String())
 	}
+	slices.Sort(addrs)
 	return addrs
 }
 
