@@ -12,7 +12,7 @@ import (
 
 // flipping is a run long enough for a node to return.
 func flipping() job {
-	return network{samples: 2000, features: 128, units: 256, epochs: 100, global: 96, micro: 8, every: 500}.job("flips")
+	return network{samples: 2000, features: 128, units: 256, epochs: 400, global: 96, micro: 8, every: 500}.job("flips")
 }
 
 // Issue: a bit flipped on purpose in one of three nodes is noticed, the node is named

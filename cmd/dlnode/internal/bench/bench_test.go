@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/dlnode/dlnode/allreduce"
 	"github.com/dlnode/dlnode/allreduce/rpc"
 )
 
@@ -231,5 +232,27 @@ func TestTurnsSettleOnTheMedian(t *testing.T) {
 	r.Settle()
 	if len(r.Rows) != 2 || r.Rows[0].Samples != 2 || r.Rows[1].Samples != 20 || r.Rows[1].Nodes != 2 {
 		t.Errorf("%+v", r.Rows)
+	}
+}
+
+func TestWhoIsLostIsTheCause(t *testing.T) {
+	told := func(worker string, kind rpc.Kind, message string) error {
+		return &workerError{worker, &rpc.Error{Op: "deliver", Kind: kind, Message: message}}
+	}
+	lostB := (&lostError{allreduce.ClosingNote{By: rankName(0), Blame: rankName(1), Reason: "stream reset"}}).Error()
+	for _, c := range []struct {
+		errs []error
+		want string
+	}{
+		{[]error{told("a", rpc.Rejected, lostB), told("b", rpc.Unreachable, "connection refused"), nil}, "b"},
+		{[]error{told("a", rpc.Rejected, lostB), told("b", rpc.Rejected, "context canceled"), told("c", rpc.Canceled, "")}, "b"},
+		{[]error{told("a", rpc.Canceled, ""), nil, told("c", rpc.Rejected, "no memory")}, "c"},
+	} {
+		if err := (*workerError)(nil); !errors.As(cause(c.errs), &err) || err.worker != c.want {
+			t.Errorf("of %v it is %v, want that of %s", c.errs, cause(c.errs), c.want)
+		}
+	}
+	if err := cause(make([]error, 3)); err != nil {
+		t.Error(err)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -114,21 +116,30 @@ func (c *Conductor) all(ctx context.Context, n int, f func(ctx context.Context, 
 	return cause(errs)
 }
 
-// cause picks the error that explains the others.
+// cause picks the error that explains the others. They are by rank: one that ends may still
+// have said so itself, as its neighbours say that they have lost it.
 func cause(errs []error) (first error) {
-	for _, kind := range []func(error) bool{
-		func(err error) bool { return rpc.KindOf(err) == rpc.Unreachable },
-		func(err error) bool { return rpc.KindOf(err) == rpc.Timeout },
-		func(err error) bool { return rpc.KindOf(err) != rpc.Canceled },
-		func(error) bool { return true },
+	for _, kind := range []func(rank int) bool{
+		func(rank int) bool { return rpc.KindOf(errs[rank]) == rpc.Unreachable },
+		func(rank int) bool { return rpc.KindOf(errs[rank]) == rpc.Timeout },
+		func(rank int) bool {
+			return slices.ContainsFunc(errs, func(err error) bool { return blames(err, rank) })
+		},
+		func(rank int) bool { return rpc.KindOf(errs[rank]) != rpc.Canceled },
+		func(int) bool { return true },
 	} {
-		for _, err := range errs {
-			if err != nil && kind(err) {
+		for rank, err := range errs {
+			if err != nil && kind(rank) {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// blames tells whether an error that a worker has told is a lostError about a rank.
+func blames(err error, rank int) bool {
+	return err != nil && strings.Contains(err.Error(), " lost "+rankName(rank)+":")
 }
 
 // World is the first so many workers of a conductor, linked up as ranks.
