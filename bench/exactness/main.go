@@ -84,12 +84,15 @@ func addPacked(acc []float32, src []byte) error {
 	}
 	ints, field := round(s.acc[b.Lo:b.Hi], g, s.scale[b.tensor])
 	b.ints += ints
-	b.seen = max(b.seen, exponent(field))
+	seen := exponent(field)
+	b.seen = max(b.seen, seen)
+	return b.added, Beyond(seen, s.exps[b.tensor])
 `, `	if b.added == 1 {
 		copy(s.acc[b.Lo:b.Hi], g)
 	} else {
 		kernel.AddBias(s.acc[b.Lo:b.Hi], g)
 	}
+	return b.added, 0
 `},
 	{"allreduce/exact/sum.go", "total []float64, lo int,", "total []float32, lo int,"},
 	{"allreduce/exact/sum.go", "total []float64, unit, denom float64) (sum uint64) {", `total []float32, _, denom float64) (sum uint64) {
