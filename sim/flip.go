@@ -152,7 +152,7 @@ func (f *flip) explains(l *life, err error) bool {
 		f.undecided = true
 		return true
 	}
-	return l == f.who && (f.gradient && strings.Contains(text, "is expelled: "+f.who.id+" compute") || strings.Contains(text, "the state of "+f.who.id+" differs from") || strings.Contains(text, f.who.id+" has another state than the members")) ||
+	return l == f.who && (f.gradient && strings.Contains(text, "is expelled: "+f.who.id+" compute") || strings.Contains(text, "the state of "+f.who.id+" differs from")) ||
 		f.what == "sums" && strings.Contains(text, "the ranks' sums and the ring's total differ")
 }
 
