@@ -24,6 +24,7 @@ type benchStepFlags struct {
 	time    time.Duration
 	rounds  int
 	json    string
+	pin     bool
 }
 
 func (m *Main) newBenchStepCommand() *cobra.Command {
@@ -43,6 +44,7 @@ func (m *Main) newBenchStepCommand() *cobra.Command {
 	fl := c.Flags()
 	fl.IntSliceVarP(&f.nodes, "nodes", "n", []int{1, 2}, "`numbers` of nodes, comma-separated")
 	fl.IntVar(&f.threads, "threads", 0, "microbatches that a node computes at the same time (default its share of the CPUs)")
+	fl.BoolVar(&f.pin, "pin", true, pinUsage)
 	fl.Uint64Var(&f.warm, "warm", 20, "`steps` before the measured ones")
 	fl.DurationVar(&f.time, "time", 5*time.Second, "how long a turn is measured")
 	fl.IntVar(&f.rounds, "rounds", 1, "turns of each number of nodes; the median is shown")
@@ -116,7 +118,7 @@ func endless(j *job.Job) {
 func (m *Main) stepTurn(ctx context.Context, j *job.Job, path string, n int, f benchStepFlags, dir string) (bench.StepRow, error) {
 	quiet := &tail{}
 	d := ui.Start(quiet, ui.Config{ASCII: true}, func() int { return 80 })
-	cfg, err := m.fleetConfig(j, path, launchFlags{nodes: n, threads: f.threads, minNodes: n, dir: dir, logLevel: "warn", leaveGrace: 30 * time.Second}, d)
+	cfg, err := m.fleetConfig(j, path, launchFlags{nodes: n, threads: f.threads, pin: f.pin, minNodes: n, dir: dir, logLevel: "warn", leaveGrace: 30 * time.Second}, d)
 	if err != nil {
 		return bench.StepRow{}, errors.Join(err, d.Close())
 	}

@@ -124,7 +124,7 @@ func (m *Main) perform(ctx context.Context, j *job.Job, f demoFlags, dir string)
 		return err
 	}
 	trouble := &chaos{nodes: f.nodes, off: f.noChaos}
-	flags := launchFlags{nodes: f.nodes, threads: f.threads, dir: filepath.Join(dir, "several"), logLevel: "info"}
+	flags := launchFlags{nodes: f.nodes, threads: f.threads, pin: true, dir: filepath.Join(dir, "several"), logLevel: "info"}
 	several, err := m.act(ctx, j, path, flags, trouble)
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ type launchFlags struct {
 	nodes, maxRestarts, threads, minNodes int
 	dir, fork, logLevel                   string
 	leaveGrace                            time.Duration
+	pin                                   bool
 	data                                  dataFlags
 }
 
@@ -54,6 +55,7 @@ func (m *Main) newLaunchCommand() *cobra.Command {
 	fl.StringVar(&f.dir, "dir", "", "run `directory`; one of an earlier launch goes on (default runs/JOB-TIME)")
 	fl.IntVar(&f.maxRestarts, "max-restarts", 3, "how often a node that died is started again")
 	fl.IntVar(&f.threads, "threads", 0, "microbatches that a node computes at the same time (default its share of the CPUs)")
+	fl.BoolVar(&f.pin, "pin", true, pinUsage)
 	fl.IntVar(&f.minNodes, "min-nodes", 0, "nodes below which training waits (default the job's min_nodes)")
 	fl.StringVar(&f.fork, "fork", "", "start a new trajectory from the checkpoint in this `directory`")
 	f.data.add(c, "those of the first node: the others get them from it")
@@ -61,6 +63,8 @@ func (m *Main) newLaunchCommand() *cobra.Command {
 	fl.DurationVar(&f.leaveGrace, "leave-grace", 30*time.Second, "how long a node may take to leave before it is killed")
 	return c
 }
+
+const pinUsage = "where nodes and threads are just as many as CPUs, keep each node on its own"
 
 func (m *Main) launch(ctx context.Context, path string, f launchFlags) error {
 	j, err := loadJob(path)
@@ -183,7 +187,7 @@ func (m *Main) fleetConfig(j *job.Job, path string, f launchFlags, d *ui.Display
 	}
 	return fleet.Config{
 		Program: program, Env: m.Env, Job: path, JobName: j.Name, Dir: fleet.Layout(f.dir),
-		Nodes: f.nodes, Threads: f.threads, Args: args, ArgsOf: f.data.argsOf, Display: d,
+		Nodes: f.nodes, Threads: f.threads, Pin: f.pin, Args: args, ArgsOf: f.data.argsOf, Display: d,
 		Policy: supervise.Policy{
 			MaxRestarts: f.maxRestarts, LeaveGrace: f.leaveGrace, Hopeless: []int{codeUsage, codeData, codeForeign, codeFatal, codeExpelled},
 		},

@@ -40,6 +40,7 @@ type Config struct {
 	Dir     Layout
 	Nodes   int                      // how many to start
 	Threads int                      // of each node
+	Pin     bool                     // each node runs on CPUs of its own, if they are just enough
 	Args    []string                 // further flags of each node
 	ArgsOf  func(id string) []string // and of one; nil for none
 	Policy  supervise.Policy
@@ -158,7 +159,11 @@ func (f *Fleet) command(id string, attempt int) supervise.Command {
 		expect = len(f.founders)
 	}
 	bind, join := f.addrs.start(id)
-	return supervise.Command{Argv: f.cfg.argv(id, f.label, expect, bind, join), Env: append(supervise.Share(f.cfg.Nodes, f.cfg.Threads), f.cfg.Env...)}
+	c := supervise.Command{Argv: f.cfg.argv(id, f.label, expect, bind, join), Env: append(supervise.Share(f.cfg.Nodes, f.cfg.Threads), f.cfg.Env...)}
+	if f.cfg.Pin {
+		c.CPUs = supervise.CPUs(slices.Index(f.founders, id), f.cfg.Nodes, f.cfg.Threads)
+	}
+	return c
 }
 
 // argv is a node's command line.

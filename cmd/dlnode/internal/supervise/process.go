@@ -43,7 +43,7 @@ func launch(id string, c Command, logDir string, line func(id string, line []byt
 		p.cmd.Stdout = p.lines
 	}
 	if p.stdin, err = p.cmd.StdinPipe(); err == nil {
-		err = p.cmd.Start()
+		err = startOn(c.CPUs, p.cmd.Start)
 	}
 	if err != nil {
 		return nil, errors.Join(err, log.Close())

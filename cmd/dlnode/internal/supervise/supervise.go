@@ -59,6 +59,7 @@ type Command struct {
 	Argv []string // the program and its arguments
 	Env  []string // as "key=value", on top of the supervisor's own
 	Dir  string   // to run in; "" is the supervisor's own
+	CPUs []int    // to run on, where the system can be told; none: on those that the supervisor may run on
 }
 
 // Supervisor runs nodes. Its methods may be called from any goroutine.
