@@ -125,7 +125,7 @@ func transportCredentials(config *tls.Config) credentials.TransportCredentials {
 	if config == nil {
 		return insecure.NewCredentials()
 	}
-	return credentials.NewTLS(config)
+	return newSealing(config)
 }
 
 // connInfo tells a stream which connection it goes by.

@@ -39,14 +39,16 @@ func (g *Group) packerOf(f allreduce.Frame) *packer {
 }
 
 // packs decides whether the next large frame for a peer is packed. Between nodes of one machine none is, where
-// whoever packs takes the time from whoever sends. On a link that is not measured yet all are: that a first op, with
+// whoever packs takes the time from whoever sends, unless it has to be sealed, which takes longer. On a link that is not measured yet all are: that a first op, with
 // the zeros of a newcomer among its summands, goes over a slow link as it lies would cost more than packing does.
 func (g *Group) packs(p *peer, packer *packer) bool {
 	switch {
 	case g.cfg.Packing != PackIfItPays:
 		return g.cfg.Packing == PackAlways
-	case p.local:
+	case p.local && g.cfg.TLS == nil:
 		return false
+	case p.local:
+		return packer.pays(sealingSpeed())
 	}
 	link := p.flow.rate(p.conn)
 	if beta := p.prober.link.Beta; beta > 0 && link == 0 {
