@@ -675,7 +675,7 @@ func TestProgressShowsAFrozenNeighbourAndCloseUnblocks(t *testing.T) {
 	nodes[0].group.Close(allreduce.Broken, "node-1", "no answer for 3 s")
 	for _, rank := range []int{0, 2} {
 		d := wait(t, "Down of "+nodes[rank].id, nodes[rank].down)
-		if took := d.at.Sub(closed); d.Blame != "node-1" || took > 10*linger { // else it hangs until the node is cut off
+		if took := d.at.Sub(closed); d.Blame != "node-1" || took > 6*linger { // else it hangs until the node is cut off
 			t.Errorf("%s: after %v blames %q: %v", nodes[rank].id, took, d.Blame, d.Reason)
 		}
 	}

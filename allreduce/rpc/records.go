@@ -5,7 +5,9 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/tls"
+	"math"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +21,9 @@ import (
 //	gRPC ── Write, 512 KiB ──► sealed ──► tls.Conn ── 32 records ──► records ── 512 KiB ──► socket
 type records struct {
 	net.Conn
-	busy atomic.Bool // a Write of sealed is on
+	writes  atomic.Int32 // of sealed, that are on
+	closing atomic.Bool  // no other begins
+
 	mu   sync.Mutex
 	hold bool
 	out  []byte
@@ -27,20 +31,33 @@ type records struct {
 }
 
 // recordsBuffer is what is held back at most, in bytes: what gRPC writes at once, and what TLS adds to it.
-const recordsBuffer = wireBuffer + wireBuffer>>6
+// A connection that holds back more than fewRecords gets memory for all of that.
+const (
+	recordsBuffer = wireBuffer + wireBuffer>>6
+	fewRecords    = 32 << 10
+)
 
 // Write implements net.Conn.
-func (r *records) Write(b []byte) (int, error) {
+func (r *records) Write(b []byte) (n int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.err != nil {
+		return 0, r.err
+	}
 	if !r.hold {
-		return r.Conn.Write(b)
+		n, r.err = r.Conn.Write(b)
+		return n, r.err
 	}
 	if len(r.out)+len(b) > recordsBuffer {
-		r.flush()
+		if r.flush(); r.err != nil {
+			return 0, r.err
+		}
+	}
+	if len(r.out)+len(b) > fewRecords {
+		r.out = slices.Grow(r.out, recordsBuffer-len(r.out))
 	}
 	r.out = append(r.out, b...)
-	return len(b), r.err
+	return len(b), nil
 }
 
 // flush sends what is held back.
@@ -53,8 +70,6 @@ func (r *records) flush() {
 
 // together has what do writes go on at once.
 func (r *records) together(do func()) error {
-	r.busy.Store(true)
-	defer r.busy.Store(false)
 	r.mu.Lock()
 	r.hold = true
 	r.mu.Unlock()
@@ -66,7 +81,7 @@ func (r *records) together(do func()) error {
 	return r.err
 }
 
-// sealed is a connection of TLS that writes to records.
+// sealed is a connection of TLS that writes to records, from one goroutine at a time.
 type sealed struct {
 	net.Conn
 	records *records
@@ -74,15 +89,23 @@ type sealed struct {
 
 // Write implements net.Conn.
 func (s sealed) Write(b []byte) (n int, err error) {
-	if flushed := s.records.together(func() { n, err = s.Conn.Write(b) }); err == nil {
+	r := s.records
+	r.writes.Add(1)
+	defer r.writes.Add(-1)
+	if r.closing.Load() {
+		return 0, net.ErrClosed
+	}
+	if flushed := r.together(func() { n, err = s.Conn.Write(b) }); err == nil {
 		err = flushed
 	}
 	return n, err
 }
 
-// Close implements net.Conn. As a tls.Conn does, it says goodbye unless something is being written: that may hang.
+// Close implements net.Conn. As a tls.Conn does, it says goodbye unless something is being written: that may hang. A
+// tls.Conn knows only of what it is writing itself, not of what is held back.
 func (s sealed) Close() error {
-	if s.records.busy.Load() {
+	s.records.closing.Store(true)
+	if s.records.writes.Load() > 0 {
 		return s.records.Conn.Close()
 	}
 	return s.Conn.Close()
@@ -123,22 +146,23 @@ func (s sealing) Clone() credentials.TransportCredentials {
 	return sealing{s.TransportCredentials.Clone()}
 }
 
-// sealingSpeed is how many bytes a second can be sealed and opened again, both by this machine, at the best.
+// sealingSpeed is how many bytes a second can be sealed and opened again, both by this machine, at the best; as
+// many as one likes where that can't be tried.
 var sealingSpeed = sync.OnceValue(func() float64 {
 	block, err := aes.NewCipher(make([]byte, 16))
 	if err != nil {
-		panic("rpc: " + err.Error()) // the key has the wrong length
+		return math.Inf(1)
 	}
-	aead, err := cipher.NewGCM(block)
+	aead, err := cipher.NewGCMWithRandomNonce(block)
 	if err != nil {
-		panic("rpc: " + err.Error())
+		return math.Inf(1)
 	}
-	nonce, record := make([]byte, aead.NonceSize()), make([]byte, 16<<10, 16<<10+aead.Overhead())
-	best := time.Duration(1 << 62)
+	record, buf := make([]byte, 16<<10), make([]byte, 0, 17<<10)
+	best := time.Duration(math.MaxInt64)
 	for range 8 {
 		begun := time.Now()
-		if _, err := aead.Open(record[:0], nonce, aead.Seal(record[:0], nonce, record, nil), nil); err != nil {
-			panic("rpc: " + err.Error())
+		if _, err := aead.Open(record[:0], nil, aead.Seal(buf, nil, record, nil), nil); err != nil {
+			return math.Inf(1)
 		}
 		best = min(best, time.Since(begun))
 	}

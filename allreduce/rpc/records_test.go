@@ -2,14 +2,14 @@ package rpc
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
-	"testing/synctest"
+	"time"
 
 	"github.com/dlnode/dlnode/allreduce"
 )
@@ -20,15 +20,26 @@ type wire struct {
 	mu     sync.Mutex
 	writes int
 	fails  error
+	on     atomic.Bool // a write is
 }
 
 func (w *wire) Write(b []byte) (int, error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.writes++; w.fails != nil {
-		return 0, w.fails
+	w.writes++
+	err := w.fails
+	w.mu.Unlock()
+	if err != nil {
+		return 0, err
 	}
+	w.on.Store(true)
+	defer w.on.Store(false)
 	return w.Conn.Write(b)
+}
+
+// hangs returns when a write is on.
+func (w *wire) hangs(t *testing.T) {
+	t.Helper()
+	eventually(t, "a write", w.on.Load)
 }
 
 // sealedPair returns both ends of a sealed connection, and what the first one's writes go to.
@@ -92,6 +103,7 @@ func TestASealedConnectionTellsThatItsSocketFails(t *testing.T) {
 	a, _, under := sealedPair(t)
 	broken := errors.New("broken")
 	under.mu.Lock()
+	before := under.writes
 	under.fails = broken
 	under.mu.Unlock()
 	for range 2 {
@@ -99,46 +111,55 @@ func TestASealedConnectionTellsThatItsSocketFails(t *testing.T) {
 			t.Errorf("a write to a socket that fails: %v", err)
 		}
 	}
-	under.mu.Lock()
-	defer under.mu.Unlock()
-	if under.writes > 20 { // of the handshake, and one more
-		t.Errorf("%d writes to a socket that fails", under.writes)
+	a.Close() // has nobody to say goodbye to: its error is that of the socket
+	if n := under.writes - before; n != 1 {
+		t.Errorf("%d writes to a socket that fails, want 1", n)
 	}
 }
 
-// TestASealedConnectionThatHangsIsClosed writes to who does not read.
+func TestASealedConnectionThatIsClosedWritesNothing(t *testing.T) {
+	a, b, under := sealedPair(t)
+	end := make(chan error, 1)
+	go func() {
+		_, err := b.Read(make([]byte, 1))
+		end <- err
+	}()
+	if err := a.Close(); err != nil {
+		t.Errorf("closing: %v", err)
+	}
+	if err := <-end; err != io.EOF {
+		t.Errorf("the other end reads %v, want the end, as it was told", err)
+	}
+	before := under.writes
+	if _, err := a.Write([]byte{1}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a write after the end: %v", err)
+	}
+	if under.writes != before {
+		t.Error("something is written after the end")
+	}
+}
+
+// TestASealedConnectionThatHangsIsClosed at once, whether TLS is writing or what was held back is on its way.
 func TestASealedConnectionThatHangsIsClosed(t *testing.T) {
-	config := selfSigned(t)
-	synctest.Test(t, func(t *testing.T) {
-		x, y := net.Pipe()
-		defer y.Close()
-		served := make(chan error, 1)
-		go func() {
-			_, _, err := newSealing(config).ServerHandshake(y)
-			served <- err
-		}()
-		a, _, err := newSealing(config).ClientHandshake(context.Background(), "127.0.0.1:1", x)
-		if err = errors.Join(err, <-served); err != nil {
-			t.Fatal(err)
-		}
+	for _, size := range []int{100, wireBuffer, 3 * wireBuffer} {
+		a, _, under := sealedPair(t)
 		done := make(chan error, 1)
 		go func() {
-			_, err := a.Write(make([]byte, wireBuffer))
+			_, err := a.Write(make([]byte, size)) // nobody reads
 			done <- err
 		}()
-		synctest.Wait() // the write hangs
-		select {
-		case err := <-done:
-			t.Fatalf("a write that nobody reads has returned: %v", err)
-		default:
-		}
-		if err := a.Close(); err != nil { // a clock that stands still would tell a goodbye that waits
+		under.hangs(t)
+		begun := time.Now()
+		if err := a.Close(); err != nil {
 			t.Errorf("closing: %v", err)
 		}
-		if err := <-done; err == nil {
-			t.Error("the write has gone through")
+		if took := time.Since(begun); took > 3*time.Second {
+			t.Errorf("%d bytes: closing took %v, as if it said goodbye", size, took)
 		}
-	})
+		if err := <-done; err == nil {
+			t.Errorf("%d bytes have gone to nobody", size)
+		}
+	}
 }
 
 // TestWithinAMachineWhatIsSealedIsPacked as long as that is the quicker of the two.

@@ -64,7 +64,7 @@ func (m *Main) newLaunchCommand() *cobra.Command {
 	return c
 }
 
-const pinUsage = "where nodes and threads are just as many as CPUs, keep each node on its own"
+const pinUsage = "where all threads of all nodes are just as many as CPUs, keep each node on its own (Linux)"
 
 func (m *Main) launch(ctx context.Context, path string, f launchFlags) error {
 	j, err := loadJob(path)
@@ -187,7 +187,7 @@ func (m *Main) fleetConfig(j *job.Job, path string, f launchFlags, d *ui.Display
 	}
 	return fleet.Config{
 		Program: program, Env: m.Env, Job: path, JobName: j.Name, Dir: fleet.Layout(f.dir),
-		Nodes: f.nodes, Threads: f.threads, Pin: f.pin, Args: args, ArgsOf: f.data.argsOf, Display: d,
+		Nodes: f.nodes, Threads: f.threads, Pin: f.pin && m.getenv("GOMAXPROCS") == "", Args: args, ArgsOf: f.data.argsOf, Display: d,
 		Policy: supervise.Policy{
 			MaxRestarts: f.maxRestarts, LeaveGrace: f.leaveGrace, Hopeless: []int{codeUsage, codeData, codeForeign, codeFatal, codeExpelled},
 		},

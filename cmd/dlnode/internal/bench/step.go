@@ -28,6 +28,7 @@ type StepConfig struct {
 type StepRow struct {
 	Nodes   int     `json:"nodes"`
 	Threads int     `json:"threads"` // of each
+	Pinned  bool    `json:"pinned"`  // each ran on CPUs of its own
 	Steps   uint64  `json:"steps"`   // measured
 	Samples float64 `json:"samples_per_s"`
 	Step    float64 `json:"step_ms"`
@@ -123,7 +124,7 @@ func takeStock(ctx context.Context, cfg StepConfig) (*snapshot, error) {
 // stepRow is what happened between two snapshots. Nodes tell means since they began, so
 // that sums can be subtracted.
 func stepRow(cfg StepConfig, a, b *snapshot) (StepRow, error) {
-	row := StepRow{Nodes: cfg.Fleet.Nodes, Threads: cfg.Fleet.Threads}
+	row := StepRow{Nodes: cfg.Fleet.Nodes, Threads: cfg.Fleet.Threads, Pinned: cfg.Fleet.Pinned()}
 	n := float64(len(b.all))
 	for i := range b.all {
 		was, is := a.all[i], b.all[i]

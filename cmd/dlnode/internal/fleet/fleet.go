@@ -31,7 +31,7 @@ import (
 	"github.com/dlnode/dlnode/train"
 )
 
-// Config is a fleet to start. All fields but Args, ArgsOf, Env and Watch are needed.
+// Config is a fleet to start. All fields but Pin, Args, ArgsOf, Env and Watch are needed.
 type Config struct {
 	Program string   // this program; it is run as "Program run ..."
 	Env     []string // of the nodes, as "key=value", on top of our own
@@ -160,10 +160,18 @@ func (f *Fleet) command(id string, attempt int) supervise.Command {
 	}
 	bind, join := f.addrs.start(id)
 	c := supervise.Command{Argv: f.cfg.argv(id, f.label, expect, bind, join), Env: append(supervise.Share(f.cfg.Nodes, f.cfg.Threads), f.cfg.Env...)}
-	if f.cfg.Pin {
-		c.CPUs = supervise.CPUs(slices.Index(f.founders, id), f.cfg.Nodes, f.cfg.Threads)
-	}
+	c.CPUs = f.cfg.cpus(slices.Index(f.founders, id))
 	return c
+}
+
+// Pinned tells whether nodes run on CPUs of their own.
+func (c Config) Pinned() bool { return c.cpus(0) != nil }
+
+func (c Config) cpus(founder int) []int {
+	if !c.Pin {
+		return nil
+	}
+	return supervise.CPUs(founder, c.Nodes, c.Threads)
 }
 
 // argv is a node's command line.

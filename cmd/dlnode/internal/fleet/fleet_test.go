@@ -1,9 +1,12 @@
 package fleet
 
 import (
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/dlnode/dlnode/cmd/dlnode/internal/supervise"
 )
 
 func TestOnlyTheFirstProcessesWaitForOneAnother(t *testing.T) {
@@ -29,5 +32,36 @@ func TestOnlyTheFirstProcessesWaitForOneAnother(t *testing.T) {
 		if at := slices.Index(later, "--expect"); later[at+1] != "1" {
 			t.Errorf("%q waits for others", later)
 		}
+	}
+}
+
+func TestTheFirstProcessesHaveCPUsOfTheirOwn(t *testing.T) {
+	n := runtime.NumCPU()
+	if supervise.CPUs(0, n, 1) == nil {
+		t.Skip("needs two CPUs that may be chosen")
+	}
+	p := &ports{taken: map[string]bool{}}
+	f := &Fleet{cfg: Config{Nodes: n, Threads: 1, Pin: true}, addrs: &addresses{of: map[string]string{}, free: p.free}}
+	var got []int
+	for i := range n + 1 {
+		id := NodeID(i + 1)
+		if i < n {
+			f.founders = append(f.founders, id)
+		}
+		if err := f.addrs.assign(id); err != nil {
+			t.Fatal(err)
+		}
+		first, again := f.command(id, 1).CPUs, f.command(id, 2).CPUs
+		if (len(first) == 1) != (i < n) || !slices.Equal(first, again) {
+			t.Errorf("%s of %d runs on %v, started again on %v", id, n, first, again)
+		}
+		got = append(got, first...)
+	}
+	if slices.Sort(got); len(slices.Compact(got)) != n || !f.cfg.Pinned() {
+		t.Errorf("%d nodes run on %v", n, got)
+	}
+	f.cfg.Pin = false
+	if cpus := f.command(NodeID(1), 1).CPUs; cpus != nil || f.cfg.Pinned() {
+		t.Errorf("a node runs on %v, and it should not matter where", cpus)
 	}
 }

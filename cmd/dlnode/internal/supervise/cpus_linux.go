@@ -15,22 +15,30 @@ import (
 // mostCPUs is how many a unix.CPUSet knows.
 const mostCPUs = 1024
 
-// allowedCPUs lists the CPUs that we may run on, those of a core side by side, and the cores of a package.
+// allowedCPUs lists the CPUs that we may run on, in order.
 func allowedCPUs() (all []int) {
 	var set unix.CPUSet
 	if unix.SchedGetaffinity(0, &set) != nil {
-		return nil // more CPUs than a set holds: nobody gets any of their own
+		return nil // more CPUs than a set holds, or nobody may ask
 	}
 	for cpu := range mostCPUs {
 		if set.IsSet(cpu) {
 			all = append(all, cpu)
 		}
 	}
-	slices.SortFunc(all, func(a, b int) int {
-		return cmp.Or(cmp.Compare(topology(a, "physical_package_id"), topology(b, "physical_package_id")),
-			cmp.Compare(topology(a, "core_id"), topology(b, "core_id")), cmp.Compare(a, b))
-	})
 	return all
+}
+
+// byCore puts those of a core side by side, and the cores of a package.
+func byCore(all []int) {
+	type place struct{ chip, core int }
+	at := make(map[int]place, len(all))
+	for _, cpu := range all {
+		at[cpu] = place{topology(cpu, "physical_package_id"), topology(cpu, "core_id")}
+	}
+	slices.SortFunc(all, func(a, b int) int {
+		return cmp.Or(cmp.Compare(at[a].chip, at[b].chip), cmp.Compare(at[a].core, at[b].core), cmp.Compare(a, b))
+	})
 }
 
 // topology reads where a CPU is, 0 where the system does not tell.
@@ -46,8 +54,8 @@ func topology(cpu int, what string) int {
 	return n
 }
 
-// startOn has the process that start starts run on cpus, if there are any. It inherits that from the calling thread,
-// which is back where it was when startOn returns.
+// startOn has the process that start starts run on cpus, if there are any and we may choose. It inherits that from the
+// calling thread, which is back where it was when startOn returns.
 func startOn(cpus []int, start func() error) error {
 	if len(cpus) == 0 {
 		return start()
@@ -58,12 +66,9 @@ func startOn(cpus []int, start func() error) error {
 	for _, cpu := range cpus {
 		set.Set(cpu)
 	}
-	if err := unix.SchedGetaffinity(0, &was); err != nil {
-		return fmt.Errorf("CPUs to run on: %w", err)
+	if unix.SchedGetaffinity(0, &was) != nil || unix.SchedSetaffinity(0, &set) != nil {
+		return start() // those may have been taken away meanwhile: wherever there is room
 	}
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return start() // they were taken away meanwhile: wherever there is room
-	}
-	defer unix.SchedSetaffinity(0, &was) // it fails if those were taken away meanwhile: then the kernel has put us elsewhere
+	defer unix.SchedSetaffinity(0, &was) // it fails if all of these were taken away: then the kernel has put us elsewhere
 	return start()
 }

@@ -16,6 +16,9 @@ func TestAProcessStaysOnItsCPUs(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	before := allowedCPUs()
+	if len(before) < 2 {
+		t.Skip("needs two CPUs that may be chosen")
+	}
 	mine := before[len(before)-1]
 	cmd := exec.Command("sed", "-n", "s/^Cpus_allowed_list:[[:space:]]*//p", "/proc/self/status")
 	var out strings.Builder
@@ -31,5 +34,23 @@ func TestAProcessStaysOnItsCPUs(t *testing.T) {
 	}
 	if got := strings.TrimSpace(out.String()); got != strconv.Itoa(mine) {
 		t.Errorf("the process may run on %q, want %d", got, mine)
+	}
+}
+
+func TestThreadsOfACoreAreSideBySide(t *testing.T) {
+	t.Parallel()
+	all := allowedCPUs()
+	sorted := slices.Clone(all)
+	byCore(sorted)
+	seen := map[[2]int]int{} // where the last one of a core is
+	for i, cpu := range sorted {
+		core := [2]int{topology(cpu, "physical_package_id"), topology(cpu, "core_id")}
+		if last, ok := seen[core]; ok && last != i-1 {
+			t.Errorf("CPUs of core %v are apart: %v", core, sorted)
+		}
+		seen[core] = i
+	}
+	if slices.Sort(sorted); !slices.Equal(sorted, all) {
+		t.Errorf("%v are not %v in another order", sorted, all)
 	}
 }

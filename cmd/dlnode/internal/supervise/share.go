@@ -19,13 +19,11 @@ func Share(processes, threads int) []string {
 // the system moves them about with every message, and two run on one CPU while another has nothing to do. Where
 // there are more CPUs, some have to be left for others, and the system knows better which.
 func CPUs(i, processes, threads int) []int {
-	return cut(allowedCPUs(), i, processes, threads)
-}
-
-func cut(all []int, i, processes, threads int) []int {
 	threads = max(1, threads)
+	all := allowedCPUs()
 	if i < 0 || i >= processes || processes == 1 || processes*threads != len(all) {
 		return nil
 	}
+	byCore(all)
 	return slices.Sorted(slices.Values(all[i*threads : (i+1)*threads]))
 }

@@ -25,27 +25,39 @@ func TestProcessesShareTheCPUs(t *testing.T) {
 
 func TestEachProcessHasItsCPUs(t *testing.T) {
 	t.Parallel()
-	siblings := []int{0, 4, 1, 5, 2, 6, 3, 7}
-	for _, c := range []struct {
-		all                   []int
-		i, processes, threads int
-		want                  []int
-	}{
-		{siblings, 0, 4, 2, []int{0, 4}},
-		{siblings, 3, 4, 2, []int{3, 7}},
-		{siblings, 1, 2, 4, []int{2, 3, 6, 7}},
-		{siblings, 7, 8, 1, []int{7}},
-		{siblings, 7, 8, 0, []int{7}}, // a process computes with one thread at least
-		{siblings, 0, 3, 2, nil},      // some are left for others
-		{siblings, 0, 9, 1, nil},      // there are too few
-		{siblings, 4, 4, 2, nil},      // one that came later
-		{siblings, -1, 4, 2, nil},     // likewise
-		{siblings, 0, 1, 8, nil},      // alone
-		{nil, 0, 2, 1, nil},           // nobody can tell
-		{[]int{3, 9}, 1, 2, 1, []int{9}},
-	} {
-		if got := cut(c.all, c.i, c.processes, c.threads); !slices.Equal(got, c.want) {
-			t.Errorf("process %d of %d with %d threads on %v: %v, want %v", c.i, c.processes, c.threads, c.all, got, c.want)
+	all := allowedCPUs()
+	n := len(all)
+	if n < 2 {
+		t.Skip("needs two CPUs that may be chosen")
+	}
+	for threads := 1; threads <= n; threads++ {
+		if n%threads != 0 {
+			continue
 		}
+		var got []int
+		for i := range n / threads {
+			cpus := CPUs(i, n/threads, threads)
+			if alone := threads == n; alone != (cpus == nil) || !alone && len(cpus) != threads {
+				t.Errorf("process %d of %d with %d threads on %v: %v", i, n/threads, threads, all, cpus)
+			}
+			got = append(got, cpus...)
+		}
+		if slices.Sort(got); threads < n && !slices.Equal(got, all) {
+			t.Errorf("%d processes with %d threads: %v, want each of %v once", n/threads, threads, got, all)
+		}
+	}
+	for _, c := range []struct {
+		i, processes, threads int
+		why                   string
+	}{
+		{0, n + 1, 1, "there are too few"}, {0, n, 2, "there are too few"}, {0, 1, 1, "some are left for others"},
+		{n, n, 1, "it came later"}, {-1, n, 1, "it came later"},
+	} {
+		if cpus := CPUs(c.i, c.processes, c.threads); cpus != nil {
+			t.Errorf("process %d of %d with %d threads on %v: %v, though %s", c.i, c.processes, c.threads, all, cpus, c.why)
+		}
+	}
+	if cpus := CPUs(n-1, n, 0); len(cpus) != 1 {
+		t.Errorf("a process computes with one thread at least: %v", cpus)
 	}
 }
