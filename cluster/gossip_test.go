@@ -158,9 +158,21 @@ func TestTheNewestFactArrives(t *testing.T) {
 
 func TestAFarewellIsSeenAtOnceAndIsFinal(t *testing.T) {
 	t.Parallel()
+	for range 5 {
+		if sayFarewell(t) {
+			return
+		}
+	}
+	t.Error("each time somebody took the leaver for dead before he had heard the farewell")
+}
+
+// sayFarewell has one of three nodes leave. False says that another one took it for dead before, as happens with quick
+// clocks on a busy machine: then it is not told of the farewell.
+func sayFarewell(t *testing.T) bool {
 	a := start(t, quick("a"))
 	b := start(t, quick("b", a.Addr()))
 	c := start(t, quick("c", a.Addr()))
+	defer func() { a.Close(); b.Close(); c.Close() }()
 	eventually(t, "three see each other", everyoneSees(a, b, c))
 	begin := time.Now()
 	if err := c.Leave(t.Context()); err != nil {
@@ -169,7 +181,11 @@ func TestAFarewellIsSeenAtOnceAndIsFinal(t *testing.T) {
 	took := time.Since(begin)
 	c.Close()
 	for _, n := range []*node{a, b} {
-		eventually(t, "c is seen to have left", func() bool { return n.last(c.fact.Node()).Kind == Left })
+		eventually(t, "c has come to an end", func() bool { k := n.last(c.fact.Node()).Kind; return k == Left || k == Failed })
+		if ev := n.last(c.fact.Node()); ev.Kind == Failed {
+			t.Logf("%s took c for dead: %v", n.fact.ID, n.told)
+			return false
+		}
 	}
 	if took > 2*time.Second {
 		t.Errorf("a farewell took %v", took)
@@ -183,6 +199,7 @@ func TestAFarewellIsSeenAtOnceAndIsFinal(t *testing.T) {
 			t.Errorf("a node that left is looked for: %+v", s)
 		}
 	}
+	return true
 }
 
 // A leaver that can't speak to everyone directly has said it in its fact.
