@@ -52,7 +52,7 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: until DIR STEP [saved]")
 	}
 	dir, step := fleet.Layout(ts.MkAbs(args[0])), uint64(number(ts, args[1]))
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		r, err := fleet.ReadRoster(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
