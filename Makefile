@@ -55,7 +55,7 @@ oldcpus: ## the recorded bits on older processors, emulated (needs qemu-user-sta
 	done
 
 .PHONY: goamd64
-goamd64: ## those tests as compiled for the oldest and for newer amd64 processors
+goamd64: ## those tests, of training the recorded bits, as compiled for the oldest and for newer amd64 processors
 	for version in v1 v3; do \
 		GOAMD64=$$version go test -short $(filter-out ./train,$(EXACT)); \
 		GOAMD64=$$version go test -short -run 'RecordedBits|NamesTheseBits' ./train; \

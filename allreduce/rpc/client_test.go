@@ -380,6 +380,31 @@ func TestFollowBringsPieces(t *testing.T) {
 	}
 }
 
+// What is sealed is packed within a machine too, at first to see what that is worth.
+func TestPiecesWithinAMachineComePackedIfTheyAreSealed(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("what is within a machine is known of unix sockets")
+	}
+	for _, secret := range []*tls.Config{nil, selfSigned(t)} {
+		var packed bool
+		follow := func(_ context.Context, r FollowRequest) (Piece, error) {
+			packed = r.Packed
+			return Piece{}, nil
+		}
+		s := Serve(ServerConfig{Listener: listen(t), Handlers: Handlers{Follow: follow}, TLS: secret})
+		t.Cleanup(s.Close)
+		c := newClient(t, ClientConfig{TLS: secret})
+		for range 2 { // where a connection leads is known once it is there
+			if _, err := c.Follow(t.Context(), s.Addr(), FollowRequest{Hi: 1}, 10*time.Second); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if packed != (secret != nil) {
+			t.Errorf("TLS %v: packed %v", secret != nil, packed)
+		}
+	}
+}
+
 // TestPiecesComePackedWhereThatPays: over a slow link, and never within one machine.
 func TestPiecesComePackedWhereThatPays(t *testing.T) {
 	piece := Piece{Packed: true, Took: time.Millisecond, Bytes: make([]byte, 600<<10)}

@@ -28,8 +28,9 @@
 // element to a peer. A bounded box would let all ranks wait for one another, each too busy sending to receive.
 //
 // Both ends measure a link when it has come up, and their machines tell the others (allreduce.Model). A large
-// frame is packed where the link is slower than packing, or is sealed by TLS, see records.go. Bulk connections between nodes of one machine are
-// unix sockets, see local.go; large payloads go beside them through memory that both ends have mapped, see memory.go.
+// frame is packed where the link, or sealing it by TLS (see records.go), is slower than packing. Bulk connections
+// between nodes of one machine are unix sockets, see local.go; in the clear large payloads go beside them through
+// memory that both ends have mapped, see memory.go.
 //
 // # How a group ends
 //

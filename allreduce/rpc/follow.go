@@ -73,7 +73,7 @@ func (c *Client) Follow(ctx context.Context, addr string, r FollowRequest, silen
 	if p == nil {
 		return Piece{}, &Error{Op: "follow", Addr: addr, Kind: Canceled, Message: "the client is closed"}
 	}
-	r.Packed = p.thrift.packs(p.staysHere())
+	r.Packed = p.thrift.packs(p.staysHere() && c.cfg.TLS == nil) // as Group.packs has it for frames
 	request := &nodepb.FollowRequest{
 		Trajectory: r.Trajectory[:], From: r.From, At: r.At, Begin: r.Begin, State: r.State,
 		Transition: r.Transition, Lo: r.Lo, Hi: r.Hi, Packed: r.Packed,

@@ -39,8 +39,9 @@ func (g *Group) packerOf(f allreduce.Frame) *packer {
 }
 
 // packs decides whether the next large frame for a peer is packed. Between nodes of one machine none is, where
-// whoever packs takes the time from whoever sends, unless it has to be sealed, which takes longer. On a link that is not measured yet all are: that a first op, with
-// the zeros of a newcomer among its summands, goes over a slow link as it lies would cost more than packing does.
+// whoever packs takes the time from whoever sends, unless it has to be sealed, which takes longer. On a link that is
+// not measured yet all are: that a first op, with the zeros of a newcomer among its summands, goes over a slow link as
+// it lies would cost more than packing does.
 func (g *Group) packs(p *peer, packer *packer) bool {
 	switch {
 	case g.cfg.Packing != PackIfItPays:
